@@ -1,0 +1,56 @@
+# make            lists the targets
+# make demo       runs the whole pipeline on MovieLens and shows what came out
+# make test       runs all tests
+# Both set up all they need: a .venv, Java where there is none that fits, Spark's jars.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+CONFIG ?= conf/pipeline.toml
+OPTIONS ?=
+STAGES := ingest catalog etl train recommend
+
+export PYTHON
+export SPARK_CONF_DIR := $(CURDIR)/conf/local
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+# What MOVIELENS_DIR names; else the first that can be had of a copy beside the checkout, a download, the generator.
+DEMO_SOURCE = $(if $(MOVIELENS_DIR),"$(MOVIELENS_DIR)","../shared/data/ml-latest-small"$(comma)"ml-latest-small"$(comma)"synthetic")
+comma := ,
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo test lint format lock clean pipeline $(STAGES)
+
+help: ## list the targets
+	@grep -hE '^[a-z$$].*:.*## ' $(MAKEFILE_LIST) | sed -E 's/\$$\(STAGES\) pipeline/STAGE/; s/:[^#]*## /\t/' | expand -t 12
+	@echo; echo "STAGE is one of: $(STAGES) pipeline"
+
+setup: ## install what the jobs need
+	@tools/setup.sh runtime
+
+setup-dev: ## install what the jobs and the tests need
+	@tools/setup.sh dev
+
+demo: setup ## run the pipeline on MovieLens ml-latest-small and show the results
+	@spark-submit jobs/pipeline.py --config $(CONFIG) --raw-path demo/raw --processed-path demo/processed \
+	  --set 'ingest.source=[$(DEMO_SOURCE)]' $(OPTIONS)
+
+$(STAGES) pipeline: setup ## run one stage, or all: make STAGE RAW=... PROCESSED=... [SOURCE=...] [OPTIONS=...]
+	@spark-submit jobs/$@.py --config $(CONFIG) $(if $(RAW),--raw-path '$(RAW)') $(if $(PROCESSED),--processed-path '$(PROCESSED)') \
+	  $(if $(SOURCE),--set 'ingest.source=$(SOURCE)') $(OPTIONS)
+
+test: setup-dev ## run all tests
+	@pytest
+
+lint: setup-dev ## check format, style, types and the direction of imports
+	@ruff format --check . && ruff check . && mypy && lint-imports
+
+format: setup-dev ## put the code into its format
+	@ruff check --fix . ; ruff format .
+
+lock: setup-dev ## resolve the dependencies anew into requirements/
+	@pip install -q uv && for group in runtime dev java; do \
+	  uv pip compile $$([ $$group = runtime ] && echo pyproject.toml || echo "--group $$group") --universal --python-version 3.11 \
+	    $$([ $$group = dev ] && echo "-c requirements/runtime.lock") --generate-hashes --no-header --no-emit-index-url --no-annotate -q -o requirements/$$group.lock; done
+
+clean: ## remove what set-up, demo and tests have made
+	@rm -rf .venv demo metastore .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

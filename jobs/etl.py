@@ -1,0 +1,6 @@
+"""Clean the raw zone into the processed zone."""
+
+from spark_app.cli import main
+
+if __name__ == "__main__":
+    main("etl")

@@ -1,0 +1,6 @@
+"""Fit, judge and publish the models."""
+
+from spark_app.cli import main
+
+if __name__ == "__main__":
+    main("train")

@@ -1,0 +1,174 @@
+"""The command line of every job: options in, exit code out."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from spark_app.platform import log, storage
+from spark_app.platform.errors import JobError, StorageError, UsageError
+from spark_app.platform.lock import holding
+from spark_app.platform.log import logger
+from spark_app.platform.run import Run, versions
+from spark_app.platform.session import check_schemes, explain, spark_session
+from spark_app.platform.settings import Log, Settings, build_settings
+from spark_app.platform.zones import ProcessedZone
+from spark_app.stages.pipeline import JOBS, Job
+
+GLUE_ARGUMENTS = (
+    *("--JOB_NAME", "--JOB_ID", "--JOB_RUN_ID", "--SECURITY_CONFIGURATION", "--TempDir", "--RedshiftTempDir"),
+    *("--class", "--scriptLocation", "--job-language", "--library-set", "--encryption-type", "--executor-cores"),
+    *("--job-bookmark-option", "--job-bookmark-from", "--job-bookmark-to", "--spark-event-logs-path", "--conf"),
+    *("--extra-py-files", "--extra-jars", "--extra-files", "--user-jars-first", "--datalake-formats"),
+    *("--additional-python-modules", "--python-modules-installer-option", "--use-postgres-driver"),
+    *("--customer-driver-env-vars", "--customer-executor-env-vars", "--disable-proxy-v2", "--mode", "--debug"),
+    *("--write-shuffle-files-to-s3", "--write-shuffle-spills-to-s3", "--job-insights-byo-rules", "--endpoint"),
+)
+"""What AWS Glue passes to a script besides the arguments of its user."""
+
+GLUE_PREFIXES = ("--enable-", "--continuous-log-")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that raises UsageError where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; --help lists the options")
+
+
+def main(job: str, arguments: Sequence[str] | None = None) -> None:
+    """Run a job as a command; leaves the process with the job's exit code unless that is 0."""
+    code = run_job(job, sys.argv[1:] if arguments is None else arguments)
+    # AWS Glue takes any SystemExit for a failure, so success simply returns.
+    if code:
+        sys.exit(code)
+
+
+def run_job(name: str, arguments: Sequence[str]) -> int:
+    """Run a job by name; returns its exit code. An expected failure is one line on standard error."""
+    log.set_up(Log())
+    try:
+        settings = read_settings(JOBS[name], arguments)
+        log.set_up(settings.log)
+        _execute(JOBS[name], settings)
+    except Exception as error:
+        failure = _as_job_error(error)
+        if failure is None:
+            logger.exception("%s: unexpected %s; please report it", name, type(error).__name__)
+            return JobError.exit_code
+        logger.error("%s: %s", name, failure)
+        logger.debug("%s: caused by", name, exc_info=error)
+        return failure.exit_code
+    return 0
+
+
+def read_settings(job: Job, arguments: Sequence[str]) -> Settings:
+    """Settings from the command line and the file it names, with both roots absolute.
+
+    Raises UsageError for an option, key or value that is unknown or does not fit, naming the nearest known one.
+    """
+    parser = _parser(job)
+    options, unknown = parser.parse_known_args([argument for argument in arguments if not _is_glue_flag(argument)])
+    if unknown:
+        raise UsageError(_explain_unknown(unknown[0]))
+    settings = build_settings(_read_config(options.config), options.config or "", options.set)
+    raw = options.raw_path or settings.raw.path
+    processed = options.processed_path or settings.processed.path
+    if job.needs_raw and not raw:
+        raise UsageError("no raw zone: give --raw-path, or path under [raw] in the --config file")
+    if job.needs_processed and not processed:
+        raise UsageError("no processed zone: give --processed-path, or path under [processed] in the --config file")
+    check_schemes(raw, processed)
+    raw, processed = (storage.normalise(root) if root else "" for root in (raw, processed))
+    if raw and raw == processed:
+        raise UsageError(f"the raw and the processed zone are both {raw}: give them different paths")
+    return settings.model_copy(
+        update={
+            "raw": settings.raw.model_copy(update={"path": raw}),
+            "processed": settings.processed.model_copy(update={"path": processed}),
+        }
+    )
+
+
+def _parser(job: Job) -> _Parser:
+    parser = _Parser(
+        prog=f"spark-submit jobs/{job.name}.py",
+        description=job.purpose,
+        epilog="Exit codes: 0 done, 1 unexpected, 2 usage or configuration, 3 input missing or against its contract, "
+        "4 too many rejected rows, 5 the model failed its gate, 6 another run holds the lock, 7 storage refused.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help="settings, a TOML file; conf/pipeline.toml explains each key")
+    parser.add_argument("--raw-path", "--raw_path", metavar="URI", help="root of the raw zone")
+    parser.add_argument("--processed-path", "--processed_path", metavar="URI", help="root of the processed zone")
+    parser.add_argument(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        action="append",
+        default=[],
+        help="override one setting, such as recommend.n=20; may be given again",
+    )
+    for argument in GLUE_ARGUMENTS:
+        parser.add_argument(argument, nargs="?", help=argparse.SUPPRESS, dest="ignored")
+    return parser
+
+
+def _is_glue_flag(argument: str) -> bool:
+    """Glue's switches come in families whose names grow; their values, if apart, are `true` or `false`."""
+    return argument.startswith(GLUE_PREFIXES) or argument in ("true", "false")
+
+
+def _explain_unknown(argument: str) -> str:
+    if not argument.startswith("-"):
+        return f"unexpected argument '{argument}'; options begin with --, and --help lists them"
+    name = argument.partition("=")[0]
+    known = ["--config", "--raw-path", "--processed-path", "--set", "--help"]
+    nearest = difflib.get_close_matches(name.replace("_", "-"), known, n=1, cutoff=0.5)
+    return f"unknown option {name}; " + (f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known)}")
+
+
+def _read_config(path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return storage.read_text(path)
+    except (OSError, UnicodeDecodeError) as error:
+        why = storage.reason(error) if isinstance(error, OSError) else "it is not UTF-8"
+        raise UsageError(f"cannot read the --config file {path}: {why}") from error
+
+
+def _execute(job: Job, settings: Settings) -> None:
+    """Run a job under the lock of its processed zone, and leave a manifest there whatever happens."""
+    run = Run(job.name, settings)
+    zone = ProcessedZone(settings.processed.path) if settings.processed.path else None
+    with contextlib.ExitStack() as stack:
+        if zone:
+            stack.enter_context(holding(zone.root, run.run_id))
+        spark = stack.enter_context(spark_session(f"movie-reco {job.name}", catalogued=job.catalogued))
+        run.versions = versions(spark)
+        try:
+            job.run(spark, settings, run)
+        except Exception as error:
+            if zone:
+                # The failure itself is what has to be told, even where the manifest cannot be written.
+                with contextlib.suppress(StorageError):
+                    run.write_manifest(zone.manifest(run.run_id), "failed", str(_as_job_error(error) or error))
+            raise
+        finally:
+            spark.catalog.clearCache()
+            if zone:
+                storage.remove(zone.staging(run.run_id))
+        if zone:
+            run.write_manifest(zone.manifest(run.run_id), "done")
+            logger.info("manifest: %s", zone.manifest(run.run_id))
+
+
+def _as_job_error(error: Exception) -> JobError | None:
+    """The expected failure behind an error, or None where it was not expected."""
+    if isinstance(error, JobError):
+        return error
+    return explain(error)

@@ -1,0 +1,1 @@
+"""Split, matrix factorisation, biases, metrics and top N: no paths, no IO."""

@@ -1,0 +1,101 @@
+"""The two matrix factorisations, by Spark MLlib's alternating least squares.
+
+One predicts ratings, one ranks. Explicit ALS fits the ratings that were given, and ranks badly, because which movies
+people choose to rate says more about their taste than the stars do. Implicit ALS (Y. Hu, Y. Koren, C. Volinsky:
+Collaborative Filtering for Implicit Feedback Datasets, ICDM 2008) fits that choice.
+"""
+
+from __future__ import annotations
+
+import math
+
+from pyspark.ml.recommendation import ALS, ALSModel
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from spark_app.model.biases import BiasModel, with_bias_prediction
+from spark_app.platform.errors import InputError
+from spark_app.platform.settings import ExplicitAls, ImplicitAls, Train
+
+ALS_PREDICTION = "als_prediction"
+MIN_BLOCKS = 4
+
+
+def blocks_for(ratings: int, train: Train) -> int:
+    """How many blocks so many ratings are divided into: by the data, not the machine, so that results agree."""
+    return max(MIN_BLOCKS, math.ceil(ratings / train.block_ratings))
+
+
+def in_stable_order(ratings: DataFrame, partitions: int) -> DataFrame:
+    """Ratings as both fits take them: partitioned by user, in an order that depends on the keys alone.
+
+    ALS adds up floats in the order in which rows arrive: without this, two runs on the same ratings would differ in
+    the last digits, and a list now and then in its order.
+    """
+    rows = ratings.select("userId", "movieId", "rating")
+    return rows.repartition(partitions, "userId").sortWithinPartitions("userId", "movieId")
+
+
+def fit_explicit(ratings: DataFrame, settings: ExplicitAls, seed: int) -> ALSModel:
+    """Fit ratings(userId, movieId, rating) as they are; they should be `in_stable_order`."""
+    als = _als(ratings, seed).setRank(settings.rank).setRegParam(settings.reg).setMaxIter(settings.iterations)
+    return als.fit(ratings)
+
+
+def fit_implicit(ratings: DataFrame, settings: ImplicitAls, seed: int) -> ALSModel:
+    """Fit preferences: a rating above `neutral` is a yes, one below it a no, more confident the further away.
+
+    MLlib takes the sign as the preference and the size, times alpha, as the confidence beyond that of a pair without
+    rating. Users who like nothing, and movies that nobody likes, get no factors: MLlib regularises by the number of
+    likes, so theirs would be zero or the system singular. The ratings should be `in_stable_order`. Raises InputError
+    where nobody likes anything.
+    """
+    preferences = _of_likers(ratings.withColumn("rating", F.col("rating") - F.lit(settings.neutral)))
+    if preferences.isEmpty():
+        raise InputError(
+            f"no rating is above implicit_als.neutral={settings.neutral:g}: there is nothing to learn from"
+        )
+    als = _als(ratings, seed).setRank(settings.rank).setRegParam(settings.reg).setMaxIter(settings.iterations)
+    return als.setImplicitPrefs(True).setAlpha(settings.alpha).fit(preferences)
+
+
+def _of_likers(preferences: DataFrame) -> DataFrame:
+    """Preferences of users who like something for movies that somebody likes; their order stays."""
+    likes_of_user = F.max("rating").over(Window.partitionBy("userId"))
+    liked = preferences.groupBy("movieId").agg(F.max("rating").alias("best")).filter(F.col("best") > 0)
+    by_likers = preferences.withColumn("likes", likes_of_user).filter(F.col("likes") > 0).drop("likes")
+    return by_likers.join(F.broadcast(liked), on="movieId", how="left_semi").select("userId", "movieId", "rating")
+
+
+def with_als_prediction(pairs: DataFrame, model: ALSModel) -> DataFrame:
+    """Add `als_prediction` to pairs(userId, movieId, ...); NaN where the model does not know the user or the movie."""
+    return model.setPredictionCol(ALS_PREDICTION).transform(pairs)
+
+
+def with_predicted_rating(
+    pairs: DataFrame, biases: BiasModel, explicit: ALSModel | None, scale: tuple[float, float]
+) -> DataFrame:
+    """Add `predicted_rating` to pairs(userId, movieId, ...): by ALS where given and able, else by the biases.
+
+    Clipped to the scale; never null, never NaN.
+    """
+    predicted = with_bias_prediction(pairs, biases)
+    best: Column = F.col("bias_prediction")
+    if explicit is not None:
+        predicted = with_als_prediction(predicted, explicit)
+        best = F.nanvl(F.col(ALS_PREDICTION).cast("double"), best)
+    clipped = F.greatest(F.lit(scale[0]), F.least(F.lit(scale[1]), best))
+    return predicted.withColumn("predicted_rating", clipped).drop("bias_prediction", ALS_PREDICTION)
+
+
+def _als(ratings: DataFrame, seed: int) -> ALS:
+    blocks = ratings.rdd.getNumPartitions()
+    return ALS(
+        userCol="userId",
+        itemCol="movieId",
+        ratingCol="rating",
+        seed=seed,
+        numUserBlocks=blocks,
+        numItemBlocks=blocks,
+        coldStartStrategy="nan",
+    )

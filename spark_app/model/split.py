@@ -1,0 +1,66 @@
+"""Which ratings a model learns from, and which it is judged on."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from spark_app.platform.settings import Train
+
+HASH_BUCKETS = 1_000_000
+HOUR = 3_600
+
+
+def split(ratings: DataFrame, train: Train) -> tuple[DataFrame, DataFrame]:
+    """Split ratings (userId, movieId, rating, timestamp) into training and holdout, same columns.
+
+    `hash`: by a hash of (seed, userId, movieId), so a rating falls on the same side whatever the order or number of
+    partitions (`randomSplit` does not promise that). `time`: the latest ratings of all are held out, as in life;
+    users who came after the first of them are then cold.
+    """
+    if train.holdout == "hash":
+        bucket = F.pmod(F.xxhash64(F.lit(train.seed), "userId", "movieId"), F.lit(HASH_BUCKETS))
+        is_held_out = bucket < round(train.holdout_share * HASH_BUCKETS)
+    else:
+        is_held_out = F.unix_seconds("timestamp") >= _first_held_out(ratings, train.holdout_share)
+    return ratings.filter(~is_held_out), ratings.filter(is_held_out)
+
+
+def _first_held_out(ratings: DataFrame, share: float) -> int:
+    """The second (since 1970) of the first rating of the holdout: the latest that leaves at least `share` from it on.
+
+    Exact, and the same however the ratings are partitioned. Brings a row an hour, then a row a second, to the driver.
+    """
+    seconds = ratings.select(F.unix_seconds("timestamp").alias("second"))
+    hours = _counts(seconds, F.col("second") - F.pmod("second", F.lit(HOUR)))
+    wanted = share * sum(hours.values())
+    hour, later = _reach(hours, wanted)
+    in_hour = seconds.filter(F.col("second").between(hour, hour + HOUR - 1))
+    return _reach(_counts(in_hour, F.col("second")), wanted - later)[0]
+
+
+def _counts(seconds: DataFrame, bucket: Column) -> dict[int, int]:
+    return {row["bucket"]: row["count"] for row in seconds.groupBy(bucket.alias("bucket")).count().collect()}
+
+
+def _reach(counts: dict[int, int], wanted: float) -> tuple[int, int]:
+    """The latest bucket from which on there are as many as wanted, and how many are later than it."""
+    later = 0
+    for bucket in sorted(counts, reverse=True):
+        if later + counts[bucket] >= wanted:
+            return bucket, later
+        later += counts[bucket]
+    return min(counts, default=0), later
+
+
+def keep_active(ratings: DataFrame, min_user_ratings: int, min_movie_ratings: int) -> DataFrame:
+    """Ratings of users and movies that have at least so many each, both counted on the ratings given."""
+    least = {"userId": min_user_ratings, "movieId": min_movie_ratings}
+    limited = {key: limit for key, limit in least.items() if limit > 1}
+    counts = {f"{key}_ratings": F.count("*").over(Window.partitionBy(key)) for key in limited}
+    is_active = reduce(
+        Column.__and__, (F.col(f"{key}_ratings") >= limit for key, limit in limited.items()), F.lit(True)
+    )
+    return ratings.withColumns(counts).filter(is_active).drop(*counts)

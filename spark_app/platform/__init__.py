@@ -1,0 +1,1 @@
+"""What everything else stands on: settings, Spark session, storage, catalogue, manifest, lock and errors."""

@@ -1,0 +1,46 @@
+"""The catalogue: tables by name, in a Hive metastore or the Glue Data Catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pyspark.sql import SparkSession
+
+RAW_DATABASE = "movie_reco_raw_db"
+PROCESSED_DATABASE = "movie_reco_db"
+
+
+def register_csv(spark: SparkSession, table: str, location: str, types: Mapping[str, str]) -> str:
+    """Register the CSV files at a location (a path or glob, as Spark takes it) in the raw database; returns the name.
+
+    The header is compared with the columns at each query (`enforceSchema=false`): Spark would otherwise bind columns
+    by place and silently exchange two of them.
+    """
+    options = {"header": "true", "escape": '"', "enforceSchema": "false", "path": location}
+    columns = ", ".join(f"{_quoted(column)} {kind}" for column, kind in types.items())
+    listed = ", ".join(f"{key} {_literal(value)}" for key, value in options.items())
+    name = _replace(spark, RAW_DATABASE, table)
+    spark.sql(f"CREATE TABLE {name} ({columns}) USING csv OPTIONS ({listed})")
+    return name
+
+
+def register_table(spark: SparkSession, table: str, kind: str, location: str) -> str:
+    """Register a Delta or Parquet table, which knows its own columns, in the processed database; returns its name."""
+    name = _replace(spark, PROCESSED_DATABASE, table)
+    spark.sql(f"CREATE TABLE {name} USING {kind} LOCATION {_literal(location)}")
+    return name
+
+
+def _replace(spark: SparkSession, database: str, table: str) -> str:
+    """Make way for a table. All tables are external: only the entry goes, never the data."""
+    spark.sql(f"CREATE DATABASE IF NOT EXISTS {database}")
+    spark.sql(f"DROP TABLE IF EXISTS {database}.{table}")
+    return f"{database}.{table}"
+
+
+def _quoted(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,100 @@
+"""Downloads: resumable, shown as they go, checked against the publisher's checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import requests
+from requests.adapters import HTTPAdapter
+from tqdm import tqdm
+from urllib3.util import Retry
+
+from spark_app.platform.errors import InputError, StorageError
+from spark_app.platform.log import logger
+
+CHUNK = 1 << 20
+TIMEOUT = (10, 60)  # seconds to connect, and without a byte
+MAX_CHECKSUM_BYTES = 4096
+
+
+class CutShortError(requests.ConnectionError):
+    """A download ended before all of it had come."""
+
+
+def download(url: str, path: str) -> None:
+    """Fetch a URL to a local path, going on where an earlier attempt stopped.
+
+    Where the publisher has `URL.md5`, the file must agree with it. Raises StorageError where the server cannot be
+    reached or refuses, InputError where the checksum differs. A differing file is removed; a partial one stays.
+    """
+    target, partial = Path(path), Path(f"{path}.partial")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _session() as session:
+        try:
+            checksum = _published_md5(session, f"{url}.md5")
+            _fetch(session, url, partial)
+        except requests.RequestException as error:
+            raise StorageError(
+                f"cannot download {url}: {_why(error)}; check the network, or give a folder or zip"
+            ) from error
+    if checksum is None:
+        logger.info("the publisher gives no checksum for %s; the zip's own will be checked", target.name)
+    elif (found := _md5(partial)) != checksum:
+        partial.unlink()
+        raise InputError(f"{url} does not have its publisher's checksum (MD5 {found}, not {checksum}): try again")
+    partial.replace(target)
+
+
+def _session() -> requests.Session:
+    session = requests.Session()
+    retry = Retry(total=3, backoff_factor=0.5, status_forcelist=(500, 502, 503, 504), raise_on_status=False)
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(max_retries=retry))
+    return session
+
+
+def _published_md5(session: requests.Session, url: str) -> str | None:
+    answer = session.get(url, timeout=TIMEOUT)
+    if answer.status_code == requests.codes.not_found:
+        return None
+    answer.raise_for_status()
+    found = re.search(r"\b[0-9a-fA-F]{32}\b", answer.text[:MAX_CHECKSUM_BYTES])
+    return found.group().lower() if found else None
+
+
+def _fetch(session: requests.Session, url: str, partial: Path) -> None:
+    done = partial.stat().st_size if partial.exists() else 0
+    headers = {"Range": f"bytes={done}-", "Accept-Encoding": "identity"} if done else {"Accept-Encoding": "identity"}
+    with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+        if done and answer.status_code == requests.codes.requested_range_not_satisfiable:
+            return  # all of it is here already
+        answer.raise_for_status()
+        resumed = answer.status_code == requests.codes.partial_content
+        if resumed:
+            logger.info("going on with %s after %s bytes", url, f"{done:,}")
+        total = int(answer.headers.get("Content-Length", 0)) + (done if resumed else 0)
+        bar = tqdm(total=total or None, initial=done if resumed else 0, unit="B", unit_scale=True, desc=partial.stem)
+        # A body that ends early is told below; urllib3 would raise, and throw away what had come of its last chunk.
+        answer.raw.enforce_content_length = False
+        with bar, partial.open("ab" if resumed else "wb") as stream:
+            for chunk in answer.iter_content(CHUNK):
+                stream.write(chunk)
+                bar.update(len(chunk))
+        if total and partial.stat().st_size < total:
+            raise CutShortError(f"{url} stopped after {partial.stat().st_size:,} of {total:,} bytes")
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as stream:
+        # MD5 is what the publisher gives; it guards against damage, not against an attacker.
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _why(error: requests.RequestException) -> str:
+    if error.response is not None:
+        return f"the server answered {error.response.status_code} {error.response.reason}"
+    if isinstance(error, (requests.exceptions.ChunkedEncodingError, CutShortError)):
+        return "the connection was lost"
+    return f"no connection ({type(error).__name__})"

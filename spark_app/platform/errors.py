@@ -1,0 +1,45 @@
+"""One tree of expected failures; each class is one exit code of the command line."""
+
+from __future__ import annotations
+
+
+class JobError(Exception):
+    """A failure with one line to show: what is wrong, where, and what to do about it."""
+
+    exit_code = 1
+
+
+class UsageError(JobError):
+    """An option, a setting or the environment is wrong."""
+
+    exit_code = 2
+
+
+class InputError(JobError):
+    """An input is missing, unreadable, or not what its contract says."""
+
+    exit_code = 3
+
+
+class TooManyRejectsError(JobError):
+    """The cleaning rules turned away a larger share of the rows than the settings allow."""
+
+    exit_code = 4
+
+
+class GateError(JobError):
+    """The model did not beat its baseline and is not published."""
+
+    exit_code = 5
+
+
+class LockedError(JobError):
+    """Another run holds the processed zone or the metastore."""
+
+    exit_code = 6
+
+
+class StorageError(JobError):
+    """Storage cannot be reached, or refused."""
+
+    exit_code = 7

@@ -1,0 +1,24 @@
+"""What a job says while it runs: a readable line an event, or JSON lines."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from pythonjsonlogger.json import JsonFormatter
+
+from spark_app.platform.settings import Log
+
+logger = logging.getLogger("movie_reco")
+
+
+def set_up(settings: Log) -> None:
+    """Send the events of this package to standard error in the format asked for."""
+    handler = logging.StreamHandler(sys.stderr)
+    if settings.format == "json":
+        handler.setFormatter(JsonFormatter("{asctime}{levelname}{message}", style="{"))
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S"))
+    logger.handlers = [handler]
+    logger.setLevel(settings.level.upper())
+    logger.propagate = False

@@ -1,0 +1,98 @@
+"""One run of a job: its identity, what it did, and the manifest that tells."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import platform
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+import spark_app
+from spark_app.platform import storage
+from spark_app.platform.log import logger
+from spark_app.platform.settings import Settings
+
+
+def _new_id() -> str:
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+
+
+@dataclass
+class Run:
+    """What a run has done so far; every attribute but the clock is a key of the manifest."""
+
+    job: str
+    settings: Settings
+    run_id: str = field(default_factory=_new_id)
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    versions: dict[str, str] = field(default_factory=dict)
+    inputs: list[dict[str, Any]] = field(default_factory=list)
+    rows: dict[str, dict[str, int]] = field(default_factory=dict)
+    rejects: dict[str, dict[str, int]] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    clock: float = field(default_factory=time.monotonic)
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage and say when it starts and ends."""
+        logger.info("%s: started", name)
+        start, status = time.monotonic(), "failed"
+        try:
+            yield
+            status = "done"
+        finally:
+            seconds = round(time.monotonic() - start, 1)
+            self.stages.append({"stage": name, "status": status, "seconds": seconds})
+            logger.info("%s: %s in %.1f s", name, status, seconds)
+
+    def wrote(self, path: str) -> None:
+        """Note something that was published."""
+        self.outputs.append(path)
+        logger.info("wrote %s", path)
+
+    def manifest(self, status: str, error: str | None = None) -> dict[str, Any]:
+        """The manifest as JSON values. Times are UTC, durations are seconds."""
+        return {
+            "run_id": self.run_id,
+            "job": self.job,
+            "status": status,
+            "error": error,
+            "started": self.started.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - self.clock, 1),
+            "versions": self.versions,
+            "settings": self.settings.model_dump(mode="json"),
+            "inputs": self.inputs,
+            "rows": self.rows,
+            "rejects": self.rejects,
+            "metrics": self.metrics,
+            "stages": self.stages,
+            "outputs": self.outputs,
+        }
+
+    def write_manifest(self, path: str, status: str, error: str | None = None) -> None:
+        """Write the manifest of this run."""
+        storage.write_json(path, self.manifest(status, error))
+
+
+def versions(spark: SparkSession) -> dict[str, str]:
+    """Versions of what a result depends on."""
+    jvm = spark.sparkContext._jvm
+    found = {
+        "movie-reco": spark_app.__version__,
+        "python": platform.python_version(),
+        "spark": spark.version,
+        "java": str(jvm.java.lang.System.getProperty("java.version")) if jvm else "unknown",
+    }
+    for package in ("delta-spark", "numpy", "pyarrow"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found

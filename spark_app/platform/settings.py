@@ -1,0 +1,291 @@
+"""Settings: typed, validated, each documented where it is declared.
+
+They come from the defaults below, then a TOML file, then `--set`, each overriding the one before.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from datetime import date
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from spark_app.platform.errors import UsageError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A group of settings: a `[section]` of the TOML file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Raw(Section):
+    """The raw zone: files as they were delivered, never changed."""
+
+    path: str = ""
+    """Root of the raw zone, a path or URI; `--raw-path` sets it. Every stage that reads raw files needs it."""
+
+    movies: str = "movies.csv"
+    """Movies under the root: a file, a folder of files, or a glob; `.gz` too."""
+
+    ratings: str = "ratings.csv"
+    """Ratings under the root: a file, a folder of files, or a glob; `.gz` too."""
+
+
+class Processed(Section):
+    """The processed zone: everything the stages write."""
+
+    path: str = ""
+    """Root of the processed zone, a path or URI; `--processed-path` sets it. Every stage but `ingest` needs it."""
+
+
+class Ingest(Section):
+    """Where the raw files come from."""
+
+    source: list[str] = []
+    """Tried in order until one can be had: `ml-latest-small`, `ml-25m`, `ml-32m` (downloads), `synthetic`
+    (generated), or the path of a folder or zip. Empty: the raw zone is used as it is."""
+
+    base_url: str = "https://files.grouplens.org/datasets/movielens"
+    """Where the named MovieLens sets are downloaded from: `BASE_URL/NAME.zip`, with `NAME.zip.md5` if published."""
+
+    max_unzipped_bytes: Positive = 20_000_000_000
+    """A zip that would unpack to more bytes than this is refused."""
+
+    users: Positive = 1_000
+    """Users that `synthetic` makes."""
+
+    movies: Positive = 2_000
+    """Movies that `synthetic` makes."""
+
+    ratings: Positive = 100_000
+    """Ratings that `synthetic` makes, exactly; at most half of users x movies."""
+
+    seed: int = 42
+    """Seed of `synthetic`: one seed, one set."""
+
+
+class Clean(Section):
+    """What a row must be to pass from the raw zone to the processed zone."""
+
+    scale_min: float = 0.5
+    """Lowest rating on the scale."""
+
+    scale_max: float = 5.0
+    """Highest rating on the scale."""
+
+    scale_step: Annotated[float, Field(gt=0)] = 0.5
+    """Distance between two neighbouring ratings on the scale."""
+
+    earliest: date = date(1990, 1, 1)
+    """A timestamp before this day (UTC) is implausible."""
+
+    latest: date | None = None
+    """A timestamp after this day (UTC) is implausible. Left out: the day after the run."""
+
+    max_reject_share: Share = 0.01
+    """Largest share of a table's rows that may be turned away; above it nothing is published (exit 4)."""
+
+    damping: Annotated[float, Field(ge=0)] = 10.0
+    """`damped_rating` of a movie: its ratings and this many more at the mean of all ratings."""
+
+    @model_validator(mode="after")
+    def _scale_is_a_range(self) -> Clean:
+        if self.scale_max <= self.scale_min:
+            raise ValueError("scale_max must be above scale_min")
+        return self
+
+
+class Train(Section):
+    """How models are judged, and what they learn from."""
+
+    holdout: Literal["hash", "time"] = "hash"
+    """How the holdout is chosen: `hash` of (userId, movieId), or `time` (the latest ratings of all)."""
+
+    holdout_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the ratings held out."""
+
+    seed: int = 42
+    """Seed of the hash split and of the factors ALS starts from."""
+
+    relevant: float = 4.0
+    """A held-out rating of at least this makes a movie relevant to its user, in the ranking metrics."""
+
+    k: Positive = 10
+    """Length of the lists that the ranking metrics judge: NDCG@k, recall@k, MAP@k."""
+
+    min_user_ratings: Positive = 1
+    """Users with fewer ratings are left out of the fits; they get popular movies."""
+
+    min_movie_ratings: Positive = 1
+    """Movies with fewer ratings are left out of the fits; they are recommended only where all others are seen."""
+
+    refit: bool = True
+    """Fit again on all ratings after the evaluation, and publish that. False: publish the evaluated models."""
+
+    block_ratings: Positive = 2_000_000
+    """Ratings for each of the blocks into which ALS divides users and movies, of which there are at least 4. More
+    blocks can use more cores and need less memory each; the result depends on them in the last digits only."""
+
+
+class ExplicitAls(Section):
+    """Matrix factorisation of the ratings: gives `predicted_rating`."""
+
+    rank: Positive = 32
+    """Number of latent factors."""
+
+    reg: Annotated[float, Field(gt=0)] = 0.1
+    """Regularisation, scaled by the number of ratings of each user and movie (ALS-WR)."""
+
+    iterations: Positive = 10
+    """Sweeps of alternating least squares."""
+
+
+class ImplicitAls(Section):
+    """Matrix factorisation of preferences: gives the ranking."""
+
+    rank: Positive = 64
+    """Number of latent factors."""
+
+    reg: Annotated[float, Field(gt=0)] = 0.1
+    """Regularisation, scaled by the number of preferences of each user and movie (ALS-WR)."""
+
+    alpha: Annotated[float, Field(gt=0)] = 1.0
+    """Confidence gained per point of distance from `neutral`."""
+
+    neutral: float = 2.5
+    """A rating above it says that the user likes the movie, one below it that they do not."""
+
+    iterations: Positive = 10
+    """Sweeps of alternating least squares."""
+
+
+class Biases(Section):
+    """The bias-only model: mean + user bias + movie bias. A baseline, and the fallback of `predicted_rating`."""
+
+    movie_reg: Annotated[float, Field(ge=0)] = 3.0
+    """Damping of a movie's bias: as if it had this many more ratings at the mean."""
+
+    user_reg: Annotated[float, Field(ge=0)] = 5.0
+    """Damping of a user's bias: as if they had given this many more ratings at the mean."""
+
+    sweeps: Positive = 3
+    """How often movie and user biases are estimated, each given the other."""
+
+
+class Gate(Section):
+    """What a ranking must reach before it is published."""
+
+    enforce: bool = True
+    """False: record that the gate failed, and publish all the same."""
+
+    min_lift: Annotated[float, Field(ge=0)] = 1.0
+    """The ranking's NDCG@k must be above this many times that of popularity."""
+
+
+class Recommend(Section):
+    """What is published for each user."""
+
+    n: Positive = 10
+    """Movies for each user; fewer only where a user has rated nearly the whole catalogue."""
+
+    block_users: Positive = 256
+    """Users scored at a time; memory for scores is this x movies x 4 bytes for each core."""
+
+
+class Log(Section):
+    """What is said while a job runs, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe event shown."""
+
+    format: Literal["text", "json"] = "text"
+    """`text`: a readable line an event. `json`: one JSON object a line."""
+
+
+class Settings(Section):
+    """All settings of a run."""
+
+    raw: Raw = Raw()
+    processed: Processed = Processed()
+    ingest: Ingest = Ingest()
+    clean: Clean = Clean()
+    train: Train = Train()
+    explicit_als: ExplicitAls = ExplicitAls()
+    implicit_als: ImplicitAls = ImplicitAls()
+    biases: Biases = Biases()
+    gate: Gate = Gate()
+    recommend: Recommend = Recommend()
+    log: Log = Log()
+
+
+def parse_assignment(text: str) -> tuple[str, str, Any]:
+    """Split `SECTION.KEY=VALUE`. The value is read as TOML; what is no TOML is taken as text.
+
+    Raises UsageError where the text is not of that form.
+    """
+    name, equals, value = text.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and section and key):
+        raise UsageError(f"--set takes SECTION.KEY=VALUE, such as gate.enforce=false; got '{text}'")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    return section, key, parsed
+
+
+def build_settings(toml: str | None = None, origin: str = "", assignments: Iterable[str] = ()) -> Settings:
+    """Settings from the text of a TOML file (`origin` names it in errors) and `SECTION.KEY=VALUE` assignments.
+
+    Raises UsageError naming the key that is unknown (and the nearest known one) or the value that does not fit.
+    """
+    try:
+        sections: dict[str, Any] = tomllib.loads(toml or "")
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{origin} is not valid TOML: {error}") from error
+    for assignment in assignments:
+        section, key, value = parse_assignment(assignment)
+        group = sections.setdefault(section, {})
+        if isinstance(group, dict):
+            if isinstance(value, str) and _takes_list(section, key):
+                value = [value] if value else []
+            group[key] = value
+    try:
+        return Settings.model_validate(sections)
+    except ValidationError as error:
+        raise UsageError(_explain(error.errors()[0])) from error
+
+
+def _takes_list(section: str, key: str) -> bool:
+    """Whether a setting is a list, so that a single name may stand for a list of one."""
+    group = Settings.model_fields.get(section)
+    field = group.default.__class__.model_fields.get(key) if group else None
+    return field is not None and bool(get_args(field.annotation)) and field.annotation == list[str]
+
+
+def _explain(error: ErrorDetails) -> str:
+    """One sentence for the first thing that pydantic found wrong."""
+    where = ".".join(str(part) for part in error["loc"])
+    if error["type"] != "extra_forbidden":
+        return f"setting {where}: {error['msg']}; got {error['input']!r}"
+    known = _known_keys()
+    nearest = difflib.get_close_matches(where, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {nearest[0]}?" if nearest else f"; known sections: {', '.join(Settings.model_fields)}"
+    return f"unknown setting {where}{hint}"
+
+
+def _known_keys() -> list[str]:
+    names: list[str] = []
+    for section, field in Settings.model_fields.items():
+        names.append(section)
+        keys: Mapping[str, Any] = field.default.__class__.model_fields
+        names.extend(f"{section}.{key}" for key in keys)
+    return names

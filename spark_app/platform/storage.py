@@ -1,0 +1,219 @@
+"""Small objects and file listings through fsspec: the same code for a disk and, by URI, for an object store."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import gzip
+import hashlib
+import json
+import posixpath
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from spark_app.platform.errors import InputError, JobError, StorageError
+
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What identifies one raw file: its URI, size in bytes, and SHA-256 in hex."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+def normalise(root: str) -> str:
+    """A root as both Spark and fsspec take it: absolute for local paths, no slash at the end.
+
+    Every path is made absolute here, once: a relative one would mean another folder on another working directory.
+    """
+    filesystem, path = fsspec.core.url_to_fs(root)
+    if isinstance(filesystem, LocalFileSystem):
+        return str(path).rstrip("/") or "/"
+    return root.rstrip("/")
+
+
+def spark_path(path: str) -> str:
+    """The path as Hadoop takes it literally: with the characters escaped that it would read as a glob."""
+    special = set("{}[]*?\\")
+    return "".join("\\" + letter if letter in special else letter for letter in path)
+
+
+def join(root: str, *parts: str) -> str:
+    """A path under a root; its separator is `/` everywhere."""
+    return posixpath.join(root, *parts)
+
+
+def name_of(path: str) -> str:
+    """The last part of a path."""
+    return posixpath.basename(path)
+
+
+def exists(path: str) -> bool:
+    """Whether there is anything at a path."""
+    return bool(_filesystem(path).exists(path))
+
+
+def is_glob(name: str) -> bool:
+    """Whether a name stands for all that match it."""
+    return glob.has_magic(name)
+
+
+def list_files(root: str, name: str = "") -> list[str]:
+    """The data files that a file, a folder or a glob under a root stands for, sorted; none where nothing is there.
+
+    In folders and globs, names that begin with `_` or `.` are not data, by the convention of Hadoop.
+    """
+    filesystem, path = _filesystem(root), join(root, name).rstrip("/")
+    if filesystem.isfile(path):
+        return [path]
+    if filesystem.isdir(path):
+        check_readable(path)
+        found = [str(entry) for entry in filesystem.ls(path, detail=False)]
+    else:
+        found = [str(entry) for entry in filesystem.glob(join(glob.escape(root), name))]
+    return sorted(entry for entry in found if name_of(entry)[0] not in "_." and filesystem.isfile(entry))
+
+
+def check_readable(folder: str) -> None:
+    """Raise InputError where a folder is there but may not be looked into."""
+    try:
+        _filesystem(folder).ls(folder)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise unreadable(folder, error) from error
+
+
+def read_text(path: str) -> str:
+    """The whole of a small UTF-8 text."""
+    with _filesystem(path).open(path, "rb") as stream:
+        return bytes(stream.read()).decode("utf-8")
+
+
+@contextlib.contextmanager
+def reading_text(path: str) -> Iterator[IO[str]]:
+    """Open a UTF-8 text to read it line by line, line ends as they are."""
+    with _filesystem(path).open(path, "r", encoding="utf-8", newline="") as stream:
+        yield stream
+
+
+def read_json(path: str) -> Any:
+    """The value in a JSON file."""
+    return json.loads(read_text(path))
+
+
+def write_json(path: str, value: Any) -> None:
+    """Write a JSON file that appears whole or not at all."""
+    with writing(path) as stream:
+        stream.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
+
+
+@contextlib.contextmanager
+def writing(path: str) -> Iterator[IO[bytes]]:
+    """Open a file for writing that replaces `path` at the end, or leaves it untouched where writing fails."""
+    filesystem = _filesystem(path)
+    partial = join(posixpath.dirname(path), f".{name_of(path)}.partial")
+    try:
+        filesystem.makedirs(posixpath.dirname(path), exist_ok=True)
+        with filesystem.open(partial, "wb") as stream:
+            yield stream
+        filesystem.mv(partial, path)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {reason(error)}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            filesystem.rm(partial)
+
+
+def publish(part: str, path: str) -> None:
+    """Put a finished file in the place of another in one step: readers see the old one or the new one."""
+    filesystem = _filesystem(path)
+    filesystem.makedirs(posixpath.dirname(path), exist_ok=True)
+    filesystem.mv(part, path)
+
+
+def concatenate(header: str, parts: Iterable[str], path: str) -> None:
+    """Write a header line and then the bytes of the parts, in order, as one file that appears whole or not at all."""
+    with writing(path) as stream:
+        stream.write(header.encode("utf-8"))
+        for part in parts:
+            with _filesystem(part).open(part, "rb") as source:
+                while chunk := source.read(CHUNK):
+                    stream.write(chunk)
+
+
+def remove(path: str) -> None:
+    """Remove a file or folder with all that is in it, if it is there."""
+    filesystem = _filesystem(path)
+    if filesystem.exists(path):
+        filesystem.rm(path, recursive=True)
+
+
+def describe(path: str) -> FileFacts:
+    """Read a file once, for its size and SHA-256; a gzip file is unpacked on the way, to prove that it is whole.
+
+    Raises InputError where the file cannot be read or a gzip file is damaged.
+    """
+    digest, size = hashlib.sha256(), 0
+    try:
+        with _filesystem(path).open(path, "rb") as stream:
+            while chunk := stream.read(CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+        if path.endswith(".gz") and size:
+            with _filesystem(path).open(path, "rb") as stream, gzip.open(stream) as unpacked:
+                while unpacked.read(CHUNK):
+                    pass
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _damaged(path, error) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return FileFacts(path, size, digest.hexdigest())
+
+
+def first_lines(path: str, count: int) -> list[bytes]:
+    """The first lines of a text file (unpacked where it is `.gz`), without line ends and byte order mark.
+
+    Raises InputError where the file cannot be read or unpacked.
+    """
+    try:
+        with fsspec.open(path, "rb", compression="infer") as stream:
+            head, lines = b"", list[bytes]()
+            while len(lines) <= count and (chunk := stream.read(CHUNK)):
+                head += chunk
+                lines = head.splitlines()
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _damaged(path, error) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if lines:
+        lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
+    return lines[:count]
+
+
+def unreadable(path: str, error: OSError) -> JobError:
+    """The error of an input that is there but cannot be read."""
+    return InputError(f"cannot read {path}: {reason(error)}; check that it exists and that you may read it")
+
+
+def reason(error: OSError) -> str:
+    """What the system says is wrong, without its number and path."""
+    return error.strerror or str(error)
+
+
+def _damaged(path: str, error: Exception) -> JobError:
+    return InputError(f"{path} is truncated or damaged ({error}); deliver the file again")
+
+
+def _filesystem(path: str) -> Any:
+    # fsspec's file systems are untyped; this is the one place that hands them out.
+    return fsspec.core.url_to_fs(path)[0]

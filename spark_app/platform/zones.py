@@ -1,0 +1,84 @@
+"""Names of what lies in the processed zone, and the only mapping from those names to paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+
+from spark_app.platform import storage
+from spark_app.platform.errors import InputError
+
+MADE_BY = {
+    "ratings": "etl",
+    "movies": "etl",
+    "movie_stats": "etl",
+    "rejects": "etl",
+    "recommendations": "recommend",
+}
+"""Every Delta table of the processed zone, and the stage that makes it."""
+
+
+@dataclass(frozen=True)
+class ProcessedZone:
+    """The processed zone under one root."""
+
+    root: str
+
+    @property
+    def final(self) -> str:
+        """Folder of the movie aggregates, Parquet: one file, replaced in one step."""
+        return storage.join(self.root, "final")
+
+    @property
+    def final_file(self) -> str:
+        """The one file in `final`."""
+        return storage.join(self.final, "movies.parquet")
+
+    @property
+    def recommendations_csv(self) -> str:
+        """The recommendations of all users as one CSV object."""
+        return storage.join(self.root, "recommendations", "movie_recommendations.csv")
+
+    @property
+    def current_model(self) -> str:
+        """The small file that names the published model."""
+        return storage.join(self.root, "models", "current.json")
+
+    def model(self, run_id: str) -> str:
+        """Folder of the models that one run fitted."""
+        return storage.join(self.root, "models", run_id)
+
+    def manifest(self, run_id: str) -> str:
+        """The manifest of one run."""
+        return storage.join(self.root, "runs", f"{run_id}.json")
+
+    def staging(self, run_id: str) -> str:
+        """Folder for what one run has not published yet; removed when the run ends."""
+        return storage.join(self.root, "_staging", run_id)
+
+    def table(self, name: str) -> str:
+        """Folder of a Delta table."""
+        return storage.join(self.root, "delta", name)
+
+    def has_table(self, spark: SparkSession, name: str) -> bool:
+        """Whether a Delta table is there."""
+        return bool(DeltaTable.isDeltaTable(spark, self.table(name)))
+
+    def read(self, spark: SparkSession, name: str) -> DataFrame:
+        """A Delta table as it is now; the frame keeps to this version whatever is written later.
+
+        Raises InputError naming the stage that makes the table where it is missing.
+        """
+        if not self.has_table(spark, name):
+            raise InputError(f"{self.table(name)} is missing: run the stage '{MADE_BY[name]}' first")
+        return spark.read.format("delta").load(self.table(name))
+
+    def overwrite(self, frame: DataFrame, name: str) -> None:
+        """Replace a Delta table by a frame, in one commit."""
+        frame.write.format("delta").mode("overwrite").option("overwriteSchema", True).save(self.table(name))
+
+    def append(self, frame: DataFrame, name: str) -> None:
+        """Add a frame to a Delta table, in one commit."""
+        frame.write.format("delta").mode("append").save(self.table(name))

@@ -1,0 +1,190 @@
+"""Movies and ratings into the raw zone: downloaded, copied, unzipped or generated; never overwritten while intact."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.csv
+from pyspark.sql import SparkSession
+
+from spark_app.data import synthetic
+from spark_app.platform import storage
+from spark_app.platform.download import download
+from spark_app.platform.errors import InputError, JobError, UsageError
+from spark_app.platform.log import logger
+from spark_app.platform.run import Run
+from spark_app.platform.settings import Ingest, Raw, Settings
+from spark_app.stages.raw_zone import find_files
+
+NAMES = ("movies.csv", "ratings.csv")
+MOVIELENS = ("ml-latest-small", "ml-25m", "ml-32m")
+SYNTHETIC = "synthetic"
+RECORD = "_ingest.json"
+
+
+class _TooLargeError(Exception):
+    """More came out of a zip than may."""
+
+
+def run(spark: SparkSession, settings: Settings, run: Run) -> None:
+    """Put `movies.csv` and `ratings.csv` under the raw root, from the first source that can be had."""
+    root, sources = settings.raw.path, settings.ingest.source
+    incoming = storage.join(root, "_incoming")
+    if not sources:
+        logger.info("no source is set: the raw zone is used as it is")
+        return
+    if _is_intact(settings.raw, sources):
+        return
+    for place, source in enumerate(sources):
+        try:
+            _fetch(source, settings.ingest, root, incoming)
+        except JobError as error:
+            if place + 1 == len(sources):
+                raise
+            logger.warning("%s: not to be had (%s); next is %s", source, error, sources[place + 1])
+        else:
+            _publish(root, incoming, source, run)
+            return
+        finally:
+            storage.remove(incoming)
+
+
+def _is_intact(raw: Raw, sources: list[str]) -> bool:
+    """Whether the raw zone holds what an earlier ingest put there, or files of somebody else, which are left alone.
+
+    Raises UsageError where it holds another source than those asked for.
+    """
+    record_path = storage.join(raw.path, RECORD)
+    if not storage.exists(record_path):
+        present = [name for name in (raw.movies, raw.ratings) if find_files(raw, name)[1]]
+        if len(present) == len(NAMES):
+            logger.info("%s has files that ingest did not put there: they are used as they are", raw.path)
+            return True
+        if present:
+            raise UsageError(
+                f"{raw.path} holds {present[0]} but not the other file: complete it, or choose another --raw-path"
+            )
+        return False
+    record = storage.read_json(record_path)
+    if record["source"] not in sources:
+        raise UsageError(f"{raw.path} holds {record['source']}, not {' or '.join(sources)}: choose another --raw-path")
+    for name, checksum in record["files"].items():
+        path = storage.join(raw.path, name)
+        if not storage.exists(path) or storage.describe(path).sha256 != checksum:
+            logger.warning("%s is not as it was delivered: fetching it again", path)
+            return False
+    logger.info("%s is already there and intact (%s)", raw.path, record["source"])
+    return True
+
+
+def _publish(root: str, incoming: str, source: str, run: Run) -> None:
+    """Move both files into the raw zone, once it is written down what they are: a run that is cut short is mended."""
+    files = {name: storage.describe(storage.join(incoming, name)).sha256 for name in NAMES}
+    storage.write_json(storage.join(root, RECORD), {"source": source, "files": files})
+    for name in NAMES:
+        storage.publish(storage.join(incoming, name), storage.join(root, name))
+        run.wrote(storage.join(root, name))
+
+
+def _fetch(source: str, settings: Ingest, root: str, incoming: str) -> None:
+    """Bring both files from a source into the folder `incoming`; downloads wait under the root until they are whole."""
+    logger.info("ingesting %s into %s", source, root)
+    if source in MOVIELENS:
+        archive = storage.join(root, "_download", f"{source}.zip")
+        download(f"{settings.base_url.rstrip('/')}/{source}.zip", archive)
+        _unzip(archive, incoming, settings.max_unzipped_bytes)
+        storage.remove(storage.join(root, "_download"))
+    elif source == SYNTHETIC:
+        _generate(incoming, settings)
+    elif Path(source).is_dir():
+        _copy_folder(Path(source), incoming)
+    elif zipfile.is_zipfile(source):
+        _unzip(source, incoming, settings.max_unzipped_bytes)
+    else:
+        known = ", ".join((*MOVIELENS, SYNTHETIC))
+        raise InputError(f"ingest.source {source} is neither one of {known} nor a folder or zip that is there")
+
+
+def _copy_folder(folder: Path, incoming: str) -> None:
+    missing = [name for name in NAMES if not (folder / name).is_file()]
+    if missing:
+        raise InputError(f"{folder / missing[0]} is missing: a source folder holds movies.csv and ratings.csv")
+    for name in NAMES:
+        with _opened(folder / name) as source:
+            _copy(source, storage.join(incoming, name))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        with path.open("rb") as stream:
+            yield stream
+    except PermissionError as error:
+        raise storage.unreadable(str(path), error) from error
+
+
+def _copy(source: IO[bytes], path: str, most: int | None = None) -> int:
+    """Copy a stream to a path, at most so many bytes; returns how many."""
+    copied = 0
+    with storage.writing(path) as target:
+        while chunk := source.read(storage.CHUNK):
+            copied += len(chunk)
+            if most is not None and copied > most:
+                raise _TooLargeError
+            target.write(chunk)
+    return copied
+
+
+def _unzip(archive: str, incoming: str, most: int) -> None:
+    """Take the two files out of a zip, wherever in it they are; nothing else is written, whatever its names say."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = {name: _member(opened, name, archive) for name in NAMES}
+            left = most
+            for name, member in members.items():
+                with opened.open(member) as source:
+                    left -= _copy(source, storage.join(incoming, name), left)
+    except _TooLargeError as error:
+        raise InputError(f"{archive} unpacks to more than ingest.max_unzipped_bytes={most:,}: refused") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise InputError(f"{archive} is not a whole zip file ({error}): fetch it again") from error
+
+
+def _member(archive: zipfile.ZipFile, name: str, path: str) -> zipfile.ZipInfo:
+    for info in archive.infolist():
+        parts = PurePosixPath(info.filename.replace("\\", "/"))
+        if parts.is_absolute() or ".." in parts.parts:
+            raise InputError(f"{path} has an entry that points out of it ({info.filename}): refused")
+    found = [info for info in archive.infolist() if PurePosixPath(info.filename).name == name]
+    if len(found) != 1:
+        raise InputError(f"{path} holds {len(found)} files named {name}: expected one")
+    return found[0]
+
+
+def _generate(incoming: str, settings: Ingest) -> None:
+    """Write generated files in chunks of about a million ratings; memory does not grow with their number."""
+    try:
+        world = synthetic.make_world(settings.users, settings.movies, settings.ratings, settings.seed)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    movies = synthetic.movie_rows(world, settings.seed)
+    _write_csv(storage.join(incoming, "movies.csv"), movies.schema, iter([movies]))
+    _write_csv(
+        storage.join(incoming, "ratings.csv"), synthetic.RATINGS_SCHEMA, synthetic.rating_chunks(world, settings.seed)
+    )
+
+
+def _write_csv(path: str, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
+    """Write tables as CSV like MovieLens': a plain header, and quotes only around fields that need them."""
+    options = pa.csv.WriteOptions(include_header=False, quoting_style="needed")
+    with storage.writing(path) as stream:
+        stream.write((",".join(schema.names) + "\n").encode())
+        with pa.csv.CSVWriter(stream, schema, write_options=options) as writer:
+            for table in tables:
+                writer.write(table)

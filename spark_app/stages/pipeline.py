@@ -1,0 +1,68 @@
+"""The jobs: each stage alone, and all of them in one session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pyspark.sql import SparkSession
+
+from spark_app.platform.run import Run
+from spark_app.platform.settings import Settings
+from spark_app.platform.zones import ProcessedZone
+from spark_app.stages import catalog, etl, ingest, recommend, summary, train
+
+StageFunction = Callable[[SparkSession, Settings, Run], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What an entry point runs, and what that needs: roots given, tables registered in a catalogue."""
+
+    name: str
+    purpose: str
+    run: StageFunction
+    needs_raw: bool = True
+    needs_processed: bool = True
+    catalogued: bool = False
+
+
+def _run_all(spark: SparkSession, settings: Settings, run: Run) -> None:
+    for stage in STAGES:
+        stage.run(spark, settings, run)
+    # The crawler came before the tables; now that they are there, they get their names.
+    with run.stage("catalog of results"):
+        run.outputs.extend(catalog.register_processed(spark, ProcessedZone(settings.processed.path)))
+    summary.show(settings, run)
+
+
+def _stage(
+    name: str,
+    purpose: str,
+    function: StageFunction,
+    *,
+    raw: bool = True,
+    processed: bool = True,
+    catalogued: bool = False,
+) -> Job:
+    """A stage as a job of its own: announced and timed."""
+
+    def timed(spark: SparkSession, settings: Settings, run: Run) -> None:
+        with run.stage(name):
+            function(spark, settings, run)
+
+    return Job(name, purpose, timed, needs_raw=raw, needs_processed=processed, catalogued=catalogued)
+
+
+STAGES = (
+    _stage("ingest", "A download, a folder, a zip or the generator -> raw zone.", ingest.run, processed=False),
+    _stage("catalog", "Files of both zones -> tables by name for Spark SQL.", catalog.run, catalogued=True),
+    _stage("etl", "Raw zone -> delta/ratings, movies, movie_stats, rejects, and final/.", etl.run),
+    _stage("train", "delta/ratings -> models that beat their baselines.", train.run, raw=False),
+    _stage("recommend", "Models -> delta/recommendations and the CSV.", recommend.run, raw=False),
+)
+"""Every stage, in the order in which each finds what it needs."""
+
+PIPELINE = Job("pipeline", "All stages, in order, in one Spark session.", _run_all, catalogued=True)
+
+JOBS = {job.name: job for job in (*STAGES, PIPELINE)}

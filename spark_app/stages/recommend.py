@@ -1,0 +1,77 @@
+"""Published models to published lists: a Delta table and one CSV object, every user's top N."""
+
+from __future__ import annotations
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from spark_app.model import als
+from spark_app.model.topn import DECIMALS, build_catalogue, recommend
+from spark_app.platform import storage
+from spark_app.platform.log import logger
+from spark_app.platform.run import Run
+from spark_app.platform.settings import Settings
+from spark_app.platform.zones import ProcessedZone
+from spark_app.stages.models import load_models
+
+COLUMNS = ("userId", "rank", "movieId", "title", "genres", "predicted_rating", "score", "reason")
+RATING_DECIMALS = 3
+
+
+def run(spark: SparkSession, settings: Settings, run: Run) -> None:
+    """Write `delta/recommendations` and `recommendations/movie_recommendations.csv`."""
+    zone = ProcessedZone(settings.processed.path)
+    ratings, movies = zone.read(spark, "ratings"), zone.read(spark, "movies")
+    model_run, models = load_models(spark, zone)
+    logger.info("models of run %s, ratings predicted by the %s model", model_run, models.rating_model)
+
+    catalogue = build_catalogue(movies, models.biases.movies, models.implicit.itemFactors, models.implicit.rank)
+    factors = models.implicit.userFactors.withColumnRenamed("id", "userId")
+    users = ratings.select("userId").distinct().join(factors, on="userId", how="left")
+    top = recommend(spark, users, ratings, catalogue, settings.recommend.n, settings.recommend.block_users)
+    scale = (settings.clean.scale_min, settings.clean.scale_max)
+    rated = als.with_predicted_rating(top, models.biases, models.predictor, scale)
+    zone.overwrite(_as_published(rated, movies), "recommendations")
+    run.wrote(zone.table("recommendations"))
+
+    published = zone.read(spark, "recommendations")
+    rows, users_served = published.agg(F.count("*"), F.count(F.when(F.col("rank") == 1, 1))).collect()[0]
+    run.rows["recommendations"] = {"rows": rows, "users": users_served}
+    logger.info("%s recommendations for %s users", f"{rows:,}", f"{users_served:,}")
+    _publish_csv(published, zone, run)
+
+
+def _as_published(rated: DataFrame, movies: DataFrame) -> DataFrame:
+    """Add what a person wants to read beside the numbers, in the columns and the order of the contract."""
+    described = rated.join(F.broadcast(movies), on="movieId", how="inner")
+    return described.withColumns(
+        {
+            "genres": F.concat_ws("|", "genres"),
+            "predicted_rating": F.round("predicted_rating", RATING_DECIMALS),
+        }
+    ).select(*COLUMNS)
+
+
+def _publish_csv(published: DataFrame, zone: ProcessedZone, run: Run) -> None:
+    """Write the lists as sorted parts in parallel, then join the parts to one object that appears at once.
+
+    RFC 4180: comma, quotes doubled, numbers as plain decimals. Cells are what the data says, even where they begin with
+    a sign that a spreadsheet takes for a formula.
+    """
+    staging = storage.join(zone.staging(run.run_id), "recommendations")
+    as_text = published.withColumns(
+        {
+            "predicted_rating": F.col("predicted_rating").cast(f"decimal(10,{RATING_DECIMALS})"),
+            "score": F.col("score").cast(f"decimal(20,{DECIMALS})"),
+        }
+    )
+    as_text.orderBy("userId", "rank").write.csv(
+        staging,
+        mode="overwrite",
+        escape='"',
+        emptyValue="",
+        ignoreLeadingWhiteSpace=False,
+        ignoreTrailingWhiteSpace=False,
+    )
+    storage.concatenate(",".join(COLUMNS) + "\n", storage.list_files(staging), zone.recommendations_csv)
+    run.wrote(zone.recommendations_csv)

@@ -1,0 +1,142 @@
+"""Ratings to models: judge on a holdout beside the baselines, hold the gate, fit again on everything, publish."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from spark_app.model import als, metrics
+from spark_app.model.biases import fit_biases
+from spark_app.model.split import keep_active, split
+from spark_app.model.topn import build_catalogue, recommend
+from spark_app.platform.errors import GateError, InputError
+from spark_app.platform.log import logger
+from spark_app.platform.run import Run
+from spark_app.platform.settings import Settings
+from spark_app.platform.zones import ProcessedZone
+from spark_app.stages.models import Models, publish_models, save_models
+
+
+def run(spark: SparkSession, settings: Settings, run: Run) -> None:
+    """Fit, judge and publish the models under `models/`; a ranking that fails the gate is not published."""
+    zone = ProcessedZone(settings.processed.path)
+    ratings, movies = zone.read(spark, "ratings"), zone.read(spark, "movies")
+
+    training, holdout = (part.persist() for part in split(ratings, settings.train))
+    run.rows["split"] = {"training": training.count(), "holdout": holdout.count()}
+    logger.info("%s ratings to learn from, %s held out", *(f"{count:,}" for count in run.rows["split"].values()))
+    if not all(run.rows["split"].values()):
+        raise InputError(
+            f"{zone.table('ratings')} cannot be split by train.holdout={settings.train.holdout}: "
+            "deliver more ratings, or split otherwise"
+        )
+
+    models = _fit(training, run.rows["split"]["training"], settings)
+    run.metrics["rating"] = _judge_ratings(holdout, models, settings)
+    run.metrics["ranking"] = _judge_ranking(spark, training, holdout, movies, models, settings)
+    run.metrics["rating_model"] = _better_rating_model(run.metrics["rating"])
+    _log_metrics(run.metrics)
+    _hold_gate(run.metrics, settings)
+    training.unpersist()
+    holdout.unpersist()
+
+    if settings.train.refit:
+        logger.info("fitting again on all ratings")
+        models = _fit(ratings, sum(run.rows["split"].values()), settings)
+    chosen = Models(models.implicit, models.explicit, models.biases, run.metrics["rating_model"])
+    facts = {"metrics": run.metrics, "settings": run.settings.model_dump(mode="json")}
+    run.wrote(save_models(chosen, zone, run.run_id, facts))
+    publish_models(zone, run.run_id)
+    run.wrote(zone.current_model)
+
+
+def _fit(ratings: DataFrame, count: int, settings: Settings) -> Models:
+    """All three models on the ratings of users and movies that are active enough."""
+    train = settings.train
+    active = keep_active(ratings, train.min_user_ratings, train.min_movie_ratings)
+    active = als.in_stable_order(active, als.blocks_for(count, train)).persist()
+    biases = fit_biases(active, settings.biases)
+    logger.info(
+        "fitting explicit ALS: rank %d, %d sweeps", settings.explicit_als.rank, settings.explicit_als.iterations
+    )
+    explicit = als.fit_explicit(active, settings.explicit_als, train.seed)
+    logger.info(
+        "fitting implicit ALS: rank %d, %d sweeps", settings.implicit_als.rank, settings.implicit_als.iterations
+    )
+    implicit = als.fit_implicit(active, settings.implicit_als, train.seed)
+    active.unpersist()
+    return Models(implicit, explicit, biases, "als")
+
+
+def _judge_ratings(holdout: DataFrame, models: Models, settings: Settings) -> dict[str, dict[str, float]]:
+    """RMSE and MAE of both rating models, on the same rows: all of the holdout."""
+    scale = (settings.clean.scale_min, settings.clean.scale_max)
+    predicted = als.with_predicted_rating(holdout, models.biases, None, scale)
+    predicted = als.with_predicted_rating(
+        predicted.withColumnRenamed("predicted_rating", "bias"), models.biases, models.explicit, scale
+    ).withColumnRenamed("predicted_rating", "als")
+    predicted = predicted.select("rating", "als", "bias").persist()
+    errors = {model: metrics.rating_errors(predicted, model) for model in ("als", "bias")}
+    predicted.unpersist()
+    return errors
+
+
+def _judge_ranking(
+    spark: SparkSession, training: DataFrame, holdout: DataFrame, movies: DataFrame, models: Models, settings: Settings
+) -> dict[str, dict[str, float]]:
+    """Quality of the lists for users of the holdout, over the whole catalogue, by implicit ALS and by popularity."""
+    k = settings.train.k
+    relevant = metrics.relevant_movies(holdout, settings.train.relevant).persist()
+    catalogue = build_catalogue(movies, models.biases.movies, models.implicit.itemFactors, models.implicit.rank)
+    factors = models.implicit.userFactors.withColumnRenamed("id", "userId")
+    rankings = {
+        "als": relevant.select("userId").join(factors, on="userId", how="left"),
+        "popularity": relevant.select("userId", F.lit(None).alias("features")),
+    }
+    quality = {}
+    for name, users in rankings.items():
+        top = recommend(spark, users, training, catalogue, k, settings.recommend.block_users)
+        quality[name] = metrics.ranking_quality(top, relevant, k, len(catalogue.movie_ids))
+    relevant.unpersist()
+    return quality
+
+
+def _better_rating_model(errors: dict[str, dict[str, float]]) -> str:
+    """The model with the lower RMSE; on small sets that is often the biases alone."""
+    return "als" if errors["als"]["rmse"] < errors["bias"]["rmse"] else "bias"
+
+
+def _log_metrics(found: dict[str, Any]) -> None:
+    for task in ("rating", "ranking"):
+        for model, values in found[task].items():
+            logger.info("%s by %s: %s", task, model, ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
+    logger.info("predicted_rating comes from the %s model", found["rating_model"])
+
+
+def _hold_gate(found: dict[str, Any], settings: Settings) -> None:
+    """Compare the ranking with popularity, and record how that went.
+
+    Raises GateError where it is not good enough and the gate is enforced.
+    """
+    metric = f"ndcg@{settings.train.k}"
+    ours, theirs = found["ranking"]["als"][metric], found["ranking"]["popularity"][metric]
+    passed = ours > settings.gate.min_lift * theirs
+    found["gate"] = {
+        "metric": metric,
+        "als": ours,
+        "popularity": theirs,
+        "min_lift": settings.gate.min_lift,
+        "passed": passed,
+    }
+    if passed:
+        return
+    verdict = (
+        f"{metric} of the ranking is {ours:.4f}, not above {settings.gate.min_lift:g} x {theirs:.4f} of popularity"
+    )
+    if settings.gate.enforce:
+        raise GateError(
+            f"{verdict}: not published; what was published before stays. --set gate.enforce=false overrides"
+        )
+    logger.warning("%s: published all the same, since gate.enforce is false", verdict)

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from typing import Any
+
+from chispa import assert_df_equality
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from spark_app.data.lines import with_fields
+
+MOVIE_HEADER = ["movieId", "title", "genres"]
+
+
+def as_lines(spark: SparkSession, lines: list[bytes]) -> DataFrame:
+    """Lines as Spark reads them: text columns whose bytes may be no UTF-8."""
+    rows = [(number, bytearray(line)) for number, line in enumerate(lines)]
+    return spark.createDataFrame(rows, "place int, value binary").withColumn("value", F.col("value").cast("string"))
+
+
+def titles(spark: SparkSession, lines: list[str], header: list[str] = MOVIE_HEADER) -> list[str | None]:
+    """Titles of lines that all are expected to parse."""
+    parsed = with_fields(as_lines(spark, [line.encode() for line in lines]), header, ["title"])
+    rows = parsed.orderBy("place").collect()
+    assert all(row["is_utf8"] and row["is_well_quoted"] and row["has_all_fields"] for row in rows)
+    return [row["title"] for row in rows]
+
+
+def checks(spark: SparkSession, lines: list[bytes]) -> list[tuple[bool, bool, bool]]:
+    """(is_utf8, is_well_quoted, has_all_fields) of each line."""
+    rows = with_fields(as_lines(spark, lines), MOVIE_HEADER, ["title"]).orderBy("place").collect()
+    return [(row["is_utf8"], row["is_well_quoted"], row["has_all_fields"]) for row in rows]
+
+
+def test_fields_come_by_name_in_the_columns_asked_for(spark: SparkSession) -> None:
+    lines = spark.createDataFrame([("a.csv", "Heat (1995),7,Action")], "file string, value string")
+    expected: list[tuple[Any, ...]] = [("a.csv", "Heat (1995),7,Action", "7", "Heat (1995)", True, True, True)]
+    schema = (
+        "file string, value string, movieId string, title string, "
+        "is_utf8 boolean, is_well_quoted boolean, has_all_fields boolean"
+    )
+    parsed = with_fields(lines, ["title", "movieId", "genres"], ["movieId", "title"])
+    assert_df_equality(parsed, spark.createDataFrame(expected, schema), ignore_nullable=True)
+
+
+def test_header_names_may_be_empty_or_differ_in_case_only(spark: SparkSession) -> None:
+    assert titles(spark, ["1,2,3,Heat,Action"], ["MovieId", "movieId", "", "title", "genres"]) == ["Heat"]
+
+
+def test_quotes_and_commas_in_titles(spark: SparkSession) -> None:
+    expected = {
+        "1,Heat (1995),Action": "Heat (1995)",
+        '2,"American President, The (1995)",Comedy': "American President, The (1995)",
+        '3,"Say ""Cheese"", Please (2001)",Comedy': 'Say "Cheese", Please (2001)',
+        '4,"""Great Performances"" Cats (1998)",Musical': '"Great Performances" Cats (1998)',
+        '5,5" of Fun (2001),Comedy': '5" of Fun (2001)',
+        r"6,C:\new (2001),Comedy": r"C:\new (2001)",
+        r'7,"Back\",Comedy': "Back\\",
+        "#8,# of Days (2001),Comedy": "# of Days (2001)",
+        "9, Padded ,Comedy": " Padded ",
+        "10,,Comedy": None,
+        '11,"",Comedy': None,
+        "12,Am\u00e9lie \u96fb\u5f71 \U0001f3ac,": "Am\u00e9lie \u96fb\u5f71 \U0001f3ac",
+        "13,null,Comedy": "null",
+    }
+    assert titles(spark, list(expected)) == list(expected.values())
+
+
+def test_lines_that_do_not_parse_are_flagged(spark: SparkSession) -> None:
+    expected = {
+        b'1,"Heat (1995),Action': (True, False),  # never closed
+        b'2,"Heat" (1995),Action': (True, False),  # closed before the field ends
+        b'3,Heat (1995),"': (True, False),
+        b'4,"Heat ("95")",Action': (True, False),  # not doubled
+        b'5, "Heat (1995)",Action': (True, True),  # a field that begins with a space is not quoted
+        b'6,Heat,"Action"\xe2\x80\xa8': (True, False),  # U+2028 after the closing quote
+        b"7,Caf\xe9,Drama": (False, True),  # Latin-1
+        b"8,\xff\xfe,Drama": (False, True),
+        b"9,\xed\xa0\x80,Drama": (False, True),  # a surrogate alone
+        b"10,Heat,Drama": (True, True),
+    }
+    assert [found[:2] for found in checks(spark, list(expected))] == list(expected.values())
+
+
+def test_lines_of_too_few_or_too_many_fields_are_flagged(spark: SparkSession) -> None:
+    expected = {
+        b"1": False,
+        b"1,Heat": False,
+        b" ": False,
+        b"1,Heat,Action": True,
+        b",,": True,
+        b"1,Heat,Action,": False,
+        b"1,Heat,Action,1995": False,
+        b"1" + b",x" * 19_999: False,
+        b"1" + b",x" * 25_000: False,
+        b",".join([b'"a"'] * 19_000): False,
+        b"\x00": False,
+    }
+    assert [found[2] for found in checks(spark, list(expected))] == list(expected.values())
+
+
+def test_a_title_of_a_megabyte_is_read_whole(spark: SparkSession) -> None:
+    long, quotes, commas = "x" * 1_000_000, '"' * 500_000, "a," * 9_000
+    lines = [f"1,{long},Drama", '2,"' + '""' * 500_000 + '",Drama', f'3,"{commas}",Drama']
+    assert titles(spark, lines) == [long, quotes, commas]

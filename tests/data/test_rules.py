@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+from chispa import assert_column_equality
+from pyspark.sql import SparkSession
+
+from spark_app.data import rules
+from spark_app.platform.settings import Clean
+
+Row = tuple[str | None, ...]
+TODAY = date(2025, 6, 1)
+BAD_USER = "userId is not an integer from 1 to 2147483647"
+BAD_MOVIE = "movieId is not an integer from 1 to 2147483647"
+OFF_SCALE = "rating is not on the scale 0.5 to 5 by 0.5"
+BAD_TIME = "timestamp is not a second from 1990-01-01 to 2025-06-02"
+
+
+def check_ratings(spark: SparkSession, clean: Clean, rows: Sequence[Row]) -> None:
+    """Rows of userId, movieId, rating, timestamp and the reason expected."""
+    frame = spark.createDataFrame(
+        rows, "userId string, movieId string, rating string, timestamp string, expected string"
+    )
+    checked = frame.withColumn("reason", rules.first_reason(rules.rating_rules(clean, TODAY)))
+    assert_column_equality(checked, "reason", "expected")
+
+
+def test_ids_are_integers_from_1_to_2_to_the_31_minus_1(spark: SparkSession) -> None:
+    good = ["1", "2147483647"]
+    bad = ["0", "-1", "2147483648", "9223372036854775808", "1.5", "1e3", "0x10", "seven", "", "  ", None]
+    users: list[Row] = [(value, "1", "4.0", "1000000000", None) for value in good]
+    users += [(value, "1", "4.0", "1000000000", BAD_USER) for value in bad]
+    movies: list[Row] = [("1", value, "4.0", "1000000000", None) for value in good]
+    movies += [("1", value, "4.0", "1000000000", BAD_MOVIE) for value in bad]
+    check_ratings(spark, Clean(), [*users, *movies])
+
+
+def test_rating_lies_on_the_scale(spark: SparkSession) -> None:
+    good = ["0.5", "1", "3.50", "4e0", " 4.0 ", "5.0"]
+    bad = ["0", "0.3", "4.25", "5.5", "-1.0", "NaN", "Infinity", "-Infinity", "1e400", "4.0f", "4.0d", "0x1p1", "4,5"]
+    empty = ["", "  ", None]
+    rows: list[Row] = [("1", "1", value, "1000000000", None) for value in good]
+    rows += [("1", "1", value, "1000000000", OFF_SCALE) for value in [*bad, *empty]]
+    check_ratings(spark, Clean(), rows)
+
+
+def test_scale_is_configurable(spark: SparkSession) -> None:
+    off_scale = "rating is not on the scale 1 to 10 by 1"
+    expected = {"1": None, "10": None, "7.0": None, "0": off_scale, "0.5": off_scale, "7.5": off_scale, "11": off_scale}
+    clean = Clean(scale_min=1, scale_max=10, scale_step=1)
+    check_ratings(spark, clean, [("1", "1", value, "1000000000", reason) for value, reason in expected.items()])
+
+
+def test_steps_that_are_no_binary_fractions_are_on_the_scale(spark: SparkSession) -> None:
+    off_scale = "rating is not on the scale 0 to 1 by 0.1"
+    tenths = ["0", "0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1.0"]
+    rows = [("1", "1", value, "1000000000", None) for value in tenths]
+    clean = Clean(scale_min=0, scale_max=1, scale_step=0.1)
+    check_ratings(spark, clean, [*rows, ("1", "1", "0.15", "1000000000", off_scale)])
+
+
+def test_timestamp_is_a_second_from_the_earliest_day_to_the_day_after_the_run(spark: SparkSession) -> None:
+    first_second, last_second = "631152000", "1748908799"  # 1990-01-01 00:00:00, 2025-06-02 23:59:59
+    bad = ["631151999", "1748908800", "1000000000000", "9223372036854775807", "-1", "0", "2001-09-09", "1e9", "", None]
+    rows: list[Row] = [("1", "1", "4.0", value, None) for value in (first_second, "1000000000", last_second)]
+    rows += [("1", "1", "4.0", value, BAD_TIME) for value in bad]
+    check_ratings(spark, Clean(), rows)
+
+
+def test_period_is_configurable(spark: SparkSession) -> None:
+    bad_time = "timestamp is not a second from 2000-01-01 to 2020-01-01"
+    rows = [
+        ("1", "1", "4.0", "946684799", bad_time),  # 1999-12-31 23:59:59
+        ("1", "1", "4.0", "946684800", None),
+        ("1", "1", "4.0", "1577923199", None),  # 2020-01-01 23:59:59
+        ("1", "1", "4.0", "1577923200", bad_time),
+    ]
+    check_ratings(spark, Clean(earliest=date(2000, 1, 1), latest=date(2020, 1, 1)), rows)
+
+
+def test_the_first_rule_that_is_broken_gives_the_reason(spark: SparkSession) -> None:
+    rows = [("0", "0", "9", "0", BAD_USER), ("1", "0", "9", "0", BAD_MOVIE), ("1", "1", "9", "0", OFF_SCALE)]
+    check_ratings(spark, Clean(), rows)
+
+
+def test_movie_has_an_id_and_a_title(spark: SparkSession) -> None:
+    empty = "title is empty"
+    rows = [
+        ("2147483647", "Heat (1995)", None),
+        ("2147483648", "Heat (1995)", BAD_MOVIE),
+        (None, "Heat (1995)", BAD_MOVIE),
+        ("1", "", empty),
+        ("1", "   ", empty),
+        ("1", "\t", empty),
+        ("1", None, empty),
+        ("0", None, BAD_MOVIE),
+    ]
+    frame = spark.createDataFrame(rows, "movieId string, title string, expected string")
+    checked = frame.withColumn("reason", rules.first_reason(rules.movie_rules()))
+    assert_column_equality(checked, "reason", "expected")
+
+
+def test_line_rules_name_what_keeps_a_line_from_being_parsed(spark: SparkSession) -> None:
+    rows = [
+        (True, False, True, True, None),
+        (False, True, False, False, "the line is not UTF-8"),
+        (True, True, False, False, "the header line is repeated"),
+        (True, False, False, False, "a quote is unbalanced or out of place"),
+        (True, False, True, False, "the line has too few or too many fields"),
+    ]
+    schema = "is_utf8 boolean, is_header boolean, is_well_quoted boolean, has_all_fields boolean, expected string"
+    checked = spark.createDataFrame(rows, schema).withColumn("reason", rules.first_reason(rules.line_rules()))
+    assert_column_equality(checked, "reason", "expected")
+
+
+def test_genres_split_on_the_bar(spark: SparkSession) -> None:
+    rows = [
+        ("Action|Crime|Thriller", ["Action", "Crime", "Thriller"]),
+        ("Drama", ["Drama"]),
+        (" Action | Crime ", ["Action", "Crime"]),
+        ("Drama||Drama|", ["Drama"]),
+        ("007|1|22", ["007", "1", "22"]),
+        ("(no genres listed)", []),
+        ("|", []),
+        ("", []),
+        (None, []),
+    ]
+    frame = spark.createDataFrame(rows, "genres string, expected array<string>")
+    assert_column_equality(frame.withColumn("found", rules.as_genres("genres")), "found", "expected")
+
+
+def test_year_is_taken_from_the_end_of_the_title(spark: SparkSession) -> None:
+    rows = [
+        ("Heat (1995)", 1995),
+        ("Heat (1995)  ", 1995),
+        ("Fawlty Towers (1975-1979)", 1975),
+        ("Diplomatic Immunity (2009\u2013 )", 2009),
+        ("Big Bang Theory, The (2007-)", 2007),
+        ("2001: A Space Odyssey (1968)", 1968),
+        ("1984", None),
+        ("Death Note: Desu n\u00f4to (2006 - 2007)", 2006),
+        ("Heat (1995) (Director's Cut)", None),
+        ("Heat (95)", None),
+        ("Heat 1995", None),
+        ("Heat", None),
+    ]
+    frame = spark.createDataFrame(rows, "title string, expected int")
+    assert_column_equality(frame.withColumn("year", rules.as_year("title")), "year", "expected")

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from pyspark.ml.recommendation import ALSModel
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from spark_app.model.als import (
+    blocks_for,
+    fit_explicit,
+    fit_implicit,
+    in_stable_order,
+    with_als_prediction,
+    with_predicted_rating,
+)
+from spark_app.model.biases import BiasModel
+from spark_app.platform.settings import ExplicitAls, ImplicitAls, Train
+
+RATINGS = "userId INT, movieId INT, rating DOUBLE"
+SCALE = (0.5, 5.0)
+SEED = 42
+EXPLICIT = ExplicitAls(rank=3, iterations=3)
+
+
+@pytest.fixture(scope="module")
+def ratings(spark: SparkSession) -> DataFrame:
+    """Ratings of 12 movies by 20 users, two pairs in three."""
+    rng = np.random.default_rng(3)
+    rows = [
+        (user, movie, float(rng.integers(1, 11)) / 2)
+        for user in range(1, 21)
+        for movie in range(1, 13)
+        if (user + movie) % 3
+    ]
+    return spark.createDataFrame(rows, RATINGS).persist()
+
+
+@pytest.fixture(scope="module")
+def explicit(ratings: DataFrame) -> ALSModel:
+    return fit_explicit(in_stable_order(ratings, 2), EXPLICIT, SEED)
+
+
+@pytest.fixture(scope="module")
+def biases(spark: SparkSession) -> BiasModel:
+    """User 1 is generous beyond the scale, user 2 strict beyond it; movie 1 is a bit better than others."""
+    return BiasModel(
+        mean=3.0,
+        users=spark.createDataFrame([(1, 4.0), (2, -4.0)], "userId INT, user_bias DOUBLE"),
+        movies=spark.createDataFrame([(1, 0.25, 9)], "movieId INT, movie_bias DOUBLE, rating_count LONG"),
+    )
+
+
+def factors(model: ALSModel) -> dict[str, dict[int, list[float]]]:
+    return {
+        "users": {row.id: list(row.features) for row in model.userFactors.collect()},
+        "movies": {row.id: list(row.features) for row in model.itemFactors.collect()},
+    }
+
+
+def predicted(frame: DataFrame, column: str) -> dict[tuple[int, int], float]:
+    return {(row.userId, row.movieId): row[column] for row in frame.collect()}
+
+
+def test_blocks_depend_on_the_number_of_ratings_alone() -> None:
+    train = Train(block_ratings=1000)
+    assert [blocks_for(ratings, train) for ratings in (0, 4000, 4001, 10_000)] == [4, 4, 5, 10]
+
+
+def test_stable_order_keeps_every_rating_and_drops_other_columns(ratings: DataFrame) -> None:
+    ordered = in_stable_order(ratings.withColumn("timestamp", F.current_timestamp()), 3)
+    assert ordered.columns == ["userId", "movieId", "rating"]
+    assert ordered.rdd.getNumPartitions() == 3
+    assert sorted(map(tuple, ordered.collect())) == sorted(map(tuple, ratings.collect()))
+
+
+def test_stable_order_has_each_user_in_one_partition_in_order(ratings: DataFrame) -> None:
+    shuffled = ratings.orderBy(F.rand(4)).repartition(5)
+    parts = in_stable_order(shuffled, 3).rdd.glom().collect()
+    keys = [[(row.userId, row.movieId) for row in part] for part in parts]
+    assert all(part == sorted(part) for part in keys)
+    assert sum(len({user for user, _ in part}) for part in keys) == 20
+
+
+@pytest.mark.parametrize("kind", ["explicit", "implicit"])
+def test_factors_do_not_depend_on_order_and_partitions(ratings: DataFrame, kind: str) -> None:
+    def fit(rows: DataFrame) -> ALSModel:
+        ordered = in_stable_order(rows, 2)
+        if kind == "explicit":
+            return fit_explicit(ordered, EXPLICIT, SEED)
+        return fit_implicit(ordered, ImplicitAls(rank=3, iterations=3), SEED)
+
+    shuffled = ratings.orderBy(F.rand(7)).repartition(4, "movieId")
+    assert factors(fit(ratings.coalesce(1))) == factors(fit(shuffled))
+
+
+def test_als_prediction_is_the_product_of_the_factors(ratings: DataFrame, explicit: ALSModel) -> None:
+    vectors = factors(explicit)
+    found = predicted(with_als_prediction(ratings, explicit), "als_prediction")
+    assert len(found) == ratings.count()
+    for (user, movie), prediction in found.items():
+        assert prediction == pytest.approx(np.dot(vectors["users"][user], vectors["movies"][movie]), abs=1e-5)
+
+
+def test_als_prediction_is_nan_for_the_unknown(spark: SparkSession, explicit: ALSModel) -> None:
+    unknown = spark.createDataFrame([(1, 999), (999, 1)], "userId INT, movieId INT")
+    assert all(math.isnan(row.als_prediction) for row in with_als_prediction(unknown, explicit).collect())
+
+
+def test_explicit_als_learns_who_likes_what(spark: SparkSession) -> None:
+    # Odd users love odd movies and hate even ones; even users the other way round. (1, 1) and (1, 2) are not given.
+    rows = [(u, m, 5.0 if (u + m) % 2 == 0 else 1.0) for u in range(1, 9) for m in range(1, 9) if (u, m) > (1, 2)]
+    model = fit_explicit(
+        in_stable_order(spark.createDataFrame(rows, RATINGS), 2), ExplicitAls(rank=4, iterations=3), SEED
+    )
+    asked = spark.createDataFrame([(1, 1), (1, 2)], "userId INT, movieId INT")
+    found = predicted(with_als_prediction(asked, model), "als_prediction")
+    assert found[1, 1] > 4
+    assert found[1, 2] < 2
+
+
+def test_implicit_als_takes_a_rating_below_neutral_for_a_no(spark: SparkSession) -> None:
+    # All rate movies 1 (well), 2 (badly) and two of the others (well).
+    rows = [(u, 1, 5.0) for u in range(1, 9)] + [(u, 2, 1.0) for u in range(1, 9)]
+    rows += [(u, 3 + u % 4, 4.5) for u in range(1, 9)] + [(u, 7 + u % 3, 4.0) for u in range(1, 9)]
+    # Somebody likes movie 2, so that it is a matter of taste.
+    rows += [(9, 2, 5.0), (9, 10, 5.0), (10, 2, 4.5), (10, 10, 4.0)]
+    ordered = in_stable_order(spark.createDataFrame(rows, RATINGS), 2)
+    asked = spark.createDataFrame([(u, m) for u in range(1, 9) for m in (1, 2)], "userId INT, movieId INT")
+
+    def preference(neutral: float) -> dict[tuple[int, int], float]:
+        model = fit_implicit(ordered, ImplicitAls(rank=3, iterations=5, neutral=neutral), SEED)
+        return predicted(with_als_prediction(asked, model), "als_prediction")
+
+    found, all_yes = preference(neutral=2.5), preference(neutral=0.0)
+    for user in range(1, 9):
+        assert found[user, 1] > 0.7
+        assert found[user, 2] < 0.4
+        assert found[user, 2] < all_yes[user, 2]
+
+
+def test_implicit_als_fits_where_somebody_likes_nothing_and_nobody_likes_a_movie(spark: SparkSession) -> None:
+    # MLlib scales regularisation by the number of ratings above neutral: none of them leaves a singular system.
+    rows = [(1, 10, 5.0), (1, 20, 4.0), (2, 10, 4.0), (2, 30, 1.0), (3, 10, 1.0), (3, 20, 2.0)]
+    model = fit_implicit(
+        in_stable_order(spark.createDataFrame(rows, RATINGS), 2), ImplicitAls(rank=8, iterations=2), SEED
+    )
+    found = factors(model)
+    assert {1, 2} <= found["users"].keys()
+    assert {10, 20} <= found["movies"].keys()
+    assert np.isfinite([vector for side in found.values() for vector in side.values()]).all()
+
+
+def test_predicted_rating_without_als_is_the_clipped_bias_prediction(spark: SparkSession, biases: BiasModel) -> None:
+    asked = spark.createDataFrame([(1, 1), (2, 1), (3, 1), (3, 2)], "userId INT, movieId INT")
+    found = predicted(with_predicted_rating(asked, biases, None, SCALE), "predicted_rating")
+    assert found == {(1, 1): 5.0, (2, 1): 0.5, (3, 1): 3.25, (3, 2): 3.0}
+
+
+def test_predicted_rating_comes_from_als_where_it_can(
+    spark: SparkSession, ratings: DataFrame, biases: BiasModel, explicit: ALSModel
+) -> None:
+    vectors = factors(explicit)
+    found = predicted(with_predicted_rating(ratings, biases, explicit, SCALE), "predicted_rating")
+    for (user, movie), prediction in found.items():
+        product = np.dot(vectors["users"][user], vectors["movies"][movie])
+        assert prediction == pytest.approx(min(5.0, max(0.5, product)), abs=1e-5)
+
+
+def test_predicted_rating_of_als_is_clipped(ratings: DataFrame, biases: BiasModel, explicit: ALSModel) -> None:
+    unclipped = predicted(with_als_prediction(ratings, explicit), "als_prediction")
+    assert min(unclipped.values()) < 2.5
+    assert max(unclipped.values()) > 3.0
+    found = predicted(with_predicted_rating(ratings, biases, explicit, (2.5, 3.0)), "predicted_rating")
+    assert (min(found.values()), max(found.values())) == (2.5, 3.0)
+
+
+def test_predicted_rating_falls_back_to_biases_and_is_never_null(
+    spark: SparkSession, biases: BiasModel, explicit: ALSModel
+) -> None:
+    # 99 is unknown to both models, user 21 too; movie 1 and user 1 are known to both.
+    asked = spark.createDataFrame([(99, 1), (1, 99), (2, 99), (99, 99)], "userId INT, movieId INT")
+    frame = with_predicted_rating(asked, biases, explicit, SCALE)
+    assert frame.columns == ["movieId", "userId", "predicted_rating"]
+    assert predicted(frame, "predicted_rating") == {(99, 1): 3.25, (1, 99): 5.0, (2, 99): 0.5, (99, 99): 3.0}

@@ -1,0 +1,197 @@
+"""Each stage alone, by spark-submit, gives what the pipeline gives; and how jobs end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from spark_app.cli import run_job
+from spark_app.platform.lock import holding
+from tests.pipeline.conftest import ROOT, Submit, Zones
+
+SMALL = """
+[ingest]
+source = ["synthetic"]
+users = 150
+movies = 200
+ratings = 6000
+
+[implicit_als]
+rank = 8
+iterations = 5
+
+[explicit_als]
+rank = 8
+iterations = 5
+"""
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("config") / "small.toml"
+    path.write_text(SMALL)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def piped(spark: SparkSession, config: str, tmp_path_factory: pytest.TempPathFactory) -> Zones:
+    """Generated ratings through the pipeline, in the session of the tests."""
+    folder = tmp_path_factory.mktemp("piped")
+    zones = Zones(folder / "raw", folder / "processed")
+    assert run_job("pipeline", zones.options("--config", config)) == 0
+    return zones
+
+
+def published(zones: Zones) -> bytes:
+    return (zones.processed / "recommendations" / "movie_recommendations.csv").read_bytes()
+
+
+def test_a_second_run_changes_no_result(piped: Zones, config: str) -> None:
+    before = published(piped)
+    assert run_job("pipeline", piped.options("--config", config)) == 0
+    assert published(piped) == before
+
+
+def test_each_stage_alone_gives_the_same_as_the_pipeline(
+    piped: Zones, config: str, submit: Submit, tmp_path: Path
+) -> None:
+    apart = Zones(tmp_path / "raw", tmp_path / "processed")
+    for stage in ("ingest", "catalog", "etl", "train", "recommend"):
+        done = submit(stage, *apart.options("--config", config))
+        assert done.returncode == 0, done.stdout[-3000:]
+    assert (apart.raw / "ratings.csv").read_bytes() == (piped.raw / "ratings.csv").read_bytes()
+    assert published(apart) == published(piped)
+
+
+def test_a_model_beats_popularity_on_generated_ratings(piped: Zones) -> None:
+    gate = piped.manifests()[0]["metrics"]["gate"]
+    assert gate["passed"]
+    assert gate["als"] > gate["popularity"]
+
+
+def test_a_split_by_time_is_judged_too(piped: Zones, config: str) -> None:
+    options = piped.options("--config", config, "--set", "train.holdout=time", "--set", "gate.enforce=false")
+    assert run_job("train", options) == 0
+    manifest = piped.manifests()[-1]
+    assert sum(manifest["rows"]["split"].values()) == 6000
+    assert manifest["rows"]["split"]["holdout"] == pytest.approx(1200, rel=0.05)
+
+
+def test_a_failed_gate_is_exit_5_and_the_published_model_stays(
+    piped: Zones, config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    current = piped.processed / "models" / "current.json"
+    before = current.read_bytes()
+    assert run_job("train", piped.options("--config", config, "--set", "gate.min_lift=100")) == 5
+    assert "not above 100 x" in capsys.readouterr().err
+    assert current.read_bytes() == before
+    failed = piped.manifests()[-1]
+    assert failed["status"] == "failed"
+    assert failed["metrics"]["gate"]["passed"] is False
+
+    options = piped.options("--config", config, "--set", "gate.min_lift=100", "--set", "gate.enforce=false")
+    assert run_job("train", options) == 0
+    assert current.read_bytes() != before
+    assert piped.manifests()[-1]["metrics"]["gate"]["passed"] is False
+
+
+def test_users_with_too_few_ratings_get_popular_films_and_it_says_so(
+    piped: Zones, config: str, spark: SparkSession
+) -> None:
+    options = piped.options("--config", config, "--set", "train.min_user_ratings=30", "--set", "recommend.n=3")
+    assert run_job("train", options) == 0
+    assert run_job("recommend", options) == 0
+    ratings = spark.read.format("delta").load(str(piped.processed / "delta" / "ratings"))
+    counts = {row["userId"]: row["count"] for row in ratings.groupBy("userId").count().collect()}
+    rows = piped.recommendations()
+    assert len(rows) == sum(min(3, 200 - count) for count in counts.values())
+    for row in rows:
+        expected = "based on your ratings" if counts[int(row["userId"])] >= 30 else "popular"
+        assert row["reason"] == expected
+
+
+def test_a_catalogue_that_runs_out_gives_fewer_films(zones: Zones, job: Callable[..., tuple[int, str]]) -> None:
+    movies = "movieId,title,genres\n" + "".join(f"{movie},Film {movie} (2000),Drama\n" for movie in range(1, 9))
+    ratings = "userId,movieId,rating,timestamp\n" + "".join(
+        f"{user},{movie},{1 + (user + movie) % 5},964982703\n"
+        for user in range(1, 9)
+        for movie in range(1, 8)
+        if user == 1 or (user * movie) % 3
+    )
+    zones.deliver(movies, ratings)
+    assert job("etl")[0] == 0
+    assert job("train", "--set", "gate.enforce=false")[0] == 0
+    assert job("recommend")[0] == 0
+    lists: dict[str, list[tuple[str, str]]] = {}
+    for row in zones.recommendations():
+        lists.setdefault(row["userId"], []).append((row["movieId"], row["reason"]))
+    assert lists["1"] == [("8", "all others are rated")]
+    assert [movie for movie, _ in lists["2"]][-1] == "8"
+    assert sorted(movie for movie, _ in lists["2"]) == ["3", "6", "8"]
+
+
+@pytest.mark.parametrize(
+    ("job", "options", "code", "complaint"),
+    [
+        ("etl", ["--raw-pat", "x"], 2, "did you mean --raw-path?"),
+        ("etl", ["--raw-path", "nowhere", "--processed-path", "out"], 3, "movies.csv is missing"),
+        ("etl", ["--raw-path", "x", "--processed-path", "/proc/nope"], 7, "cannot write to the processed zone"),
+    ],
+)
+def test_spark_submit_ends_with_the_exit_code_and_one_line(
+    submit: Submit, job: str, options: list[str], code: int, complaint: str
+) -> None:
+    done = submit(job, *options)
+    assert done.returncode == code
+    errors = [line for line in done.stdout.splitlines() if " ERROR " in line]
+    assert len(errors) == 1
+    assert complaint in errors[0]
+    assert "Traceback" not in done.stdout
+    assert "\tat " not in done.stdout + done.stderr
+
+
+def test_help_lists_the_options(submit: Submit) -> None:
+    shown = submit("etl", "--help")
+    assert shown.returncode == 0
+    for option in ("--config", "--raw-path", "--processed-path", "--set"):
+        assert option in shown.stdout
+    assert "TempDir" not in shown.stdout
+
+
+def test_a_second_run_at_once_is_exit_6_and_names_the_holder(zones: Zones, submit: Submit) -> None:
+    zones.deliver()
+    with holding(str(zones.processed), "20260101T000000Z-beef"):
+        done = submit("etl", *zones.options())
+    assert done.returncode == 6
+    assert "in use by run 20260101T000000Z-beef" in done.stdout
+
+
+def test_events_are_json_lines_on_request(zones: Zones, submit: Submit) -> None:
+    zones.deliver()
+    done = submit("etl", *zones.options("--set", "log.format=json"))
+    assert done.returncode == 0
+    events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert {"etl: started", "ratings: 4 rows in = 4 good + 0 rejected + 0 superseded"} <= {
+        event["message"] for event in events
+    }
+
+
+def test_spark_without_delta_is_exit_2_and_says_what_to_set(zones: Zones, tmp_path: Path) -> None:
+    zones.deliver()
+    done = subprocess.run(
+        ["spark-submit", "--conf", "spark.ui.enabled=false", str(ROOT / "jobs" / "etl.py"), *zones.options()],
+        cwd=tmp_path,
+        env={**os.environ, "SPARK_CONF_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 2
+    assert "set SPARK_CONF_DIR to the folder conf/local of movie-reco" in done.stdout

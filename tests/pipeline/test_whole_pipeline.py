@@ -1,0 +1,132 @@
+"""All stages on real ratings, by spark-submit as users run them, and what they leave behind."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from pyspark.sql import SparkSession
+
+from tests.pipeline.conftest import MOVIELENS, Submit, Zones
+
+COLUMNS = ["userId", "rank", "movieId", "title", "genres", "predicted_rating", "score", "reason"]
+
+pytestmark = pytest.mark.skipif(not MOVIELENS.is_dir(), reason="needs ml-latest-small: set MOVIELENS_DIR")
+
+
+@pytest.fixture(scope="module")
+def movielens(submit: Submit, tmp_path_factory: pytest.TempPathFactory) -> Zones:
+    """MovieLens ml-latest-small, through the whole pipeline."""
+    zones = Zones(MOVIELENS, tmp_path_factory.mktemp("movielens"))
+    done = submit("pipeline", *zones.options())
+    assert done.returncode == 0, done.stdout[-3000:]
+    (zones.processed / "stdout.txt").write_text(done.stdout, encoding="utf-8")
+    return zones
+
+
+@pytest.fixture(scope="module")
+def raw_ratings() -> pd.DataFrame:
+    return pd.read_csv(MOVIELENS / "ratings.csv")
+
+
+def test_every_user_has_ten_films_that_they_have_not_rated(movielens: Zones, raw_ratings: pd.DataFrame) -> None:
+    rated = set(zip(raw_ratings.userId, raw_ratings.movieId, strict=True))
+    lists = defaultdict(list)
+    for row in movielens.recommendations():
+        lists[int(row["userId"])].append(row)
+    assert set(lists) == set(raw_ratings.userId)
+    assert len(lists) == 610
+    for user, rows in lists.items():
+        assert [int(row["rank"]) for row in rows] == list(range(1, 11))
+        assert len({row["movieId"] for row in rows}) == 10
+        assert not any((user, int(row["movieId"])) in rated for row in rows)
+        order = [(-float(row["score"]), int(row["movieId"])) for row in rows]
+        assert order == sorted(order)
+        assert all(0.5 <= float(row["predicted_rating"]) <= 5.0 for row in rows)
+        assert {row["reason"] for row in rows} == {"based on your ratings"}
+
+
+def test_the_csv_reads_the_same_in_python_pandas_and_spark(movielens: Zones, spark: SparkSession) -> None:
+    path = movielens.processed / "recommendations" / "movie_recommendations.csv"
+    with path.open(encoding="utf-8", newline="") as file:
+        by_python = list(csv.reader(file))
+    by_pandas = pd.read_csv(path, dtype=str, keep_default_na=False)
+    by_spark = spark.read.csv(str(path), header=True, escape='"', nullValue="\0").collect()
+    assert by_python[0] == COLUMNS == list(by_pandas.columns)
+    assert by_python[1:] == by_pandas.to_numpy().tolist()
+    assert by_python[1:] == [["" if cell is None else cell for cell in row] for row in by_spark]
+    assert {path.name for path in path.parent.iterdir()} == {path.name}
+
+
+def test_the_delta_table_holds_the_same_as_the_csv(movielens: Zones, spark: SparkSession) -> None:
+    table = spark.read.format("delta").load(str(movielens.processed / "delta" / "recommendations"))
+    assert table.columns == COLUMNS
+    rows = table.orderBy("userId", "rank").collect()
+    for in_table, in_csv in zip(rows, movielens.recommendations(), strict=True):
+        assert [str(in_table[name]) for name in ("userId", "rank", "movieId", "title", "genres", "reason")] == [
+            in_csv[name] for name in ("userId", "rank", "movieId", "title", "genres", "reason")
+        ]
+        assert in_table["score"] == pytest.approx(float(in_csv["score"]), abs=1e-9)
+        assert in_table["predicted_rating"] == pytest.approx(float(in_csv["predicted_rating"]), abs=1e-9)
+
+
+def test_final_agrees_with_pandas_on_every_movie(movielens: Zones, raw_ratings: pd.DataFrame) -> None:
+    final = pd.read_parquet(movielens.processed / "final").set_index("movieId")
+    movies = pd.read_csv(MOVIELENS / "movies.csv").set_index("movieId")
+    expected = raw_ratings.groupby("movieId").rating.agg(["mean", "count"]).reindex(movies.index)
+    assert list(final.index) == sorted(movies.index)
+    final = final.reindex(movies.index)
+    assert (final.title == movies.title).all()
+    assert (final.genres == movies.genres.replace("(no genres listed)", "")).all()
+    assert (final.rating_count == expected["count"].fillna(0)).all()
+    assert final.average_rating.isna().equals(expected["mean"].isna())
+    assert (final.average_rating - expected["mean"]).abs().max() < 1e-9
+    damped = (expected["mean"] * expected["count"]).fillna(0) + 10 * raw_ratings.rating.mean()
+    assert (final.damped_rating - damped / (expected["count"].fillna(0) + 10)).abs().max() < 1e-9
+
+
+def test_the_model_beats_popularity_and_what_is_published_is_no_worse_than_biases(movielens: Zones) -> None:
+    metrics = movielens.manifests()[-1]["metrics"]
+    assert metrics["ranking"]["als"]["ndcg@10"] >= 1.8 * metrics["ranking"]["popularity"]["ndcg@10"]
+    published = metrics["rating"][metrics["rating_model"]]["rmse"]
+    assert published <= metrics["rating"]["bias"]["rmse"]
+    assert published <= 0.869
+
+
+def test_the_manifest_accounts_for_everything(movielens: Zones) -> None:
+    manifest = movielens.manifests()[-1]
+    assert manifest["status"] == "done"
+    assert manifest["rows"]["ratings"] == {"in": 100_836, "good": 100_836, "rejected": 0, "superseded": 0}
+    assert manifest["rows"]["movies"] == {"in": 9_742, "good": 9_742, "rejected": 0, "superseded": 0}
+    assert manifest["rows"]["recommendations"] == {"rows": 6_100, "users": 610}
+    assert sum(manifest["rows"]["split"].values()) == 100_836
+    assert [Path(file["path"]).name for file in manifest["inputs"]] == ["movies.csv", "ratings.csv"]
+    assert all(len(file["sha256"]) == 64 for file in manifest["inputs"])
+    assert [stage["stage"] for stage in manifest["stages"]][:5] == ["ingest", "catalog", "etl", "train", "recommend"]
+    assert {"spark", "java", "python", "delta-spark"} <= set(manifest["versions"])
+    for output in manifest["outputs"]:
+        assert output.startswith("movie_reco_") or Path(output).exists()
+
+
+def test_the_pipeline_ends_with_what_a_person_wants_to_see(movielens: Zones) -> None:
+    shown = (movielens.processed / "stdout.txt").read_text(encoding="utf-8")
+    assert "Top 10 for user 1" in shown
+    assert "ndcg@10" in shown
+    assert "popularity" in shown
+    assert str(movielens.processed / "recommendations" / "movie_recommendations.csv") in shown
+
+
+def test_plain_spark_sql_finds_the_tables_from_another_process(movielens: Zones, submit: Submit) -> None:
+    queries = (
+        "select count(*), round(avg(rating), 4) from movie_reco_raw_db.ratings_csv;"
+        "select title from movie_reco_raw_db.movies_csv where movieId = 11;"
+        "select count(*) from movie_reco_db.ratings;"
+        "select count(distinct userId) from movie_reco_db.recommendations;"
+        "select rating_count from movie_reco_db.final where movieId = 356"
+    )
+    asked = submit("", "-e", queries, command="spark-sql")
+    assert asked.returncode == 0, asked.stderr[-3000:]
+    assert asked.stdout.split("\n")[:5] == ["100836\t3.5016", "American President, The (1995)", "100836", "610", "329"]

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+from pyspark.sql import SparkSession
+
+from spark_app.platform.errors import InputError, JobError, LockedError, StorageError, UsageError
+from spark_app.platform.session import check_schemes, explain, is_catalogued, spark_session
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        (
+            "Job aborted.\n  java.io.IOException: No space left on device\n\tat java.base/sun.nio",
+            StorageError,
+            "the disk is full: free space and run again (java.io.IOException: No space left on device)",
+        ),
+        (
+            "ERROR XSDB6: Another instance of Derby may have already booted the database metastore/db.",
+            LockedError,
+            "the metastore (metastore/db) is in use by another process: wait for it "
+            "(ERROR XSDB6: Another instance of Derby may have already booted the database metastore/db.)",
+        ),
+        (
+            "java.io.EOFException: Unexpected end of input stream",
+            InputError,
+            "a compressed input is truncated: deliver it again (java.io.EOFException: Unexpected end of input stream)",
+        ),
+        (
+            "org.apache.hadoop.security.AccessControlException: Permission denied: user=x",
+            StorageError,
+            "access was refused: check permissions "
+            "(org.apache.hadoop.security.AccessControlException: Permission denied: user=x)",
+        ),
+        (
+            "java.net.UnknownHostException: storage.invalid",
+            StorageError,
+            "storage cannot be reached: check the address and network (java.net.UnknownHostException: storage.invalid)",
+        ),
+        (
+            "java.io.IOException: Mkdirs failed to create file:/out/delta",
+            StorageError,
+            "cannot create a folder: check the path and its permissions "
+            "(java.io.IOException: Mkdirs failed to create file:/out/delta)",
+        ),
+    ],
+)
+def test_expected_failures_are_told_in_plain_words(text: str, kind: type[JobError], message: str) -> None:
+    failure = explain(RuntimeError(text))
+    assert type(failure) is kind
+    assert str(failure) == message
+
+
+def test_system_errors_of_python_are_told_too() -> None:
+    failure = explain(PermissionError(13, "Permission denied", "/out/runs"))
+    assert isinstance(failure, StorageError)
+    assert str(failure) == "access was refused: check permissions ([Errno 13] Permission denied: '/out/runs')"
+
+
+def test_long_lines_are_cut() -> None:
+    failure = explain(RuntimeError("No space left on device" + "x" * 1_000))
+    assert len(str(failure)) < 400
+
+
+def test_unexpected_failures_are_not_explained_away() -> None:
+    assert explain(RuntimeError("division by zero")) is None
+
+
+@pytest.mark.parametrize("root", ["", "out", "/data/out", "file:///data/out"])
+def test_local_roots_are_accepted(root: str) -> None:
+    check_schemes(root)
+
+
+def test_other_roots_are_refused() -> None:
+    with pytest.raises(UsageError) as caught:
+        check_schemes("/data/raw", "s3://bucket/processed")
+    assert str(caught.value) == ("s3://bucket/processed: this version reads and writes local paths only, not s3://")
+
+
+def test_a_session_that_is_there_is_used_and_left_running(spark: SparkSession) -> None:
+    with spark_session("a job", catalogued=False) as found:
+        assert found is spark
+        assert not is_catalogued(found)
+    assert spark.range(3).count() == 3
+
+
+def test_a_session_without_delta_is_a_usage_error(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spark_app.platform.session.DELTA_EXTENSION", "some.other.Extension")
+    monkeypatch.delenv("SPARK_CONF_DIR")
+    with pytest.raises(UsageError) as caught, spark_session("a job", catalogued=False):
+        pytest.fail("there is no Delta Lake")
+    assert str(caught.value) == (
+        "Spark runs without Delta Lake (SPARK_CONF_DIR=is not set): "
+        "set SPARK_CONF_DIR to the folder conf/local of movie-reco, as an absolute path"
+    )

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import pytest
+
+from spark_app.platform.errors import UsageError
+from spark_app.platform.settings import Settings, build_settings, parse_assignment
+
+
+def error_of(toml: str | None = None, *assignments: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        build_settings(toml, "my.toml", assignments)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "section", "key", "value"),
+    [
+        ("recommend.n=20", "recommend", "n", 20),
+        (" recommend.n = 20 ", "recommend", "n", 20),
+        ("gate.enforce=false", "gate", "enforce", False),
+        ("gate.min_lift=1.5", "gate", "min_lift", 1.5),
+        ('raw.movies="my movies.csv"', "raw", "movies", "my movies.csv"),
+        ("clean.earliest=1995-06-30", "clean", "earliest", date(1995, 6, 30)),
+        ('ingest.source=["a.zip", "synthetic"]', "ingest", "source", ["a.zip", "synthetic"]),
+        ("raw.ratings=ratings-*.csv", "raw", "ratings", "ratings-*.csv"),
+        ("raw.path=/data/a=b", "raw", "path", "/data/a=b"),
+        ("ingest.source=ml-25m", "ingest", "source", "ml-25m"),
+        ("raw.path=", "raw", "path", ""),
+    ],
+)
+def test_assignment_is_toml_or_else_text(text: str, section: str, key: str, value: Any) -> None:
+    assert parse_assignment(text) == (section, key, value)
+
+
+@pytest.mark.parametrize("text", ["recommend.n", "n=20", "recommend.=20", ".n=20", "=20", ""])
+def test_what_is_no_assignment_is_shown_with_an_example(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_assignment(text)
+    assert str(caught.value) == f"--set takes SECTION.KEY=VALUE, such as gate.enforce=false; got '{text}'"
+
+
+def test_defaults_then_file_then_assignments() -> None:
+    toml = "[recommend]\nn = 5\nblock_users = 64\n[raw]\npath = '/data/raw'\n"
+    found = build_settings(toml, "my.toml", ["recommend.n=7", "recommend.n=8", "gate.enforce=false"])
+    assert (found.recommend.n, found.recommend.block_users, found.raw.path) == (8, 64, "/data/raw")
+    assert (found.gate.enforce, found.gate.min_lift) == (False, 1.0)
+    assert found.raw.ratings == "ratings.csv"
+
+
+def test_nothing_given_is_the_defaults() -> None:
+    assert build_settings() == Settings()
+
+
+@pytest.mark.parametrize(
+    ("assignment", "source"),
+    [
+        ("ingest.source=ml-25m", ["ml-25m"]),
+        ("ingest.source=/data/my movies.zip", ["/data/my movies.zip"]),
+        ('ingest.source=["ml-25m", "synthetic"]', ["ml-25m", "synthetic"]),
+        ("ingest.source=[]", []),
+    ],
+)
+def test_a_single_name_stands_for_a_list_of_one(assignment: str, source: list[str]) -> None:
+    assert build_settings(assignments=[assignment]).ingest.source == source
+
+
+def test_an_empty_source_is_none() -> None:
+    assert build_settings(assignments=["ingest.source="]).ingest.source == []
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("recommend.m=20", "unknown setting recommend.m; did you mean recommend.n?"),
+        ("implicit_als.rnak=8", "unknown setting implicit_als.rnak; did you mean implicit_als.rank?"),
+        ("recomend.n=20", "unknown setting recomend; did you mean recommend?"),
+        (
+            "zzz.n=20",
+            "unknown setting zzz; known sections: raw, processed, ingest, clean, train, explicit_als, implicit_als, "
+            "biases, gate, recommend, log",
+        ),
+    ],
+)
+def test_unknown_key_is_named_with_the_nearest_known_one(assignment: str, message: str) -> None:
+    assert error_of(None, assignment) == message
+
+
+def test_unknown_key_in_a_file_is_named_too() -> None:
+    assert error_of("[clean]\nscale_mn = 1\n") == "unknown setting clean.scale_mn; did you mean clean.scale_min?"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        (
+            "recommend.n=ten",
+            "setting recommend.n: Input should be a valid integer, unable to parse string as an integer; got 'ten'",
+        ),
+        ("recommend.n=0", "setting recommend.n: Input should be greater than or equal to 1; got 0"),
+        (
+            "clean.max_reject_share=1.5",
+            "setting clean.max_reject_share: Input should be less than or equal to 1; got 1.5",
+        ),
+        ("train.holdout=random", "setting train.holdout: Input should be 'hash' or 'time'; got 'random'"),
+        ("raw.path=7", "setting raw.path: Input should be a valid string; got 7"),
+        ("ingest.source=[1]", "setting ingest.source.0: Input should be a valid string; got 1"),
+    ],
+)
+def test_value_that_does_not_fit_is_named_with_its_key(assignment: str, message: str) -> None:
+    assert error_of(None, assignment) == message
+
+
+def test_section_that_is_no_table_is_named() -> None:
+    message = error_of("recommend = 7\n", "recommend.n=3")
+    assert message.startswith("setting recommend: ")
+    assert message.endswith("; got 7")
+
+
+@pytest.mark.parametrize("scale", [("5", "5"), ("nan", "5"), ("0.5", "inf")])
+def test_scale_that_is_no_range_is_refused(scale: tuple[str, str]) -> None:
+    message = error_of(None, f"clean.scale_min={scale[0]}", f"clean.scale_max={scale[1]}")
+    assert message.startswith("setting clean")
+
+
+def test_toml_that_does_not_parse_names_file_and_place() -> None:
+    message = error_of("[recommend]\nn = \n")
+    assert message == "my.toml is not valid TOML: Invalid value (at line 2, column 5)"

@@ -1,0 +1,35 @@
+"""What the project says of itself is true."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from spark_app.platform.settings import Settings, build_settings
+from spark_app.stages.pipeline import JOBS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_pipeline_toml_gives_every_key_its_default() -> None:
+    text = (ROOT / "conf" / "pipeline.toml").read_text()
+    assert build_settings(text) == Settings()
+    sections = tomllib.loads(text)
+    for section, field in Settings.model_fields.items():
+        for key, value in field.default.__class__.model_fields.items():
+            assert key in sections[section] or f"# {key} = " in text, f"{section}.{key}"
+            assert value.description, f"{section}.{key} has no docstring"
+
+
+def test_every_job_has_an_entry_point_of_a_few_lines() -> None:
+    for job in JOBS:
+        lines = (ROOT / "jobs" / f"{job}.py").read_text().splitlines()
+        assert f'    main("{job}")' in lines
+        assert len(lines) < 10
+
+
+def test_lock_files_hold_versions_and_hashes_and_no_address() -> None:
+    for lock in (ROOT / "requirements").glob("*.lock"):
+        text = lock.read_text()
+        assert "--hash=sha256:" in text
+        assert "://" not in text

@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Set up what a target of the Makefile needs: tools/setup.sh runtime|dev
+# Nothing is done twice: each step leaves a stamp that holds the checksum of what it was made from.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PYTHON=${PYTHON:-python3}
+VENV=.venv
+LOG=$VENV/setup.log
+
+fail() {
+  echo "set-up: $1" >&2
+  exit 1
+}
+
+fail_install() {
+  if grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|Network is unreachable|Temporary failure|ProxyError|Max retries exceeded' "$LOG"; then
+    fail "the Python package index cannot be reached, and $1 must come from it once; connect and try again (details: $LOG)"
+  fi
+  fail "$1 could not be installed; see $LOG"
+}
+
+# once STAMP FILE... -- COMMAND: run the command unless it has been run for the same content of the files.
+once() {
+  local stamp=$VENV/stamps/$1 files=() sum
+  shift
+  while [ "$1" != -- ]; do files+=("$1"); shift; done
+  shift
+  sum=$(cat "${files[@]}" | cksum)
+  [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$sum" ] && return
+  "$@"
+  mkdir -p "$VENV/stamps"
+  echo "$sum" >"$stamp"
+}
+
+make_venv() {
+  "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+    fail "Python 3.11 or newer is needed; '$PYTHON' is not. Name one: make PYTHON=python3.12 ..."
+  echo "set-up: making $VENV"
+  "$PYTHON" -m venv "$VENV" || fail "'$PYTHON -m venv' does not work; install its venv module (Debian: python3-venv)"
+}
+
+install_lock() {
+  echo "set-up: installing $2 (the first time takes a minute or two)"
+  "$VENV/bin/pip" install --require-hashes -r "requirements/$1.lock" >"$LOG" 2>&1 || fail_install "$2"
+}
+
+install_package() {
+  "$VENV/bin/pip" install --no-deps -e . >"$LOG" 2>&1 || fail_install "movie-reco itself"
+}
+
+has_fitting_java() {
+  "${JAVA_HOME:+$JAVA_HOME/bin/}java" -version 2>&1 | grep -qE 'version "(17|21)[."]'
+}
+
+fetch_jars() {
+  echo "set-up: fetching Spark's jars"
+  if ! "$VENV/bin/python" -c 'from pyspark.sql import SparkSession; SparkSession.builder.getOrCreate().stop()' >"$LOG" 2>&1; then
+    if grep -qE 'unresolved dependency|download failed|UNRESOLVED|FAILED DOWNLOADS' "$LOG"; then
+      fail "Spark cannot fetch Delta Lake: the Maven repository cannot be reached, and is needed once; connect and try again (details: $LOG)"
+    fi
+    fail "Spark does not start; see $LOG"
+  fi
+}
+
+[ -x "$VENV/bin/python" ] || make_venv
+once runtime requirements/runtime.lock -- install_lock runtime "Spark and what the jobs need"
+[ "$1" != dev ] || once dev requirements/dev.lock -- install_lock dev "the tools for tests"
+once package pyproject.toml -- install_package
+has_fitting_java || once java requirements/java.lock -- install_lock java "a Java of its own, since there is no Java 17 or 21"
+once jars requirements/runtime.lock conf/local/spark-defaults.conf -- fetch_jars
