@@ -43,7 +43,7 @@ GOOD = [(1, 1, 4.0), (1, 2, 3.5), (2, 1, 5.0), (2, 3, 0.5)]
         ),
         pytest.param("", "ratings.csv is empty", id="empty file"),
         pytest.param(HEADER, "has a header and no rows", id="header only"),
-        pytest.param(b"\xff\xfeu\x00s\x00e\x00r\x00", "the first line is no header", id="UTF-16"),
+        pytest.param(b"\xff\xfeu\x00s\x00e\x00r\x00", "the header is not UTF-8", id="UTF-16"),
     ],
 )  # fmt: skip
 def test_a_broken_contract_is_exit_3_and_nothing_is_written(

@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 from tests.pipeline.conftest import MOVIELENS, Submit, Zones
 
 COLUMNS = ["userId", "rank", "movieId", "title", "genres", "predicted_rating", "score", "reason"]
+NEUTRAL = 2.5
 
 pytestmark = pytest.mark.skipif(not MOVIELENS.is_dir(), reason="needs ml-latest-small: set MOVIELENS_DIR")
 
@@ -34,6 +35,7 @@ def raw_ratings() -> pd.DataFrame:
 
 def test_every_user_has_ten_films_that_they_have_not_rated(movielens: Zones, raw_ratings: pd.DataFrame) -> None:
     rated = set(zip(raw_ratings.userId, raw_ratings.movieId, strict=True))
+    likes_something = set(raw_ratings.userId[raw_ratings.rating > NEUTRAL])
     lists = defaultdict(list)
     for row in movielens.recommendations():
         lists[int(row["userId"])].append(row)
@@ -46,7 +48,9 @@ def test_every_user_has_ten_films_that_they_have_not_rated(movielens: Zones, raw
         order = [(-float(row["score"]), int(row["movieId"])) for row in rows]
         assert order == sorted(order)
         assert all(0.5 <= float(row["predicted_rating"]) <= 5.0 for row in rows)
-        assert {row["reason"] for row in rows} == {"based on your ratings"}
+        expected = "based on your ratings" if user in likes_something else "popular"
+        assert {row["reason"] for row in rows} == {expected}
+    assert set(lists) - likes_something == {442}  # whose ratings are all 2.5 or less
 
 
 def test_the_csv_reads_the_same_in_python_pandas_and_spark(movielens: Zones, spark: SparkSession) -> None:
