@@ -17,6 +17,10 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 DEMO_SOURCE = $(if $(MOVIELENS_DIR),"$(MOVIELENS_DIR)","../shared/data/ml-latest-small"$(comma)"ml-latest-small"$(comma)"synthetic")
 comma := ,
 
+# What Spark says of its jars at each start is of no use to who runs a job; all else it says passes.
+SUBMIT := quiet() { spark-submit "$$@" 2> >(grep --line-buffered -vE \
+  '^(WARNING: Using incubator|:: |Ivy Default|The jars for|io\.delta\#|	(confs:|found |::|-+$$|\||io\.delta|[0-9]+ artifacts))' >&2); }; quiet
+
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test lint format lock clean pipeline $(STAGES)
 
@@ -31,11 +35,11 @@ setup-dev: ## install what the jobs and the tests need
 	@tools/setup.sh dev
 
 demo: setup ## run the pipeline on MovieLens ml-latest-small and show the results
-	@spark-submit jobs/pipeline.py --config $(CONFIG) --raw-path demo/raw --processed-path demo/processed \
+	@$(SUBMIT) jobs/pipeline.py --config $(CONFIG) --raw-path demo/raw --processed-path demo/processed \
 	  --set 'ingest.source=[$(DEMO_SOURCE)]' $(OPTIONS)
 
 $(STAGES) pipeline: setup ## run one stage, or all: make STAGE RAW=... PROCESSED=... [SOURCE=...] [OPTIONS=...]
-	@spark-submit jobs/$@.py --config $(CONFIG) $(if $(RAW),--raw-path '$(RAW)') $(if $(PROCESSED),--processed-path '$(PROCESSED)') \
+	@$(SUBMIT) jobs/$@.py --config $(CONFIG) $(if $(RAW),--raw-path '$(RAW)') $(if $(PROCESSED),--processed-path '$(PROCESSED)') \
 	  $(if $(SOURCE),--set 'ingest.source=$(SOURCE)') $(OPTIONS)
 
 test: setup-dev ## run all tests
@@ -47,9 +51,9 @@ lint: setup-dev ## check format, style, types and the direction of imports
 format: setup-dev ## put the code into its format
 	@ruff check --fix . ; ruff format .
 
-lock: setup-dev ## resolve the dependencies anew into requirements/
-	@pip install -q uv && for group in runtime dev java; do \
-	  uv pip compile $$([ $$group = runtime ] && echo pyproject.toml || echo "--group $$group") --universal --python-version 3.11 \
+lock: ## resolve the dependencies anew into requirements/
+	@tools/setup.sh venv && pip install -q uv && for group in runtime dev java; do \
+	  uv pip compile $$([ $$group = runtime ] && echo pyproject.toml --group build || echo "--group $$group") --universal --python-version 3.11 \
 	    $$([ $$group = dev ] && echo "-c requirements/runtime.lock") --generate-hashes --no-header --no-emit-index-url --no-annotate -q -o requirements/$$group.lock; done
 
 clean: ## remove what set-up, demo and tests have made

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import difflib
 import sys
+from collections import deque
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -20,7 +21,8 @@ from spark_app.platform.zones import ProcessedZone
 from spark_app.stages.pipeline import JOBS, Job
 
 GLUE_ARGUMENTS = (
-    *("--JOB_NAME", "--JOB_ID", "--JOB_RUN_ID", "--SECURITY_CONFIGURATION", "--TempDir", "--RedshiftTempDir"),
+    *("--JOB_NAME", "--JOB_ID", "--JOB_RUN_ID", "--WORKFLOW_NAME", "--WORKFLOW_RUN_ID", "--SECURITY_CONFIGURATION"),
+    *("--TempDir", "--RedshiftTempDir"),
     *("--class", "--scriptLocation", "--job-language", "--library-set", "--encryption-type", "--executor-cores"),
     *("--job-bookmark-option", "--job-bookmark-from", "--job-bookmark-to", "--spark-event-logs-path", "--conf"),
     *("--extra-py-files", "--extra-jars", "--extra-files", "--user-jars-first", "--datalake-formats"),
@@ -31,6 +33,7 @@ GLUE_ARGUMENTS = (
 """What AWS Glue passes to a script besides the arguments of its user."""
 
 GLUE_PREFIXES = ("--enable-", "--continuous-log-")
+"""How the names of further ones begin."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,7 +75,7 @@ def read_settings(job: Job, arguments: Sequence[str]) -> Settings:
     Raises UsageError for an option, key or value that is unknown or does not fit, naming the nearest known one.
     """
     parser = _parser(job)
-    options, unknown = parser.parse_known_args([argument for argument in arguments if not _is_glue_flag(argument)])
+    options, unknown = parser.parse_known_args(_without_glue_families(arguments))
     if unknown:
         raise UsageError(_explain_unknown(unknown[0]))
     settings = build_settings(_read_config(options.config), options.config or "", options.set)
@@ -117,9 +120,17 @@ def _parser(job: Job) -> _Parser:
     return parser
 
 
-def _is_glue_flag(argument: str) -> bool:
-    """Glue's switches come in families whose names grow; their values, if apart, are `true` or `false`."""
-    return argument.startswith(GLUE_PREFIXES) or argument in ("true", "false")
+def _without_glue_families(arguments: Sequence[str]) -> list[str]:
+    """Drop Glue's arguments that come in families whose names grow, each with its value where that stands apart."""
+    kept: list[str] = []
+    rest = deque(arguments)
+    while rest:
+        argument = rest.popleft()
+        if not argument.startswith(GLUE_PREFIXES):
+            kept.append(argument)
+        elif "=" not in argument and rest and not rest[0].startswith("--"):
+            rest.popleft()
+    return kept
 
 
 def _explain_unknown(argument: str) -> str:
@@ -134,6 +145,7 @@ def _explain_unknown(argument: str) -> str:
 def _read_config(path: str | None) -> str | None:
     if path is None:
         return None
+    check_schemes(path)
     try:
         return storage.read_text(path)
     except (OSError, UnicodeDecodeError) as error:
@@ -147,7 +159,9 @@ def _execute(job: Job, settings: Settings) -> None:
     zone = ProcessedZone(settings.processed.path) if settings.processed.path else None
     with contextlib.ExitStack() as stack:
         if zone:
-            stack.enter_context(holding(zone.root, run.run_id))
+            stack.enter_context(holding("processed", zone.root, run.run_id))
+            storage.remove(zone.staging)  # what a killed run left there
+            stack.callback(_discard, zone.staging)
         spark = stack.enter_context(spark_session(f"movie-reco {job.name}", catalogued=job.catalogued))
         run.versions = versions(spark)
         try:
@@ -158,13 +172,16 @@ def _execute(job: Job, settings: Settings) -> None:
                 with contextlib.suppress(StorageError):
                     run.write_manifest(zone.manifest(run.run_id), "failed", str(_as_job_error(error) or error))
             raise
-        finally:
-            spark.catalog.clearCache()
-            if zone:
-                storage.remove(zone.staging(run.run_id))
+        spark.catalog.clearCache()
         if zone:
             run.write_manifest(zone.manifest(run.run_id), "done")
             logger.info("manifest: %s", zone.manifest(run.run_id))
+
+
+def _discard(path: str) -> None:
+    """Remove what is of no use to anybody; if that fails, it is not what a run should fail of."""
+    with contextlib.suppress(OSError):
+        storage.remove(path)
 
 
 def _as_job_error(error: Exception) -> JobError | None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up what a target of the Makefile needs: tools/setup.sh runtime|dev
+# Set up what a target of the Makefile needs: tools/setup.sh venv|runtime|dev
 # Nothing is done twice: each step leaves a stamp that holds the checksum of what it was made from.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -37,7 +37,10 @@ make_venv() {
   "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
     fail "Python 3.11 or newer is needed; '$PYTHON' is not. Name one: make PYTHON=python3.12 ..."
   echo "set-up: making $VENV"
-  "$PYTHON" -m venv "$VENV" || fail "'$PYTHON -m venv' does not work; install its venv module (Debian: python3-venv)"
+  if ! "$PYTHON" -m venv --clear "$VENV"; then
+    rm -rf "$VENV"
+    fail "'$PYTHON -m venv' does not work; install its venv module (Debian: python3-venv)"
+  fi
 }
 
 install_lock() {
@@ -46,7 +49,7 @@ install_lock() {
 }
 
 install_package() {
-  "$VENV/bin/pip" install --no-deps -e . >"$LOG" 2>&1 || fail_install "movie-reco itself"
+  "$VENV/bin/pip" install --no-deps --no-build-isolation -e . >"$LOG" 2>&1 || fail_install "movie-reco itself"
 }
 
 has_fitting_java() {
@@ -63,7 +66,8 @@ fetch_jars() {
   fi
 }
 
-[ -x "$VENV/bin/python" ] || make_venv
+[ -x "$VENV/bin/pip" ] || make_venv
+[ "$1" != venv ] || exit 0
 once runtime requirements/runtime.lock -- install_lock runtime "Spark and what the jobs need"
 [ "$1" != dev ] || once dev requirements/dev.lock -- install_lock dev "the tools for tests"
 once package pyproject.toml -- install_package

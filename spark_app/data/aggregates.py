@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 
@@ -14,13 +14,15 @@ def movie_stats(movies: DataFrame, ratings: DataFrame, damping: float) -> DataFr
     Takes movies(movieId) and ratings(movieId, rating); one pass over the ratings.
     """
     sums = ratings.groupBy("movieId").agg(F.sum("rating").alias("rating_sum"), F.count("*").alias("rating_count"))
-    overall = sums.agg((F.sum("rating_sum") / F.sum("rating_count")).alias("overall_mean"))
+    # Over all movies, in one partition: a row a movie is little, and a second aggregate would be a second pass.
+    everything = Window.partitionBy()
+    overall_mean = F.sum("rating_sum").over(everything) / F.sum("rating_count").over(everything)
     damped_sum = F.coalesce("rating_sum", F.lit(0.0)) + damping * F.col("overall_mean")
     damped_count = F.coalesce("rating_count", F.lit(0)) + F.lit(damping)
     return (
         movies.select("movieId")
         .join(sums, on="movieId", how="left")
-        .crossJoin(F.broadcast(overall))
+        .withColumn("overall_mean", overall_mean)
         .select(
             "movieId",
             F.coalesce("rating_count", F.lit(0)).cast("bigint").alias("rating_count"),

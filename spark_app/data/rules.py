@@ -19,6 +19,9 @@ SCALE_TOLERANCE = 1e-6
 PLAIN_NUMBER = r"^\s*[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?\s*$"
 """Casts in Spark also take NaN, Infinity, 4.0f and 0x1p2, which are no ratings in a CSV file."""
 
+LAST_SECOND = 86_399
+"""Of a day, the first being 0."""
+
 UNKNOWN_MOVIE = "movieId is not in the movies table"
 
 
@@ -31,7 +34,7 @@ class Rule:
 
 
 def line_rules() -> list[Rule]:
-    """Rules of every CSV line, on the columns that `with_fields` and `with_header_flag` add."""
+    """Rules of every CSV line, on the columns that `with_fields` adds, and `is_header`."""
     return [
         Rule("the line is not UTF-8", ~F.col("is_utf8")),
         Rule("the header line is repeated", F.col("is_header")),
@@ -51,7 +54,7 @@ def rating_rules(clean: Clean, today: date) -> list[Rule]:
         Rule(scale, ~_is_on_scale("rating", clean)),
         Rule(
             period,
-            ~_is_between(as_integer("timestamp"), _second(clean.earliest), _second(latest + timedelta(days=1)) - 1),
+            ~_is_between(as_integer("timestamp"), _second(clean.earliest), _second(latest) + LAST_SECOND),
         ),
     ]
 
@@ -109,4 +112,4 @@ def _is_between(value: Column, low: int, high: int) -> Column:
 
 
 def _second(day: date) -> int:
-    return (day - date(1970, 1, 1)).days * 86_400
+    return (day - date(1970, 1, 1)).days * (LAST_SECOND + 1)

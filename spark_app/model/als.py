@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from pyspark.ml.recommendation import ALS, ALSModel
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from spark_app.model.biases import BiasModel, with_bias_prediction
@@ -19,6 +19,10 @@ from spark_app.platform.settings import ExplicitAls, ImplicitAls, Train
 
 ALS_PREDICTION = "als_prediction"
 MIN_BLOCKS = 4
+
+CHECKPOINT_SWEEPS = 5
+"""Sweeps after which the lineage of the factors is cut. Each one nests them deeper in what a task has to deserialise,
+and a little beyond 10 sweeps a thread's default stack of 1 MiB overflows."""
 
 
 def blocks_for(ratings: int, train: Train) -> int:
@@ -38,8 +42,7 @@ def in_stable_order(ratings: DataFrame, partitions: int) -> DataFrame:
 
 def fit_explicit(ratings: DataFrame, settings: ExplicitAls, seed: int) -> ALSModel:
     """Fit ratings(userId, movieId, rating) as they are; they should be `in_stable_order`."""
-    als = _als(ratings, seed).setRank(settings.rank).setRegParam(settings.reg).setMaxIter(settings.iterations)
-    return als.fit(ratings)
+    return _als(ratings, settings, seed).fit(ratings)
 
 
 def fit_implicit(ratings: DataFrame, settings: ImplicitAls, seed: int) -> ALSModel:
@@ -55,8 +58,7 @@ def fit_implicit(ratings: DataFrame, settings: ImplicitAls, seed: int) -> ALSMod
         raise InputError(
             f"no rating is above implicit_als.neutral={settings.neutral:g}: there is nothing to learn from"
         )
-    als = _als(ratings, seed).setRank(settings.rank).setRegParam(settings.reg).setMaxIter(settings.iterations)
-    return als.setImplicitPrefs(True).setAlpha(settings.alpha).fit(preferences)
+    return _als(ratings, settings, seed).setImplicitPrefs(True).setAlpha(settings.alpha).fit(preferences)
 
 
 def _of_likers(preferences: DataFrame) -> DataFrame:
@@ -72,25 +74,32 @@ def with_als_prediction(pairs: DataFrame, model: ALSModel) -> DataFrame:
     return model.setPredictionCol(ALS_PREDICTION).transform(pairs)
 
 
-def with_predicted_rating(
+def with_predicted_ratings(
     pairs: DataFrame, biases: BiasModel, explicit: ALSModel | None, scale: tuple[float, float]
 ) -> DataFrame:
-    """Add `predicted_rating` to pairs(userId, movieId, ...): by ALS where given and able, else by the biases.
+    """Add `bias`, and where explicit ALS is given `als`, to pairs(userId, movieId, ...): ratings predicted by each.
 
-    Clipped to the scale; never null, never NaN.
+    ALS leaves to the biases what it cannot predict. Clipped to the scale; never null, never NaN.
     """
     predicted = with_bias_prediction(pairs, biases)
-    best: Column = F.col("bias_prediction")
+    by_model = {"bias": F.col("bias_prediction")}
     if explicit is not None:
         predicted = with_als_prediction(predicted, explicit)
-        best = F.nanvl(F.col(ALS_PREDICTION).cast("double"), best)
-    clipped = F.greatest(F.lit(scale[0]), F.least(F.lit(scale[1]), best))
-    return predicted.withColumn("predicted_rating", clipped).drop("bias_prediction", ALS_PREDICTION)
+        by_model["als"] = F.nanvl(F.col(ALS_PREDICTION).cast("double"), F.col("bias_prediction"))
+    clipped = {name: F.greatest(F.lit(scale[0]), F.least(F.lit(scale[1]), value)) for name, value in by_model.items()}
+    return predicted.withColumns(clipped).drop("bias_prediction", ALS_PREDICTION)
 
 
-def _als(ratings: DataFrame, seed: int) -> ALS:
+def _als(ratings: DataFrame, settings: ExplicitAls | ImplicitAls, seed: int) -> ALS:
+    # Without a folder MLlib would pass over the checkpoints, and say nothing.
+    if settings.iterations > CHECKPOINT_SWEEPS and ratings.sparkSession.sparkContext.getCheckpointDir() is None:
+        raise RuntimeError(f"more than {CHECKPOINT_SWEEPS} sweeps of ALS need SparkContext.setCheckpointDir")
     blocks = ratings.rdd.getNumPartitions()
     return ALS(
+        rank=settings.rank,
+        regParam=settings.reg,
+        maxIter=settings.iterations,
+        checkpointInterval=CHECKPOINT_SWEEPS,
         userCol="userId",
         itemCol="movieId",
         ratingCol="rating",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from spark_app.platform.settings import Biases
@@ -24,32 +24,52 @@ class BiasModel:
 
 
 def fit_biases(ratings: DataFrame, settings: Biases) -> BiasModel:
-    """Fit to ratings(userId, movieId, rating). Each sweep is one aggregation by movie and one by user.
+    """Fit to ratings(userId, movieId, rating); a sweep is one pass over them, and a row a movie on the driver.
 
-    Ratings that are cached and partitioned by userId spare the shuffle by user.
+    Ratings that are cached, partitioned by userId and sorted by it spare each pass its shuffle by user. The user biases
+    are persisted and computed here, before whoever called drops the ratings from the cache.
     """
     (mean,) = ratings.agg(F.avg("rating")).collect()[0]
     deviations = ratings.select("userId", "movieId", (F.col("rating") - F.lit(mean)).alias("deviation"))
-    users = ratings.select("userId", F.lit(0.0).alias("user_bias")).limit(0)
-    for _ in range(settings.sweeps):
-        without_users = _without(deviations, users, "userId", "user_bias")
-        movies = _damped_mean(without_users, "movieId", "movie_bias", settings.movie_reg).persist()
-        without_movies = _without(deviations, movies, "movieId", "movie_bias")
-        users = _damped_mean(without_movies, "userId", "user_bias", settings.user_reg).persist()
-    return BiasModel(mean, users.drop("rating_count"), movies)
+    movies = _as_values(deviations.transform(_damped_mean, "movieId", "movie_bias", settings.movie_reg))
+    for _ in range(settings.sweeps - 1):
+        without_users = _without_movies(deviations, movies).transform(_without_users, settings.user_reg)
+        movies = _as_values(without_users.transform(_damped_mean, "movieId", "movie_bias", settings.movie_reg))
+    users = _without_movies(deviations, movies).transform(_damped_mean, "userId", "user_bias", settings.user_reg)
+    users = users.drop("rating_count").persist()
+    users.count()
+    return BiasModel(mean, users, movies)
 
 
 def with_bias_prediction(pairs: DataFrame, model: BiasModel) -> DataFrame:
     """Add `bias_prediction` to pairs(userId, movieId, ...); who or what is not in the model has bias 0."""
-    movies = model.movies.select("movieId", "movie_bias")
+    movies = F.broadcast(model.movies.select("movieId", "movie_bias"))
     known = pairs.join(model.users, on="userId", how="left").join(movies, on="movieId", how="left")
     prediction = F.lit(model.mean) + _or_zero("user_bias") + _or_zero("movie_bias")
     return known.withColumn("bias_prediction", prediction).drop("user_bias", "movie_bias")
 
 
-def _without(deviations: DataFrame, biases: DataFrame, key: str, bias: str) -> DataFrame:
-    joined = deviations.join(biases.select(key, bias), on=key, how="left")
-    return joined.withColumn("deviation", F.col("deviation") - _or_zero(bias))
+def _as_values(movies: DataFrame) -> DataFrame:
+    """The rows of a frame, fetched: a plan that grew with each sweep would soon be too deep for a task to read."""
+    return movies.sparkSession.createDataFrame(movies.toArrow())
+
+
+def _without_movies(deviations: DataFrame, movies: DataFrame) -> DataFrame:
+    """What the movies' biases leave of the deviations; the raw ones stay beside it as `from_mean`."""
+    joined = deviations.join(F.broadcast(movies.select("movieId", "movie_bias")), on="movieId", how="left")
+    return joined.select(
+        "userId",
+        "movieId",
+        F.col("deviation").alias("from_mean"),
+        (F.col("deviation") - F.col("movie_bias")).alias("deviation"),
+    )
+
+
+def _without_users(without_movies: DataFrame, damping: float) -> DataFrame:
+    """What the users' biases, taken from what the movies' leave, leave of the raw deviations."""
+    by_user = Window.partitionBy("userId")
+    user_bias = F.sum("deviation").over(by_user) / (F.count("*").over(by_user) + damping)
+    return without_movies.select("movieId", (F.col("from_mean") - user_bias).alias("deviation"))
 
 
 def _damped_mean(deviations: DataFrame, key: str, bias: str, damping: float) -> DataFrame:

@@ -182,15 +182,12 @@ class TopN:
 
         Group g holds the movies g, g + groups, g + 2 groups, ...: strided slices, whose maximum is a single pass.
         """
+        if self.n >= self.groups:  # lists as long as this open nearly every group anyway
+            bound = _just_below(_nth_largest(scores, min(self.n, self.movies)))
+            rows, places = np.nonzero((scores >= bound[:, None]) & (scores > -np.inf))
+            return rows, places
         maxima = scores.reshape(len(scores), GROUP, self.groups).max(axis=1)
-        if self.n < self.groups:
-            bound = np.partition(maxima, self.groups - self.n, axis=1)[:, self.groups - self.n]
-        else:
-            bound = np.full(len(scores), -np.inf, dtype=np.float32)
-        # A score just below the bound may be above it when it is computed exactly, or round to the same value.
-        with np.errstate(invalid="ignore"):
-            bound = bound - TOLERANCE * np.maximum(np.float32(1.0), np.abs(bound))
-        bound = np.where(np.isnan(bound), np.float32(-np.inf), bound)
+        bound = _just_below(_nth_largest(maxima, self.n))
         rows, groups = np.nonzero(maxima >= bound[:, None])
         places = groups[:, None] + self.groups * np.arange(GROUP)[None, :]
         rows = np.repeat(rows, GROUP)
@@ -202,7 +199,22 @@ class TopN:
     def _exact(self, vectors: Floats, rows: Ints, places: Ints) -> Scores:
         """Scores of a few (row, movie) pairs, in double precision: single ones depend on who shares a block."""
         users, movies = vectors[rows].astype(np.float64), self.transposed.T[places].astype(np.float64)
-        return np.asarray(np.round(np.einsum("ij,ij->i", users, movies), DECIMALS))
+        has_factors = movies[:, -2] == 0
+        return np.where(has_factors, np.round(np.einsum("ij,ij->i", users, movies), DECIMALS), LAST)
+
+
+def _nth_largest(values: Floats, n: int) -> Floats:
+    """The n-th largest value of each row."""
+    place = values.shape[1] - n
+    nth: Floats = np.partition(values, place, axis=1)[:, place]
+    return nth
+
+
+def _just_below(bound: Floats) -> Floats:
+    """A score just below the bound may be above it when it is computed exactly, or round to the same value."""
+    with np.errstate(invalid="ignore"):
+        below = bound - TOLERANCE * np.maximum(np.float32(1.0), np.abs(bound))
+    return np.where(np.isnan(below), np.float32(-np.inf), below)
 
 
 def _as_batch(

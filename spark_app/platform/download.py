@@ -31,6 +31,8 @@ def download(url: str, path: str) -> None:
     """
     target, partial = Path(path), Path(f"{path}.partial")
     target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():  # whole, but what was to be done with it failed
+        target.replace(partial)
     with _session() as session:
         try:
             checksum = _published_md5(session, f"{url}.md5")

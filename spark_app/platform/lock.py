@@ -1,4 +1,4 @@
-"""One run at a time on a processed zone."""
+"""One run at a time on a zone."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
@@ -17,8 +18,8 @@ from spark_app.platform.errors import LockedError, StorageError
 
 
 @contextlib.contextmanager
-def holding(root: str, run_id: str) -> Iterator[None]:
-    """Hold the processed zone for one run; the root is made where it is missing.
+def holding(zone: Literal["raw", "processed"], root: str, run_id: str) -> Iterator[None]:
+    """Hold a zone for one run that writes there; the root is made where it is missing.
 
     The lock is the operating system's, on a file: a killed run lets go of it at once. A second file says who holds it.
     Raises LockedError naming the holder, or StorageError where the zone cannot be written.
@@ -32,8 +33,7 @@ def holding(root: str, run_id: str) -> Iterator[None]:
         raise LockedError(f"{root} is in use by {_describe(holder)}; wait for it to end, or stop it") from error
     except OSError as error:
         raise StorageError(
-            f"cannot write to the processed zone {root}: {storage.reason(error)}; "
-            "check --processed-path and its permissions"
+            f"cannot write to the {zone} zone {root}: {storage.reason(error)}; check --{zone}-path and its permissions"
         ) from error
     try:
         since = datetime.now(UTC).isoformat(timespec="seconds")

@@ -54,6 +54,11 @@ class Run:
             self.stages.append({"stage": name, "status": status, "seconds": seconds})
             logger.info("%s: %s in %.1f s", name, status, seconds)
 
+    def read(self, path: str, **facts: Any) -> None:
+        """Note something that was read, with what identifies it; what this run has published itself is no input."""
+        if path not in self.outputs:
+            self.inputs.append({"path": path, **facts})
+
     def wrote(self, path: str) -> None:
         """Note something that was published."""
         self.outputs.append(path)

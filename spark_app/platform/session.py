@@ -37,15 +37,13 @@ def spark_session(app: str, *, catalogued: bool) -> Iterator[SparkSession]:
             spark.stop()
 
 
-def is_catalogued(spark: SparkSession) -> bool:
-    """Whether the session has a catalogue that outlives it (Hive metastore or Glue Data Catalog)."""
-    return spark.conf.get("spark.sql.catalogImplementation", "in-memory") == "hive"
-
-
 def check_schemes(*roots: str) -> None:
     """Refuse roots that this configuration of Spark cannot reach, before anything runs."""
     for root in roots:
-        scheme = urlsplit(root).scheme
+        try:
+            scheme = urlsplit(root).scheme
+        except ValueError as error:
+            raise UsageError(f"{root} is neither a path nor a URI ({error})") from error
         if scheme not in ("", "file"):
             raise UsageError(f"{root}: this version reads and writes local paths only, not {scheme}://")
 
@@ -70,10 +68,13 @@ _KNOWN_FAILURES: tuple[tuple[str, type[JobError], str], ...] = (
 
 def explain(error: Exception) -> JobError | None:
     """The plain words for a failure of Spark or of the system, or None where it is not one that is expected."""
-    text = str(error)
+    # Spark's own errors name the cause in their Java stack trace only.
+    text = f"{error}\n{getattr(error, '_stackTrace', None) or ''}"
     for pattern, kind, advice in _KNOWN_FAILURES:
         if found := re.search(pattern, text):
             start, stop = text.rfind("\n", 0, found.start()) + 1, text.find("\n", found.end())
             line = text[start : stop if stop > 0 else len(text)].strip()
             return kind(f"{advice} ({line[:300]})")
+    if isinstance(error, OSError):
+        return StorageError(f"storage refused: {str(error)[:300]}; check the path and its permissions")
     return None

@@ -9,7 +9,7 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import date
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -17,7 +17,8 @@ from pydantic_core import ErrorDetails
 from spark_app.platform.errors import UsageError
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
 class Section(BaseModel):
@@ -56,7 +57,7 @@ class Ingest(Section):
     base_url: str = "https://files.grouplens.org/datasets/movielens"
     """Where the named MovieLens sets are downloaded from: `BASE_URL/NAME.zip`, with `NAME.zip.md5` if published."""
 
-    max_unzipped_bytes: Positive = 20_000_000_000
+    max_unzipped_bytes: Annotated[int, Field(ge=1)] = 20_000_000_000
     """A zip that would unpack to more bytes than this is refused."""
 
     users: Positive = 1_000
@@ -68,7 +69,7 @@ class Ingest(Section):
     ratings: Positive = 100_000
     """Ratings that `synthetic` makes, exactly; at most half of users x movies."""
 
-    seed: int = 42
+    seed: Seed = 42
     """Seed of `synthetic`: one seed, one set."""
 
 
@@ -112,7 +113,7 @@ class Train(Section):
     holdout_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the ratings held out."""
 
-    seed: int = 42
+    seed: Seed = 42
     """Seed of the hash split and of the factors ALS starts from."""
 
     relevant: float = 4.0
@@ -268,7 +269,7 @@ def _takes_list(section: str, key: str) -> bool:
     """Whether a setting is a list, so that a single name may stand for a list of one."""
     group = Settings.model_fields.get(section)
     field = group.default.__class__.model_fields.get(key) if group else None
-    return field is not None and bool(get_args(field.annotation)) and field.annotation == list[str]
+    return field is not None and field.annotation == list[str]
 
 
 def _explain(error: ErrorDetails) -> str:

@@ -70,7 +70,8 @@ def is_glob(name: str) -> bool:
 def list_files(root: str, name: str = "") -> list[str]:
     """The data files that a file, a folder or a glob under a root stands for, sorted; none where nothing is there.
 
-    In folders and globs, names that begin with `_` or `.` are not data, by the convention of Hadoop.
+    In folders and globs, names that begin with `_` or `.` are not data, by the convention of Hadoop. Raises InputError
+    where one holds a folder: its files would be passed over.
     """
     filesystem, path = _filesystem(root), join(root, name).rstrip("/")
     if filesystem.isfile(path):
@@ -80,7 +81,11 @@ def list_files(root: str, name: str = "") -> list[str]:
         found = [str(entry) for entry in filesystem.ls(path, detail=False)]
     else:
         found = [str(entry) for entry in filesystem.glob(join(glob.escape(root), name))]
-    return sorted(entry for entry in found if name_of(entry)[0] not in "_." and filesystem.isfile(entry))
+    data = sorted(entry for entry in found if name_of(entry)[0] not in "_.")
+    for entry in data:
+        if filesystem.isdir(entry):
+            raise InputError(f"{entry} is a folder where a file should be: name its files by a glob such as part/*.csv")
+    return data
 
 
 def check_readable(folder: str) -> None:

@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from spark_app.platform import storage
 from spark_app.platform.errors import InputError
+from spark_app.platform.run import Run
 
 MADE_BY = {
     "ratings": "etl",
@@ -54,9 +55,10 @@ class ProcessedZone:
         """The manifest of one run."""
         return storage.join(self.root, "runs", f"{run_id}.json")
 
-    def staging(self, run_id: str) -> str:
-        """Folder for what one run has not published yet; removed when the run ends."""
-        return storage.join(self.root, "_staging", run_id)
+    @property
+    def staging(self) -> str:
+        """Folder for what the run has not published yet; removed when it ends, or else when the next begins."""
+        return storage.join(self.root, "_staging")
 
     def table(self, name: str) -> str:
         """Folder of a Delta table."""
@@ -74,6 +76,13 @@ class ProcessedZone:
         if not self.has_table(spark, name):
             raise InputError(f"{self.table(name)} is missing: run the stage '{MADE_BY[name]}' first")
         return spark.read.format("delta").load(self.table(name))
+
+    def input(self, spark: SparkSession, name: str, run: Run) -> DataFrame:
+        """Read a table that another stage has made, and note in the manifest which version it was."""
+        frame = self.read(spark, name)
+        (latest,) = DeltaTable.forPath(spark, self.table(name)).history(1).select("version").collect()
+        run.read(self.table(name), version=latest["version"])
+        return frame
 
     def overwrite(self, frame: DataFrame, name: str) -> None:
         """Replace a Delta table by a frame, in one commit."""

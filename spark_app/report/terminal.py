@@ -65,7 +65,8 @@ def _top_table(top: Iterable[Mapping[str, str]]) -> Table:
     for heading in ("#", "title", "genres", "predicted rating", "reason"):
         table.add_column(heading, justify="right" if heading in ("#", "predicted rating") else "left")
     for row in rows:
-        table.add_row(*(_plain(row[key]) for key in ("rank", "title", "genres", "predicted_rating", "reason")))
+        shown = {**row, "genres": row["genres"].replace("|", ", ")}
+        table.add_row(*(_plain(shown[key]) for key in ("rank", "title", "genres", "predicted_rating", "reason")))
     return table
 
 

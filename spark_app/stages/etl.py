@@ -29,7 +29,8 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     """
     zone = ProcessedZone(settings.processed.path)
     raw_movies, raw_ratings = survey(settings.raw)
-    run.inputs.extend(asdict(facts) for facts in describe_files(raw_movies, raw_ratings))
+    for facts in describe_files(raw_movies, raw_ratings):
+        run.read(**asdict(facts))
 
     checked_movies = clean.checked_movies(read_fields(spark, raw_movies)).persist()
     movies = clean.kept(checked_movies, MOVIE_COLUMNS)
@@ -102,7 +103,7 @@ def _check_reject_share(run: Run, most: float, rejects: str) -> None:
 
 def _publish_final(final: DataFrame, zone: ProcessedZone, run: Run) -> None:
     """Write the aggregates as one Parquet file and put it in the place of the one before in a single step."""
-    staging = storage.join(zone.staging(run.run_id), "final")
+    staging = storage.join(zone.staging, "final")
     final.coalesce(1).write.mode("overwrite").parquet(staging)
     (part,) = storage.list_files(staging)
     storage.publish(part, zone.final_file)

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -17,9 +17,10 @@ from spark_app.data import synthetic
 from spark_app.platform import storage
 from spark_app.platform.download import download
 from spark_app.platform.errors import InputError, JobError, UsageError
+from spark_app.platform.lock import holding
 from spark_app.platform.log import logger
 from spark_app.platform.run import Run
-from spark_app.platform.settings import Ingest, Raw, Settings
+from spark_app.platform.settings import Ingest, Settings
 from spark_app.stages.raw_zone import find_files
 
 NAMES = ("movies.csv", "ratings.csv")
@@ -34,13 +35,22 @@ class _TooLargeError(Exception):
 
 def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     """Put `movies.csv` and `ratings.csv` under the raw root, from the first source that can be had."""
-    root, sources = settings.raw.path, settings.ingest.source
-    incoming = storage.join(root, "_incoming")
-    if not sources:
+    if not settings.ingest.source:
         logger.info("no source is set: the raw zone is used as it is")
         return
-    if _is_intact(settings.raw, sources):
+    if _is_intact(settings):
         return
+    if (settings.raw.movies, settings.raw.ratings) != NAMES:
+        raise UsageError(f"ingest writes {' and '.join(NAMES)}: leave raw.movies and raw.ratings out, or ingest.source")
+    with holding("raw", settings.raw.path, run.run_id):
+        if not _is_intact(settings):  # another run may have filled the zone by now
+            _fill(settings, run)
+
+
+def _fill(settings: Settings, run: Run) -> None:
+    """Publish the files of the first source that can be had."""
+    root, sources = settings.raw.path, settings.ingest.source
+    incoming = storage.join(root, "_incoming")
     for place, source in enumerate(sources):
         try:
             _fetch(source, settings.ingest, root, incoming)
@@ -49,17 +59,26 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
                 raise
             logger.warning("%s: not to be had (%s); next is %s", source, error, sources[place + 1])
         else:
-            _publish(root, incoming, source, run)
+            _publish(root, incoming, _origin(source, settings.ingest), run)
             return
         finally:
             storage.remove(incoming)
 
 
-def _is_intact(raw: Raw, sources: list[str]) -> bool:
+def _origin(source: str, settings: Ingest) -> dict[str, Any]:
+    """What decides the content of the files that a source gives, as far as the settings know."""
+    if source != SYNTHETIC:
+        return {"source": source}
+    return {"source": source, **settings.model_dump(include={"users", "movies", "ratings", "seed"})}
+
+
+def _is_intact(settings: Settings) -> bool:
     """Whether the raw zone holds what an earlier ingest put there, or files of somebody else, which are left alone.
 
-    Raises UsageError where it holds another source than those asked for.
+    Raises UsageError where it holds another source than those asked for, InputError where a file was changed since.
     """
+    raw = settings.raw
+    wanted = [_origin(source, settings.ingest) for source in settings.ingest.source]
     record_path = storage.join(raw.path, RECORD)
     if not storage.exists(record_path):
         present = [name for name in (raw.movies, raw.ratings) if find_files(raw, name)[1]]
@@ -72,22 +91,45 @@ def _is_intact(raw: Raw, sources: list[str]) -> bool:
             )
         return False
     record = storage.read_json(record_path)
-    if record["source"] not in sources:
-        raise UsageError(f"{raw.path} holds {record['source']}, not {' or '.join(sources)}: choose another --raw-path")
+    if record["origin"] not in wanted:
+        raise UsageError(
+            f"{raw.path} holds {_told(record['origin'])}, not {' or '.join(map(_told, wanted))}: "
+            "choose another --raw-path"
+        )
+    is_whole = True
     for name, checksum in record["files"].items():
         path = storage.join(raw.path, name)
-        if not storage.exists(path) or storage.describe(path).sha256 != checksum:
-            logger.warning("%s is not as it was delivered: fetching it again", path)
-            return False
-    logger.info("%s is already there and intact (%s)", raw.path, record["source"])
-    return True
+        if not storage.exists(path):
+            logger.warning("%s is missing: fetching it again", path)
+            is_whole = False
+        elif storage.describe(path).sha256 != checksum:
+            raise InputError(
+                f"{path} was changed since ingest put it there: remove it to have it fetched again, "
+                f"or remove {record_path} to use it as it is"
+            )
+    if is_whole:
+        logger.info("%s is already there and intact (%s)", raw.path, _told(record["origin"]))
+    return is_whole
 
 
-def _publish(root: str, incoming: str, source: str, run: Run) -> None:
-    """Move both files into the raw zone, once it is written down what they are: a run that is cut short is mended."""
+def _told(origin: dict[str, Any]) -> str:
+    details = ", ".join(f"{key}={value}" for key, value in origin.items() if key != "source")
+    return f"{origin['source']} ({details})" if details else str(origin["source"])
+
+
+def _publish(root: str, incoming: str, origin: dict[str, Any], run: Run) -> None:
+    """Move the files that are missing into the raw zone, once it is written down what they are.
+
+    A run that is cut short is thus mended by the next. Raises InputError where a file is there already, from a source
+    that has changed since.
+    """
     files = {name: storage.describe(storage.join(incoming, name)).sha256 for name in NAMES}
-    storage.write_json(storage.join(root, RECORD), {"source": source, "files": files})
+    missing = [name for name in NAMES if not storage.exists(storage.join(root, name))]
     for name in NAMES:
+        if name not in missing and storage.describe(storage.join(root, name)).sha256 != files[name]:
+            raise InputError(f"{_told(origin)} is no longer what {storage.join(root, name)} came from: empty {root}")
+    storage.write_json(storage.join(root, RECORD), {"origin": origin, "files": files})
+    for name in missing:
         storage.publish(storage.join(incoming, name), storage.join(root, name))
         run.wrote(storage.join(root, name))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from pyspark.ml.recommendation import ALSModel
 from pyspark.sql import SparkSession
@@ -16,21 +16,18 @@ from spark_app.platform.zones import ProcessedZone
 
 @dataclass(frozen=True)
 class Models:
-    """What one fit gives: the ranking model, the two rating models, and which of those predicts."""
+    """What one fit gives: the ranking model and the two rating models."""
 
     implicit: ALSModel
     explicit: ALSModel
     biases: BiasModel
-    rating_model: Literal["als", "bias"]
-
-    @property
-    def predictor(self) -> ALSModel | None:
-        """The matrix factorisation that predicts ratings, or None where the biases alone do it better."""
-        return self.explicit if self.rating_model == "als" else None
 
 
-def save_models(models: Models, zone: ProcessedZone, run_id: str, facts: dict[str, Any]) -> str:
-    """Write models and the facts that admitted them (metrics, settings) to a folder of their own; returns it."""
+def save_models(models: Models, rating_model: str, zone: ProcessedZone, run_id: str, facts: dict[str, Any]) -> str:
+    """Write models, which of them predicts ratings, and the facts that admitted them (metrics, settings).
+
+    Returns the folder.
+    """
     folder = zone.model(run_id)
     models.implicit.write().overwrite().save(storage.join(folder, "implicit_als"))
     models.explicit.write().overwrite().save(storage.join(folder, "explicit_als"))
@@ -38,7 +35,7 @@ def save_models(models: Models, zone: ProcessedZone, run_id: str, facts: dict[st
     models.biases.movies.write.mode("overwrite").parquet(storage.join(folder, "movie_biases"))
     storage.write_json(
         storage.join(folder, "model.json"),
-        {"run_id": run_id, "rating_model": models.rating_model, "mean_rating": models.biases.mean, **facts},
+        {"run_id": run_id, "rating_model": rating_model, "mean_rating": models.biases.mean, **facts},
     )
     return folder
 
@@ -48,24 +45,30 @@ def publish_models(zone: ProcessedZone, run_id: str) -> None:
     storage.write_json(zone.current_model, {"run_id": run_id})
 
 
-def load_models(spark: SparkSession, zone: ProcessedZone) -> tuple[str, Models]:
-    """The run that fitted the published models, and the models.
+def published_models(zone: ProcessedZone) -> str:
+    """The folder of the published models.
 
-    Raises InputError where none is published.
+    Raises InputError where none are published.
     """
     if not storage.exists(zone.current_model):
         raise InputError(f"{zone.current_model} is missing: run the stage 'train' first")
-    run_id = storage.read_json(zone.current_model)["run_id"]
-    folder = zone.model(run_id)
-    facts = storage.read_json(storage.join(folder, "model.json"))
+    return zone.model(storage.read_json(zone.current_model)["run_id"])
+
+
+def load_models(spark: SparkSession, folder: str) -> tuple[Models, str]:
+    """The models in a folder, and which of them predicts ratings: `als` or `bias`.
+
+    Raises InputError where they are not there.
+    """
+    facts_path = storage.join(folder, "model.json")
+    if not storage.exists(facts_path):
+        raise InputError(f"{facts_path} is missing: run the stage 'train' again")
+    facts = storage.read_json(facts_path)
     biases = BiasModel(
         mean=facts["mean_rating"],
         users=spark.read.parquet(storage.join(folder, "user_biases")),
         movies=spark.read.parquet(storage.join(folder, "movie_biases")),
     )
-    return run_id, Models(
-        implicit=ALSModel.load(storage.join(folder, "implicit_als")),
-        explicit=ALSModel.load(storage.join(folder, "explicit_als")),
-        biases=biases,
-        rating_model=facts["rating_model"],
-    )
+    implicit = ALSModel.load(storage.join(folder, "implicit_als"))
+    explicit = ALSModel.load(storage.join(folder, "explicit_als"))
+    return Models(implicit, explicit, biases), facts["rating_model"]

@@ -12,7 +12,7 @@ from spark_app.platform.log import logger
 from spark_app.platform.run import Run
 from spark_app.platform.settings import Settings
 from spark_app.platform.zones import ProcessedZone
-from spark_app.stages.models import load_models
+from spark_app.stages.models import load_models, published_models
 
 COLUMNS = ("userId", "rank", "movieId", "title", "genres", "predicted_rating", "score", "reason")
 RATING_DECIMALS = 3
@@ -21,16 +21,20 @@ RATING_DECIMALS = 3
 def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     """Write `delta/recommendations` and `recommendations/movie_recommendations.csv`."""
     zone = ProcessedZone(settings.processed.path)
-    ratings, movies = zone.read(spark, "ratings"), zone.read(spark, "movies")
-    model_run, models = load_models(spark, zone)
-    logger.info("models of run %s, ratings predicted by the %s model", model_run, models.rating_model)
+    ratings, movies = zone.input(spark, "ratings", run), zone.input(spark, "movies", run)
+    folder = published_models(zone)
+    models, rating_model = load_models(spark, folder)
+    run.read(folder)
+    logger.info("models in %s, ratings predicted by the %s model", folder, rating_model)
 
     catalogue = build_catalogue(movies, models.biases.movies, models.implicit.itemFactors, models.implicit.rank)
     factors = models.implicit.userFactors.withColumnRenamed("id", "userId")
     users = ratings.select("userId").distinct().join(factors, on="userId", how="left")
     top = recommend(spark, users, ratings, catalogue, settings.recommend.n, settings.recommend.block_users)
     scale = (settings.clean.scale_min, settings.clean.scale_max)
-    rated = als.with_predicted_rating(top, models.biases, models.predictor, scale)
+    predictor = models.explicit if rating_model == "als" else None
+    rated = als.with_predicted_ratings(top, models.biases, predictor, scale)
+    rated = rated.withColumnRenamed(rating_model, "predicted_rating")
     zone.overwrite(_as_published(rated, movies), "recommendations")
     run.wrote(zone.table("recommendations"))
 
@@ -58,7 +62,7 @@ def _publish_csv(published: DataFrame, zone: ProcessedZone, run: Run) -> None:
     RFC 4180: comma, quotes doubled, numbers as plain decimals. Cells are what the data says, even where they begin with
     a sign that a spreadsheet takes for a formula.
     """
-    staging = storage.join(zone.staging(run.run_id), "recommendations")
+    staging = storage.join(zone.staging, "recommendations")
     as_text = published.withColumns(
         {
             "predicted_rating": F.col("predicted_rating").cast(f"decimal(10,{RATING_DECIMALS})"),

@@ -11,6 +11,7 @@ from spark_app.model import als, metrics
 from spark_app.model.biases import fit_biases
 from spark_app.model.split import keep_active, split
 from spark_app.model.topn import build_catalogue, recommend
+from spark_app.platform import storage
 from spark_app.platform.errors import GateError, InputError
 from spark_app.platform.log import logger
 from spark_app.platform.run import Run
@@ -22,8 +23,9 @@ from spark_app.stages.models import Models, publish_models, save_models
 def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     """Fit, judge and publish the models under `models/`; a ranking that fails the gate is not published."""
     zone = ProcessedZone(settings.processed.path)
-    ratings, movies = zone.read(spark, "ratings"), zone.read(spark, "movies")
+    ratings, movies = zone.input(spark, "ratings", run), zone.input(spark, "movies", run)
 
+    spark.sparkContext.setCheckpointDir(storage.join(zone.staging, "checkpoints"))
     training, holdout = (part.persist() for part in split(ratings, settings.train))
     run.rows["split"] = {"training": training.count(), "holdout": holdout.count()}
     logger.info("%s ratings to learn from, %s held out", *(f"{count:,}" for count in run.rows["split"].values()))
@@ -45,9 +47,8 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     if settings.train.refit:
         logger.info("fitting again on all ratings")
         models = _fit(ratings, sum(run.rows["split"].values()), settings)
-    chosen = Models(models.implicit, models.explicit, models.biases, run.metrics["rating_model"])
     facts = {"metrics": run.metrics, "settings": run.settings.model_dump(mode="json")}
-    run.wrote(save_models(chosen, zone, run.run_id, facts))
+    run.wrote(save_models(models, run.metrics["rating_model"], zone, run.run_id, facts))
     publish_models(zone, run.run_id)
     run.wrote(zone.current_model)
 
@@ -57,6 +58,11 @@ def _fit(ratings: DataFrame, count: int, settings: Settings) -> Models:
     train = settings.train
     active = keep_active(ratings, train.min_user_ratings, train.min_movie_ratings)
     active = als.in_stable_order(active, als.blocks_for(count, train)).persist()
+    if active.isEmpty():
+        raise InputError(
+            f"no user has {train.min_user_ratings} ratings of movies with {train.min_movie_ratings}: "
+            "lower train.min_user_ratings or train.min_movie_ratings"
+        )
     biases = fit_biases(active, settings.biases)
     logger.info(
         "fitting explicit ALS: rank %d, %d sweeps", settings.explicit_als.rank, settings.explicit_als.iterations
@@ -67,16 +73,13 @@ def _fit(ratings: DataFrame, count: int, settings: Settings) -> Models:
     )
     implicit = als.fit_implicit(active, settings.implicit_als, train.seed)
     active.unpersist()
-    return Models(implicit, explicit, biases, "als")
+    return Models(implicit, explicit, biases)
 
 
 def _judge_ratings(holdout: DataFrame, models: Models, settings: Settings) -> dict[str, dict[str, float]]:
     """RMSE and MAE of both rating models, on the same rows: all of the holdout."""
     scale = (settings.clean.scale_min, settings.clean.scale_max)
-    predicted = als.with_predicted_rating(holdout, models.biases, None, scale)
-    predicted = als.with_predicted_rating(
-        predicted.withColumnRenamed("predicted_rating", "bias"), models.biases, models.explicit, scale
-    ).withColumnRenamed("predicted_rating", "als")
+    predicted = als.with_predicted_ratings(holdout, models.biases, models.explicit, scale)
     predicted = predicted.select("rating", "als", "bias").persist()
     errors = {model: metrics.rating_errors(predicted, model) for model in ("als", "bias")}
     predicted.unpersist()

@@ -14,7 +14,7 @@ from spark_app.model.als import (
     fit_implicit,
     in_stable_order,
     with_als_prediction,
-    with_predicted_rating,
+    with_predicted_ratings,
 )
 from spark_app.model.biases import BiasModel
 from spark_app.platform.settings import ExplicitAls, ImplicitAls, Train
@@ -141,6 +141,14 @@ def test_implicit_als_takes_a_rating_below_neutral_for_a_no(spark: SparkSession)
         assert found[user, 2] < all_yes[user, 2]
 
 
+def test_sweeps_beyond_the_checkpoint_interval_need_a_folder_for_checkpoints(
+    ratings: DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyspark.SparkContext.getCheckpointDir", lambda _: None)
+    with pytest.raises(RuntimeError, match="more than 5 sweeps of ALS need SparkContext"):
+        fit_explicit(ratings, ExplicitAls(rank=2, iterations=6), SEED)
+
+
 def test_implicit_als_fits_where_somebody_likes_nothing_and_nobody_likes_a_movie(spark: SparkSession) -> None:
     # MLlib scales regularisation by the number of ratings above neutral: none of them leaves a singular system.
     rows = [(1, 10, 5.0), (1, 20, 4.0), (2, 10, 4.0), (2, 30, 1.0), (3, 10, 1.0), (3, 20, 2.0)]
@@ -155,7 +163,7 @@ def test_implicit_als_fits_where_somebody_likes_nothing_and_nobody_likes_a_movie
 
 def test_predicted_rating_without_als_is_the_clipped_bias_prediction(spark: SparkSession, biases: BiasModel) -> None:
     asked = spark.createDataFrame([(1, 1), (2, 1), (3, 1), (3, 2)], "userId INT, movieId INT")
-    found = predicted(with_predicted_rating(asked, biases, None, SCALE), "predicted_rating")
+    found = predicted(with_predicted_ratings(asked, biases, None, SCALE), "bias")
     assert found == {(1, 1): 5.0, (2, 1): 0.5, (3, 1): 3.25, (3, 2): 3.0}
 
 
@@ -163,7 +171,7 @@ def test_predicted_rating_comes_from_als_where_it_can(
     spark: SparkSession, ratings: DataFrame, biases: BiasModel, explicit: ALSModel
 ) -> None:
     vectors = factors(explicit)
-    found = predicted(with_predicted_rating(ratings, biases, explicit, SCALE), "predicted_rating")
+    found = predicted(with_predicted_ratings(ratings, biases, explicit, SCALE), "als")
     for (user, movie), prediction in found.items():
         product = np.dot(vectors["users"][user], vectors["movies"][movie])
         assert prediction == pytest.approx(min(5.0, max(0.5, product)), abs=1e-5)
@@ -173,7 +181,7 @@ def test_predicted_rating_of_als_is_clipped(ratings: DataFrame, biases: BiasMode
     unclipped = predicted(with_als_prediction(ratings, explicit), "als_prediction")
     assert min(unclipped.values()) < 2.5
     assert max(unclipped.values()) > 3.0
-    found = predicted(with_predicted_rating(ratings, biases, explicit, (2.5, 3.0)), "predicted_rating")
+    found = predicted(with_predicted_ratings(ratings, biases, explicit, (2.5, 3.0)), "als")
     assert (min(found.values()), max(found.values())) == (2.5, 3.0)
 
 
@@ -182,6 +190,10 @@ def test_predicted_rating_falls_back_to_biases_and_is_never_null(
 ) -> None:
     # 99 is unknown to both models, user 21 too; movie 1 and user 1 are known to both.
     asked = spark.createDataFrame([(99, 1), (1, 99), (2, 99), (99, 99)], "userId INT, movieId INT")
-    frame = with_predicted_rating(asked, biases, explicit, SCALE)
-    assert frame.columns == ["movieId", "userId", "predicted_rating"]
-    assert predicted(frame, "predicted_rating") == {(99, 1): 3.25, (1, 99): 5.0, (2, 99): 0.5, (99, 99): 3.0}
+    frame = with_predicted_ratings(asked, biases, explicit, SCALE)
+    assert frame.columns == ["movieId", "userId", "bias", "als"]
+    assert (
+        predicted(frame, "als")
+        == predicted(frame, "bias")
+        == {(99, 1): 3.25, (1, 99): 5.0, (2, 99): 0.5, (99, 99): 3.0}
+    )

@@ -56,7 +56,7 @@ def cases(draw: st.DrawFn, integers: bool = True) -> Case:
 
     unrated_share = draw(st.sampled_from([0.0, 0.2, 1.0]))
     movies = {movie: None if rng.random() < unrated_share else vector() for movie in movie_ids}
-    popularity = {movie: int(rng.integers(1, 6)) for movie, factors in movies.items() if factors is not None}
+    popularity = {movie: int(rng.integers(1, 6)) for movie in movies}
     seen = {}
     for user in user_ids:
         share = draw(st.sampled_from([0.0, 0.5, 0.97, 1.0]))
@@ -73,8 +73,8 @@ def cases(draw: st.DrawFn, integers: bool = True) -> Case:
 
 def catalogue_of(case: Case) -> Catalogue:
     rows = [
-        [0.0] * case.rank + [float(LAST), 0.0] if factors is None else [*factors, 0.0, case.popularity[movie]]
-        for movie, factors in case.movies.items()
+        [*([0.0] * case.rank if factors is None else factors), float(LAST) if factors is None else 0.0, popularity]
+        for factors, popularity in zip(case.movies.values(), case.popularity.values(), strict=True)
     ]
     return Catalogue(np.array(list(case.movies), dtype=np.int32), np.array(rows, dtype=np.float32))
 
@@ -181,7 +181,7 @@ def test_scores_do_not_depend_on_the_users_that_share_a_block() -> None:
 def test_lists_of_a_few_movies_by_hand() -> None:
     case = Case(
         movies={10: [1.0, 0.0], 20: [0.0, 1.0], 30: [1.0, 1.0], 40: [2.0, 0.0], 50: None},
-        popularity={10: 5, 20: 9, 30: 9, 40: 1},
+        popularity={10: 5, 20: 9, 30: 9, 40: 1, 50: 0},
         users={1: [1.0, 0.0], 2: None, 3: [0.0, -1.0], 4: [1.0, 1.0]},
         seen={1: {40}, 2: {20}, 3: set(), 4: {10, 20, 30, 40, 50}},
         n=4,

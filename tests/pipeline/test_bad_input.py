@@ -219,7 +219,9 @@ def test_a_processed_path_that_cannot_be_written_is_exit_7(job: Job, zones: Zone
         (["--set", "recommend.n=many"], "setting recommend.n: "),
         (["--set", "nonsense"], "--set takes SECTION.KEY=VALUE"),
         (["--config", "no-such-file.toml"], "cannot read the --config file no-such-file.toml"),
+        (["--config", "s3://bucket/my.toml"], "s3://bucket/my.toml: this version reads and writes local paths only"),
         (["extra"], "unexpected argument 'extra'"),
+        (["true"], "unexpected argument 'true'"),
     ],
 )
 def test_mistyped_options_are_exit_2(job: Job, options: list[str], complaint: str) -> None:
@@ -230,7 +232,10 @@ def test_mistyped_options_are_exit_2(job: Job, options: list[str], complaint: st
 
 def test_arguments_of_glue_are_accepted_and_ignored(job: Job, zones: Zones) -> None:
     code, said = job(
-        "train", "--JOB_NAME", "reco", "--TempDir", "s3://x/y", "--enable-metrics", "true", "--conf", "a=b --conf c=d"
+        "train",
+        *("--JOB_NAME", "reco", "--TempDir", "s3://x/y", "--WORKFLOW_NAME", "nightly", "--conf", "a=b --conf c=d"),
+        *("--enable-metrics", "true", "--enable-auto-scaling", "--continuous-log-logGroup", "/aws/x"),
+        *("--enable-glue-datacatalog=true", "--enable-spark-ui", ""),
     )
     assert code == 3
     assert f"{zones.processed}/delta/ratings is missing: run the stage 'etl' first" in said

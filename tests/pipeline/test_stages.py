@@ -65,6 +65,10 @@ def test_each_stage_alone_gives_the_same_as_the_pipeline(
     for stage in ("ingest", "catalog", "etl", "train", "recommend"):
         done = submit(stage, *apart.options("--config", config))
         assert done.returncode == 0, done.stdout[-3000:]
+    ratings, model = apart.processed / "delta" / "ratings", apart.processed / "models"
+    trained, recommended = apart.manifests()[-2:]
+    assert {"path": str(ratings), "version": 0} in trained["inputs"]
+    assert {"path": str(model / trained["run_id"])} in recommended["inputs"]
     assert (apart.raw / "ratings.csv").read_bytes() == (piped.raw / "ratings.csv").read_bytes()
     assert published(apart) == published(piped)
 
@@ -136,6 +140,11 @@ def test_a_catalogue_that_runs_out_gives_fewer_films(zones: Zones, job: Callable
     assert sorted(movie for movie, _ in lists["2"]) == ["3", "6", "8"]
 
 
+def test_no_user_active_enough_is_exit_3(piped: Zones, config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_job("train", piped.options("--config", config, "--set", "train.min_user_ratings=100000")) == 3
+    assert "no user has 100000 ratings of movies with 1: lower train.min_user_ratings" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("job", "options", "code", "complaint"),
     [
@@ -166,7 +175,7 @@ def test_help_lists_the_options(submit: Submit) -> None:
 
 def test_a_second_run_at_once_is_exit_6_and_names_the_holder(zones: Zones, submit: Submit) -> None:
     zones.deliver()
-    with holding(str(zones.processed), "20260101T000000Z-beef"):
+    with holding("processed", str(zones.processed), "20260101T000000Z-beef"):
         done = submit("etl", *zones.options())
     assert done.returncode == 6
     assert "in use by run 20260101T000000Z-beef" in done.stdout

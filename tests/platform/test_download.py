@@ -116,6 +116,14 @@ def test_partial_file_that_is_whole_is_taken(publisher: Publisher, tmp_path: Pat
     assert (tmp_path / "set.zip").read_bytes() == CONTENT
 
 
+def test_file_that_is_there_whole_is_not_fetched_again(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.publish(CONTENT, md5_line(CONTENT))
+    (tmp_path / "set.zip").write_bytes(CONTENT)
+    download(publisher.url, str(tmp_path / "set.zip"))
+    assert (tmp_path / "set.zip").read_bytes() == CONTENT
+    assert publisher.ranges == [f"bytes={len(CONTENT)}-"]
+
+
 def test_server_without_ranges_is_asked_once_and_read_from_the_start(publisher: Publisher, tmp_path: Path) -> None:
     publisher.publish(CONTENT, md5_line(CONTENT))
     publisher.knows_ranges = False

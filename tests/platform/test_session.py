@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import pytest
+from pyspark.errors.exceptions.captured import AnalysisException
 from pyspark.sql import SparkSession
 
 from spark_app.platform.errors import InputError, JobError, LockedError, StorageError, UsageError
-from spark_app.platform.session import check_schemes, explain, is_catalogued, spark_session
+from spark_app.platform.session import check_schemes, explain, spark_session
 
 
 @pytest.mark.parametrize(
@@ -51,10 +52,27 @@ def test_expected_failures_are_told_in_plain_words(text: str, kind: type[JobErro
     assert str(failure) == message
 
 
+def test_the_cause_of_a_failure_of_spark_is_looked_for_in_its_java_stack_trace(spark: SparkSession) -> None:
+    trace = (
+        "HiveException: top\n\tat org.apache\nCaused by: ERROR XSDB6: Another instance of Derby may have booted db\n"
+    )
+    failure = explain(AnalysisException("Unable to instantiate SessionHiveMetaStoreClient", stackTrace=trace))
+    assert isinstance(failure, LockedError)
+    assert str(failure).endswith("(Caused by: ERROR XSDB6: Another instance of Derby may have booted db)")
+
+
 def test_system_errors_of_python_are_told_too() -> None:
     failure = explain(PermissionError(13, "Permission denied", "/out/runs"))
     assert isinstance(failure, StorageError)
     assert str(failure) == "access was refused: check permissions ([Errno 13] Permission denied: '/out/runs')"
+
+
+def test_other_system_errors_are_refusals_of_storage() -> None:
+    failure = explain(OSError(30, "Read-only file system", "/raw/x"))
+    assert isinstance(failure, StorageError)
+    assert str(failure) == (
+        "storage refused: [Errno 30] Read-only file system: '/raw/x'; check the path and its permissions"
+    )
 
 
 def test_long_lines_are_cut() -> None:
@@ -77,10 +95,14 @@ def test_other_roots_are_refused() -> None:
     assert str(caught.value) == ("s3://bucket/processed: this version reads and writes local paths only, not s3://")
 
 
+def test_what_is_no_uri_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match=r"//x\[y/z is neither a path nor a URI"):
+        check_schemes("//x[y/z")
+
+
 def test_a_session_that_is_there_is_used_and_left_running(spark: SparkSession) -> None:
     with spark_session("a job", catalogued=False) as found:
         assert found is spark
-        assert not is_catalogued(found)
     assert spark.range(3).count() == 3
 
 

@@ -132,9 +132,19 @@ def test_concatenate_with_a_part_missing_leaves_the_file_before(tmp_path: Path) 
 def test_list_files_of_a_folder_skips_what_is_no_data(tmp_path: Path) -> None:
     for name in ("part-1.csv", "part-0.csv.gz", "_SUCCESS", ".part-0.csv.gz.crc", "_ingest.json"):
         (tmp_path / name).touch()
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "deep.csv").touch()
+    (tmp_path / "_temporary").mkdir()
     assert storage.list_files(str(tmp_path)) == [f"{tmp_path}/part-0.csv.gz", f"{tmp_path}/part-1.csv"]
+
+
+@pytest.mark.parametrize("name", ["", "part-*"])
+def test_list_files_does_not_pass_over_a_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / "part-0.csv").touch()
+    (tmp_path / "part-1").mkdir()
+    with pytest.raises(InputError) as caught:
+        storage.list_files(str(tmp_path), name)
+    assert str(caught.value) == (
+        f"{tmp_path}/part-1 is a folder where a file should be: name its files by a glob such as part/*.csv"
+    )
 
 
 def test_list_files_takes_a_file_a_glob_or_nothing(tmp_path: Path) -> None:

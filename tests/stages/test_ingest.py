@@ -13,7 +13,8 @@ from typing import Any, cast
 import pytest
 from pyspark.sql import SparkSession
 
-from spark_app.platform.errors import InputError, StorageError, UsageError
+from spark_app.platform.errors import InputError, LockedError, StorageError, UsageError
+from spark_app.platform.lock import holding
 from spark_app.platform.run import Run
 from spark_app.platform.settings import Ingest, Raw, Settings
 from spark_app.stages import ingest
@@ -223,16 +224,72 @@ def test_intact_files_are_not_fetched_again(tmp_path: Path) -> None:
     assert run.outputs == []
 
 
-@pytest.mark.parametrize("damage", ["changed", "removed"])
-def test_damaged_file_is_fetched_again(tmp_path: Path, damage: str) -> None:
+def test_missing_file_is_fetched_again_and_the_other_is_not_touched(tmp_path: Path) -> None:
     source, root = folder_of(tmp_path / "source"), tmp_path / "raw"
     run_ingest(root, source)
-    if damage == "changed":
-        (root / "ratings.csv").write_bytes(RATINGS[:-3])
-    else:
-        (root / "ratings.csv").unlink()
-    run_ingest(root, source)
+    make_old(root)
+    (root / "ratings.csv").unlink()
+    run = run_ingest(root, source)
     assert contents(root) == FILES
+    assert run.outputs == [f"{root}/ratings.csv"]
+    assert is_old(root / "movies.csv")
+
+
+def test_file_that_was_changed_is_never_overwritten(tmp_path: Path) -> None:
+    source, root = folder_of(tmp_path / "source"), tmp_path / "raw"
+    run_ingest(root, source)
+    mine = RATINGS + b"2,1,5.0,1000000001\r\n"
+    (root / "ratings.csv").write_bytes(mine)
+    with pytest.raises(InputError) as caught:
+        run_ingest(root, source)
+    assert str(caught.value) == (
+        f"{root}/ratings.csv was changed since ingest put it there: remove it to have it fetched again, "
+        f"or remove {root}/_ingest.json to use it as it is"
+    )
+    assert contents(root) == {**FILES, "ratings.csv": mine}
+    (root / "_ingest.json").unlink()
+    run_ingest(root, source)
+    assert contents(root) == {**FILES, "ratings.csv": mine}
+
+
+def test_source_that_changed_since_does_not_mix_with_what_is_there(tmp_path: Path) -> None:
+    source, root = folder_of(tmp_path / "source"), tmp_path / "raw"
+    run_ingest(root, source)
+    (root / "ratings.csv").unlink()
+    (source / "movies.csv").write_bytes(MOVIES * 2)
+    with pytest.raises(InputError) as caught:
+        run_ingest(root, source)
+    assert str(caught.value) == f"{source} is no longer what {root}/movies.csv came from: empty {root}"
+    assert contents(root) == {"movies.csv": MOVIES}
+
+
+def test_another_synthetic_set_is_another_source(tmp_path: Path) -> None:
+    root, size = tmp_path / "raw", {"users": 50, "movies": 40}
+    run_ingest(root, "synthetic", ratings=500, **size)
+    assert run_ingest(root, "synthetic", ratings=500, **size).outputs == []
+    with pytest.raises(UsageError) as caught:
+        run_ingest(root, "synthetic", ratings=600, **size)
+    assert str(caught.value) == (
+        f"{root} holds synthetic (users=50, movies=40, ratings=500, seed=42), "
+        "not synthetic (users=50, movies=40, ratings=600, seed=42): choose another --raw-path"
+    )
+
+
+def test_files_of_other_names_are_not_ingested(tmp_path: Path) -> None:
+    root = tmp_path / "raw"
+    settings = Settings(
+        raw=Raw(path=str(root), ratings="my.csv"), ingest=Ingest(source=[str(folder_of(tmp_path / "s"))])
+    )
+    with pytest.raises(UsageError, match="ingest writes movies"):
+        ingest.run(cast(SparkSession, None), settings, Run("ingest", settings))
+    assert not root.exists()
+
+
+def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
+    root = tmp_path / "raw"
+    with holding("raw", str(root), "another"), pytest.raises(LockedError, match="is in use by run another"):
+        run_ingest(root, folder_of(tmp_path / "source"))
+    assert contents(root) == {}
 
 
 def test_files_of_somebody_else_are_never_touched(tmp_path: Path) -> None:
@@ -273,7 +330,10 @@ def test_another_source_than_the_one_recorded_is_a_usage_error(tmp_path: Path) -
     run_ingest(root, source)
     with pytest.raises(UsageError) as caught:
         run_ingest(root, "synthetic", "ml-25m")
-    assert str(caught.value) == f"{root} holds {source}, not synthetic or ml-25m: choose another --raw-path"
+    assert str(caught.value) == (
+        f"{root} holds {source}, not synthetic (users=1000, movies=2000, ratings=100000, seed=42) or ml-25m: "
+        "choose another --raw-path"
+    )
     assert contents(root) == FILES
 
 

@@ -179,13 +179,12 @@ def test_header_that_is_no_utf8_is_an_error(tmp_path: Path) -> None:
     assert error_of(raw) == f"{tmp_path}/ratings.csv: the header is not UTF-8: deliver the file in UTF-8"
 
 
-def test_file_named_as_no_data_is_refused_or_read(spark: SparkSession, tmp_path: Path) -> None:
-    raw = raw_zone(tmp_path, {"_ratings.csv": RATINGS}).model_copy(update={"ratings": "_ratings.csv"})
-    try:
-        table = ratings_table(raw)
-    except InputError:
-        return
-    assert ratings_in(spark, table) == [(1, 1, 4.0, 1_000_000_000)]
+@pytest.mark.parametrize("name", ["_ratings.csv", ".ratings.csv", "a:b.csv"])
+def test_file_that_spark_would_pass_over_is_refused(tmp_path: Path, name: str) -> None:
+    raw = raw_zone(tmp_path, {name: RATINGS}).model_copy(update={"ratings": name})
+    assert error_of(raw) == (
+        f"{tmp_path}/{name}: Spark does not read names that begin with _ or . or contain a colon: rename it"
+    )
 
 
 def test_lines_are_held_against_the_width_of_their_own_file(spark: SparkSession, tmp_path: Path) -> None:
