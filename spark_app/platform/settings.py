@@ -197,6 +197,9 @@ class Recommend(Section):
     n: Positive = 10
     """Movies for each user; fewer only where a user has rated nearly the whole catalogue."""
 
+    reasons: Annotated[int, Field(ge=0, le=2)] = 2
+    """How many movies that the user likes are named as the reason of each recommendation. 0: none, which is faster."""
+
     block_users: Positive = 256
     """Users scored at a time; memory for scores is this x movies x 4 bytes for each core."""
 

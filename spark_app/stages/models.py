@@ -11,14 +11,16 @@ from pyspark.sql import SparkSession
 from spark_app.model.biases import BiasModel
 from spark_app.platform import storage
 from spark_app.platform.errors import InputError
+from spark_app.platform.settings import ImplicitAls
 from spark_app.platform.zones import ProcessedZone
 
 
 @dataclass(frozen=True)
 class Models:
-    """What one fit gives: the ranking model and the two rating models."""
+    """What one fit gives: the ranking model with the settings of its fit, and the two rating models."""
 
     implicit: ALSModel
+    implicit_settings: ImplicitAls
     explicit: ALSModel
     biases: BiasModel
 
@@ -35,7 +37,13 @@ def save_models(models: Models, rating_model: str, zone: ProcessedZone, run_id: 
     models.biases.movies.write.mode("overwrite").parquet(storage.join(folder, "movie_biases"))
     storage.write_json(
         storage.join(folder, "model.json"),
-        {"run_id": run_id, "rating_model": rating_model, "mean_rating": models.biases.mean, **facts},
+        {
+            "run_id": run_id,
+            "rating_model": rating_model,
+            "mean_rating": models.biases.mean,
+            "implicit_als": models.implicit_settings.model_dump(mode="json"),
+            **facts,
+        },
     )
     return folder
 
@@ -71,4 +79,4 @@ def load_models(spark: SparkSession, folder: str) -> tuple[Models, str]:
     )
     implicit = ALSModel.load(storage.join(folder, "implicit_als"))
     explicit = ALSModel.load(storage.join(folder, "explicit_als"))
-    return Models(implicit, explicit, biases), facts["rating_model"]
+    return Models(implicit, ImplicitAls(**facts["implicit_als"]), explicit, biases), facts["rating_model"]

@@ -6,7 +6,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_app.model import als
-from spark_app.model.topn import DECIMALS, build_catalogue, recommend
+from spark_app.model.catalogue import build_catalogue
+from spark_app.model.lists import Explain, recommend
+from spark_app.model.topn import DECIMALS
 from spark_app.platform import storage
 from spark_app.platform.log import logger
 from spark_app.platform.run import Run
@@ -30,12 +32,15 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     catalogue = build_catalogue(movies, models.biases.movies, models.implicit.itemFactors, models.implicit.rank)
     factors = models.implicit.userFactors.withColumnRenamed("id", "userId")
     users = ratings.select("userId").distinct().join(factors, on="userId", how="left")
-    top = recommend(spark, users, ratings, catalogue, settings.recommend.n, settings.recommend.block_users)
+    wanted = settings.recommend
+    explain = Explain(models.implicit_settings, wanted.reasons) if wanted.reasons else None
+    top = recommend(spark, users, ratings, catalogue, wanted.n, wanted.block_users, explain)
     scale = (settings.clean.scale_min, settings.clean.scale_max)
     predictor = models.explicit if rating_model == "als" else None
     rated = als.with_predicted_ratings(top, models.biases, predictor, scale)
     rated = rated.withColumnRenamed(rating_model, "predicted_rating")
-    zone.overwrite(_as_published(rated, movies), "recommendations")
+    told = _with_reasons_told(rated, movies, wanted.reasons)
+    zone.overwrite(_as_published(told, movies), "recommendations")
     run.wrote(zone.table("recommendations"))
 
     published = zone.read(spark, "recommendations")
@@ -43,6 +48,18 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     run.rows["recommendations"] = {"rows": rows, "users": users_served}
     logger.info("%s recommendations for %s users", f"{rows:,}", f"{users_served:,}")
     _publish_csv(published, zone, run)
+
+
+def _with_reasons_told(rated: DataFrame, movies: DataFrame, most: int) -> DataFrame:
+    """Put the titles of the movies in `because`, at most so many, into `reason`; without any it stays."""
+    liked = [f"liked_{place}" for place in range(most)]
+    for place, title in enumerate(liked):
+        named = F.broadcast(movies.select(F.col("movieId").alias("because_id"), F.col("title").alias(title)))
+        with_id = rated.withColumn("because_id", F.get("because", F.lit(place)))
+        rated = with_id.join(named, on="because_id", how="left").drop("because_id")
+    titles = F.array_compact(F.array(*liked)) if liked else F.array()
+    told = F.concat(F.lit("you liked "), F.array_join(titles.cast("array<string>"), " and "))
+    return rated.withColumn("reason", F.when(F.size(titles) > 0, told).otherwise(F.col("reason"))).drop(*liked)
 
 
 def _as_published(rated: DataFrame, movies: DataFrame) -> DataFrame:

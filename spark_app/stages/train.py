@@ -9,8 +9,9 @@ from pyspark.sql import functions as F
 
 from spark_app.model import als, metrics
 from spark_app.model.biases import fit_biases
+from spark_app.model.catalogue import build_catalogue
+from spark_app.model.lists import recommend
 from spark_app.model.split import keep_active, split
-from spark_app.model.topn import build_catalogue, recommend
 from spark_app.platform import storage
 from spark_app.platform.errors import GateError, InputError
 from spark_app.platform.log import logger
@@ -73,7 +74,7 @@ def _fit(ratings: DataFrame, count: int, settings: Settings) -> Models:
     )
     implicit = als.fit_implicit(active, settings.implicit_als, train.seed)
     active.unpersist()
-    return Models(implicit, explicit, biases)
+    return Models(implicit, settings.implicit_als, explicit, biases)
 
 
 def _judge_ratings(holdout: DataFrame, models: Models, settings: Settings) -> dict[str, dict[str, float]]:

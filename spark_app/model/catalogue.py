@@ -1,0 +1,65 @@
+"""The movies that can be recommended, as one matrix that every task holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame
+
+LAST = np.float32(-1e9)
+"""What puts movies without factors behind all others: they are recommended only where those run out."""
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The movies that can be recommended, in the order of movieId.
+
+    `vectors` has a row a movie: its factors, then 0 or LAST, then its popularity. A user's vector is their factors,
+    1, 0; that of a user without factors is zeros, 1, 1, so one product ranks both kinds.
+    """
+
+    movie_ids: NDArray[np.int32]
+    vectors: Floats
+
+    @property
+    def rank(self) -> int:
+        """Number of latent factors."""
+        return int(self.vectors.shape[1]) - 2
+
+    @property
+    def factors(self) -> Floats:
+        """The latent factors, a row a movie; zeros where a movie has none."""
+        return self.vectors[:, : self.rank]
+
+
+def build_catalogue(movies: DataFrame, popularity: DataFrame, factors: DataFrame, rank: int) -> Catalogue:
+    """Collect the movies: movies(movieId), popularity(movieId, rating_count), factors(id, features array of `rank`).
+
+    Reads one row a movie to the driver.
+    """
+    joined = (
+        movies.select("movieId")
+        .join(popularity.select("movieId", "rating_count"), on="movieId", how="left")
+        .join(factors.withColumnRenamed("id", "movieId"), on="movieId", how="left")
+        .orderBy("movieId")
+        .toArrow()
+    )
+    ids = joined["movieId"].to_numpy().astype(np.int32)
+    vectors = np.zeros((len(ids), rank + 2), dtype=np.float32)
+    has_factors = joined["features"].is_valid().to_numpy(zero_copy_only=False)
+    vectors[has_factors, :rank] = as_matrix(joined["features"].combine_chunks(), rank)
+    vectors[~has_factors, rank] = LAST
+    vectors[:, rank + 1] = joined["rating_count"].fill_null(0).to_numpy()
+    return Catalogue(ids, vectors)
+
+
+def as_matrix(features: pa.Array, rank: int) -> Floats:
+    """A column of equally long lists as a matrix; nulls are skipped."""
+    values: Floats = features.drop_null().flatten().to_numpy().reshape(-1, rank).astype(np.float32)
+    return values

@@ -1,0 +1,174 @@
+"""Every user's list: the top N of what they have not seen, with what speaks for it.
+
+MLlib's `recommendForAllUsers` returns movies that a user has seen, and is slow at it. Here the ratings are shuffled
+once, by user, and each partition is ranked in numpy against a catalogue that every task holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from spark_app.model.catalogue import Catalogue, Floats, Ints, as_matrix
+from spark_app.model.reasons import Reasons
+from spark_app.model.topn import Scores, TopN
+from spark_app.platform.settings import ImplicitAls
+
+PERSONAL, POPULAR, LAST_REASON = "based on your ratings", "popular", "all others are rated"
+
+LISTS_SCHEMA = "userId INT, rank INT, movieId INT, score DOUBLE, reason STRING, because ARRAY<INT>"
+
+
+@dataclass(frozen=True)
+class Explain:
+    """How the ranking weighed ratings, and how many of a user's movies (at least 1) are named as reasons."""
+
+    settings: ImplicitAls
+    most: int
+
+
+@dataclass(frozen=True)
+class _History:
+    """What users have seen: a row a (user, movie), by user and then movie, both as places; and the preference."""
+
+    users: Ints
+    movies: Ints
+    preferences: Floats
+
+    def part(self, first: int, last: int) -> _History:
+        """The rows of some users, who are counted from the first of them."""
+        rows = slice(*np.searchsorted(self.users, [first, last]))
+        return _History(self.users[rows] - first, self.movies[rows], self.preferences[rows])
+
+
+def recommend(
+    spark: SparkSession,
+    users: DataFrame,
+    seen: DataFrame,
+    catalogue: Catalogue,
+    n: int,
+    block_users: int,
+    explain: Explain | None = None,
+) -> DataFrame:
+    """The top N of every user in `users`: userId, rank (1 is best), movieId, score, reason, because.
+
+    Takes users(userId, features: array of float, null where the user has no factors) and seen(userId, movieId, rating).
+    A user gets N movies, or all they have not seen where those are fewer; those without factors get popular ones.
+    `score` is the predicted preference, for popular movies the number of ratings. `because` are the movies that the
+    user likes which weigh most in the score, the heaviest first; empty where nothing is to be explained. The rows of
+    `seen` are shuffled once, by user; a task holds those of one partition.
+    """
+    shared = spark.sparkContext.broadcast(catalogue)
+    preference = F.col("rating") - F.lit(explain.settings.neutral) if explain else F.lit(None)
+    served = users.select("userId", F.col("features").cast("array<float>"))
+    history = seen.select("userId", "movieId", preference.cast("float").alias("preference"))
+    by_user = served.unionByName(history, allowMissingColumns=True).repartition("userId")
+
+    def rank_partition(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+        return _rank_partition(batches, shared.value, n, block_users, explain)
+
+    return by_user.mapInArrow(rank_partition, LISTS_SCHEMA)
+
+
+def _rank_partition(
+    batches: Iterable[pa.RecordBatch], catalogue: Catalogue, n: int, block_users: int, explain: Explain | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The lists of all users of one partition, a record batch for each block of them."""
+    tables = [batch for batch in batches if batch.num_rows]
+    if not tables:
+        return
+    rows = pa.Table.from_batches(tables)
+    user_ids, vectors, is_cold = _user_vectors(rows, catalogue.rank)
+    if not len(user_ids):
+        return
+    seen = _seen(rows, user_ids, catalogue.movie_ids)
+    top = TopN(catalogue, n, block_users)
+    reasons = Reasons(catalogue.factors, explain.settings, explain.most) if explain else None
+    for first in range(0, len(user_ids), block_users):
+        last = min(first + block_users, len(user_ids))
+        history, is_cold_here = seen.part(first, last), is_cold[first:last]
+        of_users, positions, places, scores = top(vectors[first:last], history.users, history.movies)
+        because = _because(reasons, history, is_cold_here, of_users, places) if reasons else None
+        yield _as_batch(user_ids[first:last], is_cold_here, of_users, positions, catalogue, places, scores, because)
+
+
+def _because(reasons: Reasons, history: _History, is_cold: NDArray[np.bool_], of_users: Ints, places: Ints) -> Ints:
+    """The reasons of each row of the lists of a block; none for users without factors."""
+    named = np.full((len(places), reasons.most), -1, dtype=np.int64)
+    for user in np.flatnonzero(~is_cold).tolist():
+        rows = slice(*np.searchsorted(of_users, [user, user + 1]))
+        if rows.start < rows.stop:
+            own = history.part(user, user + 1)
+            named[rows] = reasons(own.movies, own.preferences, places[rows])
+    return named
+
+
+def _user_vectors(rows: pa.Table, rank: int) -> tuple[NDArray[np.int32], Floats, NDArray[np.bool_]]:
+    """The users that a partition serves, in order; their vectors as Catalogue explains; and who has no factors."""
+    served = rows.filter(rows["movieId"].is_null())
+    user_ids = np.unique(served["userId"].to_numpy()).astype(np.int32)
+    vectors = np.zeros((len(user_ids), rank + 2), dtype=np.float32)
+    vectors[:, rank] = 1.0
+    with_factors = served.filter(served["features"].is_valid())
+    places = np.searchsorted(user_ids, with_factors["userId"].to_numpy())
+    if len(places):
+        vectors[places, :rank] = as_matrix(with_factors["features"].combine_chunks(), rank)
+    is_cold = np.ones(len(user_ids), dtype=bool)
+    is_cold[places] = False
+    vectors[is_cold, rank + 1] = 1.0
+    return user_ids, vectors, is_cold
+
+
+def _seen(rows: pa.Table, user_ids: NDArray[np.int32], movie_ids: NDArray[np.int32]) -> _History:
+    """What users have seen; users who are not served and movies that are not in the catalogue are left out."""
+    history = rows.select(["userId", "movieId", "preference"]).filter(rows["movieId"].is_valid())
+    movies = history["movieId"].to_numpy()
+    places = np.minimum(np.searchsorted(movie_ids, movies), len(movie_ids) - 1)
+    history_users = history["userId"].to_numpy()
+    users = np.minimum(np.searchsorted(user_ids, history_users), len(user_ids) - 1)
+    matters = (movie_ids[places] == movies) & (user_ids[users] == history_users)
+    preferences = history["preference"].to_numpy().astype(np.float32)
+    users, places, preferences = users[matters], places[matters], preferences[matters]
+    order = np.lexsort((places, users))
+    return _History(users[order], places[order], preferences[order])
+
+
+def _as_batch(
+    user_ids: NDArray[np.int32],
+    is_cold: NDArray[np.bool_],
+    of_users: Ints,
+    positions: Ints,
+    catalogue: Catalogue,
+    places: Ints,
+    scores: Scores,
+    because: Ints | None,
+) -> pa.RecordBatch:
+    """Lists as a record batch of LISTS_SCHEMA."""
+    is_last = catalogue.vectors[places, catalogue.rank] != 0
+    reasons = np.where(is_last, LAST_REASON, np.where(is_cold[of_users], POPULAR, PERSONAL))
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array(user_ids[of_users], pa.int32()),
+            pa.array(positions, pa.int32()),
+            pa.array(catalogue.movie_ids[places], pa.int32()),
+            pa.array(np.where(is_last, 0.0, scores), pa.float64()),
+            pa.array(reasons, pa.string()),
+            _as_lists(because, catalogue.movie_ids, len(places)),
+        ],
+        names=["userId", "rank", "movieId", "score", "reason", "because"],
+    )
+
+
+def _as_lists(places: Ints | None, movie_ids: NDArray[np.int32], rows: int) -> pa.Array:
+    """A row of places each, -1 for none, as lists of movieId."""
+    if places is None:
+        places = np.empty((rows, 0), dtype=np.int64)
+    is_named = places >= 0
+    ends = np.concatenate([[0], np.cumsum(is_named.sum(axis=1))])
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(movie_ids[places[is_named]], pa.int32()))

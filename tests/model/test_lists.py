@@ -1,0 +1,248 @@
+"""The top N against a full sort of all unseen movies, and the promises of issue 3 one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyspark.sql import DataFrame, SparkSession
+
+from spark_app.model.catalogue import LAST, Catalogue, build_catalogue
+from spark_app.model.lists import _rank_partition, recommend
+
+PERSONAL, POPULAR, LAST_REASON = "based on your ratings", "popular", "all others are rated"
+ROWS = pa.schema(
+    [
+        ("userId", pa.int32()),
+        ("movieId", pa.int32()),
+        ("features", pa.list_(pa.float32())),
+        ("preference", pa.float32()),
+    ]
+)
+AROUND_MULTIPLES_OF_64 = [1, 2, 63, 64, 65, 127, 128, 129, 191, 192, 193, 320, 321, 450]
+
+Row = tuple[int, int, int, float, str]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Movies (factors, or None where nobody rated them; number of ratings), users (factors or None), what they saw."""
+
+    movies: dict[int, list[float] | None]
+    popularity: dict[int, int]
+    users: dict[int, list[float] | None]
+    seen: dict[int, set[int]]
+    n: int
+    block_users: int
+
+    @property
+    def rank(self) -> int:
+        return 2
+
+    def unseen(self, user: int) -> list[int]:
+        return [movie for movie in self.movies if movie not in self.seen[user]]
+
+
+@st.composite
+def cases(draw: st.DrawFn, integers: bool = True) -> Case:
+    """Small integers as factors make exact scores and many ties; fractions make neither."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    count = draw(st.sampled_from(AROUND_MULTIPLES_OF_64))
+    movie_ids = sorted((rng.permutation(3 * count)[:count] + 1).tolist())
+    user_ids = sorted((rng.permutation(50)[: draw(st.integers(1, 8))] + 1).tolist())
+    size = draw(st.integers(1, 3))
+
+    def vector() -> list[float]:
+        drawn = rng.integers(-size, size + 1, 2) if integers else rng.normal(0, size, 2).astype(np.float32)
+        return [float(factor) for factor in drawn]
+
+    unrated_share = draw(st.sampled_from([0.0, 0.2, 1.0]))
+    movies = {movie: None if rng.random() < unrated_share else vector() for movie in movie_ids}
+    popularity = {movie: int(rng.integers(1, 6)) for movie in movies}
+    seen = {}
+    for user in user_ids:
+        share = draw(st.sampled_from([0.0, 0.5, 0.97, 1.0]))
+        seen[user] = {movie for movie in movie_ids if rng.random() < share}
+    return Case(
+        movies=movies,
+        popularity=popularity,
+        users={user: vector() if draw(st.booleans()) else None for user in user_ids},
+        seen=seen,
+        n=draw(st.one_of(st.integers(1, 7), st.just(1000))),
+        block_users=draw(st.integers(1, 9)),
+    )
+
+
+def catalogue_of(case: Case) -> Catalogue:
+    rows = [
+        [*([0.0] * case.rank if factors is None else factors), float(LAST) if factors is None else 0.0, popularity]
+        for factors, popularity in zip(case.movies.values(), case.popularity.values(), strict=True)
+    ]
+    return Catalogue(np.array(list(case.movies), dtype=np.int32), np.array(rows, dtype=np.float32))
+
+
+def batches_of(case: Case, seed: int = 0) -> Iterator[pa.RecordBatch]:
+    """What a partition delivers, in any order: users, what they saw, what is not served or not in the catalogue."""
+    rows: list[dict[str, object]] = [{"userId": user, "features": factors} for user, factors in case.users.items()]
+    rows += [{"userId": user, "movieId": movie} for user, movies in case.seen.items() for movie in movies]
+    rows += [{"userId": user, "movieId": 9999} for user in case.users]
+    rows += [{"userId": user, "movieId": movie} for user in (0, 51) for movie in list(case.movies)[:3]]
+    shuffled = [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]
+    yield from pa.Table.from_pylist(shuffled, ROWS).to_batches(max_chunksize=7)
+
+
+def lists_of(case: Case) -> list[Row]:
+    found = list(_rank_partition(batches_of(case), catalogue_of(case), case.n, case.block_users))
+    return [tuple(row.values())[:5] for batch in found for row in batch.to_pylist()]
+
+
+def full_sort(case: Case) -> list[Row]:
+    """The lists as one would make them by hand: sort all unseen movies, rated ones first; take N."""
+    lists: list[Row] = []
+    for user, taste in case.users.items():
+        scores = {}
+        for movie in case.unseen(user):
+            factors = case.movies[movie]
+            if factors is None:
+                scores[movie] = (1, 0.0, LAST_REASON)
+            elif taste is None:
+                scores[movie] = (0, float(case.popularity[movie]), POPULAR)
+            else:
+                scores[movie] = (0, sum(a * b for a, b in zip(taste, factors, strict=True)), PERSONAL)
+        best = sorted(scores, key=lambda movie: (scores[movie][0], -round(scores[movie][1], 6), movie))
+        lists += [(user, place, movie, *scores[movie][1:]) for place, movie in enumerate(best[: case.n], 1)]
+    return lists
+
+
+@settings(deadline=None, max_examples=300)
+@given(cases())
+def test_lists_are_those_of_a_full_sort(case: Case) -> None:
+    assert lists_of(case) == full_sort(case)
+
+
+@settings(deadline=None, max_examples=150)
+@given(cases(integers=False))
+def test_lists_keep_every_promise_on_real_valued_factors(case: Case) -> None:
+    lists = lists_of(case)
+    for user, taste in case.users.items():
+        rows = [row for row in lists if row[0] == user]
+        movies, scores = [row[2] for row in rows], [row[3] for row in rows]
+        assert [row[1] for row in rows] == list(range(1, min(case.n, len(case.unseen(user))) + 1))
+        assert len(set(movies)) == len(movies)
+        assert not set(movies) & case.seen[user]
+        assert np.isfinite(scores).all()
+        rated = [(movie, score) for _, _, movie, score, reason in rows if reason != LAST_REASON]
+        assert [row[4] for row in rows[: len(rated)]].count(LAST_REASON) == 0
+        assert all((-a, m) < (-b, o) for (m, a), (o, b) in pairwise(rated))
+        if taste is None:
+            continue
+        exact = {m: np.dot(taste, f) for m in case.unseen(user) if (f := case.movies[m]) is not None}
+        assert scores[: len(rated)] == pytest.approx([exact[movie] for movie, _ in rated], abs=1e-5)
+        left_out = [score for movie, score in exact.items() if movie not in movies]
+        assert not left_out or max(left_out) <= min(score for _, score in rated) + 1e-5
+
+
+def test_lists_of_a_few_movies_by_hand() -> None:
+    case = Case(
+        movies={10: [1.0, 0.0], 20: [0.0, 1.0], 30: [1.0, 1.0], 40: [2.0, 0.0], 50: None},
+        popularity={10: 5, 20: 9, 30: 9, 40: 1, 50: 0},
+        users={1: [1.0, 0.0], 2: None, 3: [0.0, -1.0], 4: [1.0, 1.0]},
+        seen={1: {40}, 2: {20}, 3: set(), 4: {10, 20, 30, 40, 50}},
+        n=4,
+        block_users=2,
+    )
+    assert lists_of(case) == [
+        (1, 1, 10, 1.0, PERSONAL),
+        (1, 2, 30, 1.0, PERSONAL),
+        (1, 3, 20, 0.0, PERSONAL),
+        (1, 4, 50, 0.0, LAST_REASON),
+        (2, 1, 30, 9.0, POPULAR),
+        (2, 2, 10, 5.0, POPULAR),
+        (2, 3, 40, 1.0, POPULAR),
+        (2, 4, 50, 0.0, LAST_REASON),
+        (3, 1, 10, 0.0, PERSONAL),
+        (3, 2, 40, 0.0, PERSONAL),
+        (3, 3, 20, -1.0, PERSONAL),
+        (3, 4, 30, -1.0, PERSONAL),
+    ]
+
+
+def test_a_partition_without_users_to_serve_gives_nothing() -> None:
+    case = Case({10: [1.0, 0.0]}, {10: 1}, users={}, seen={}, n=3, block_users=2)
+    catalogue = catalogue_of(case)
+    assert list(_rank_partition(iter(()), catalogue, 3, 2)) == []
+    assert list(_rank_partition(batches_of(case), catalogue, 3, 2)) == []
+
+
+@pytest.fixture(scope="module")
+def catalogue(spark: SparkSession) -> Catalogue:
+    """Movie 5 is rated by nobody; factors of movie 99 belong to a movie that is not in the catalogue."""
+    movies = spark.createDataFrame([(m,) for m in (6, 2, 5, 1, 4, 3)], "movieId INT")
+    popularity = spark.createDataFrame(
+        [(1, 5), (2, 9), (3, 9), (4, 1), (6, 2), (99, 7)], "movieId INT, rating_count LONG"
+    )
+    factors = spark.createDataFrame(
+        [(4, [2.0, 0.0]), (1, [1.0, 0.0]), (2, [0.0, 1.0]), (3, [1.0, 1.0]), (6, [0.0, -1.0]), (99, [9.0, 9.0])],
+        "id INT, features ARRAY<FLOAT>",
+    )
+    return build_catalogue(movies, popularity, factors, 2)
+
+
+def test_catalogue_has_a_row_a_movie_in_the_order_of_movie_id(catalogue: Catalogue) -> None:
+    assert catalogue.rank == 2
+    assert catalogue.movie_ids.tolist() == [1, 2, 3, 4, 5, 6]
+    assert catalogue.vectors.tolist() == [
+        [1, 0, 0, 5],
+        [0, 1, 0, 9],
+        [1, 1, 0, 9],
+        [2, 0, 0, 1],
+        [0, 0, -1e9, 0],
+        [0, -1, 0, 2],
+    ]
+
+
+@pytest.mark.parametrize("shuffle_partitions", [1, 5])
+def test_recommend_end_to_end(spark: SparkSession, catalogue: Catalogue, shuffle_partitions: int) -> None:
+    users, seen = served_and_seen(spark)
+    spark.conf.set("spark.sql.shuffle.partitions", shuffle_partitions)
+    try:
+        top = recommend(spark, users, seen, catalogue, n=5, block_users=2)
+        assert top.rdd.getNumPartitions() == shuffle_partitions
+        found = sorted(tuple(row)[:5] for row in top.collect())
+    finally:
+        spark.conf.set("spark.sql.shuffle.partitions", 1)
+    assert top.columns == ["userId", "rank", "movieId", "score", "reason", "because"]
+    assert found == [
+        # Has seen movie 4, the best of all for them, and 99, which nobody can be recommended.
+        (7, 1, 1, 1.0, PERSONAL),
+        (7, 2, 3, 1.0, PERSONAL),
+        (7, 3, 2, 0.0, PERSONAL),
+        (7, 4, 6, 0.0, PERSONAL),
+        (7, 5, 5, 0.0, LAST_REASON),
+        # Has no factors, and has seen movie 2.
+        (8, 1, 3, 9.0, POPULAR),
+        (8, 2, 1, 5.0, POPULAR),
+        (8, 3, 6, 2.0, POPULAR),
+        (8, 4, 4, 1.0, POPULAR),
+        (8, 5, 5, 0.0, LAST_REASON),
+        # Has seen nothing. User 9 has seen everything, user 5 is not served.
+        (10, 1, 2, 0.0, PERSONAL),
+        (10, 2, 6, 0.0, PERSONAL),
+        (10, 3, 1, -1.0, PERSONAL),
+        (10, 4, 3, -1.0, PERSONAL),
+        (10, 5, 4, -2.0, PERSONAL),
+    ]
+
+
+def served_and_seen(spark: SparkSession) -> tuple[DataFrame, DataFrame]:
+    users = spark.createDataFrame(
+        [(7, [1.0, 0.0]), (8, None), (9, [0.0, 2.0]), (10, [-1.0, 0.0])], "userId INT, features ARRAY<FLOAT>"
+    )
+    pairs = [(7, 4), (7, 99), (8, 2), (5, 1), (5, 99), *((9, movie) for movie in range(1, 7))]
+    return users, spark.createDataFrame([(*pair, 4.0) for pair in pairs], "userId INT, movieId INT, rating DOUBLE")
