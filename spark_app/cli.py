@@ -56,8 +56,9 @@ def run_job(name: str, arguments: Sequence[str]) -> int:
     log.set_up(Log())
     try:
         settings = read_settings(JOBS[name], arguments)
-        log.set_up(settings.log)
-        _execute(JOBS[name], settings)
+        run = Run(name, settings)
+        log.set_up(settings.log, job=name, run_id=run.run_id)
+        _execute(JOBS[name], settings, run)
     except Exception as error:
         failure = _as_job_error(error)
         if failure is None:
@@ -153,9 +154,8 @@ def _read_config(path: str | None) -> str | None:
         raise UsageError(f"cannot read the --config file {path}: {why}") from error
 
 
-def _execute(job: Job, settings: Settings) -> None:
+def _execute(job: Job, settings: Settings, run: Run) -> None:
     """Run a job under the lock of its processed zone, and leave a manifest there whatever happens."""
-    run = Run(job.name, settings)
     zone = ProcessedZone(settings.processed.path) if settings.processed.path else None
     with contextlib.ExitStack() as stack:
         if zone:

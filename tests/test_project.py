@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -19,6 +21,22 @@ def test_pipeline_toml_gives_every_key_its_default() -> None:
         for key, value in field.default.__class__.model_fields.items():
             assert key in sections[section] or f"# {key} = " in text, f"{section}.{key}"
             assert value.description, f"{section}.{key} has no docstring"
+
+
+def test_the_java_that_set_up_installs_is_started_without_the_module_it_lacks(tmp_path: Path) -> None:
+    java = tmp_path / "bin" / "java"
+    java.parent.mkdir()
+    java.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    java.chmod(0o755)
+    given = ["-cp", "a b", "--add-modules=jdk.incubator.vector", "", "Main"]
+    started = subprocess.run(
+        [ROOT / "conf" / "local" / "java" / "bin" / "java", *given],
+        env={**os.environ, "MOVIE_RECO_JDK": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert started.stdout.split("\n")[:-1] == ["-cp", "a b", "", "Main"]
 
 
 def test_every_job_has_an_entry_point_of_a_few_lines() -> None:

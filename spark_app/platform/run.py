@@ -55,9 +55,17 @@ class Run:
             logger.info("%s: %s in %.1f s", name, status, seconds)
 
     def read(self, path: str, **facts: Any) -> None:
-        """Note something that was read, with what identifies it; what this run has published itself is no input."""
-        if path not in self.outputs:
+        """Note something that was read, with what identifies it; a second note of the same changes nothing."""
+        if not self.has_read(path):
             self.inputs.append({"path": path, **facts})
+
+    def has_read(self, path: str) -> bool:
+        """Whether something was noted as read."""
+        return any(noted["path"] == path for noted in self.inputs)
+
+    def has_written(self, path: str) -> bool:
+        """Whether something was published by this run."""
+        return path in self.outputs
 
     def wrote(self, path: str) -> None:
         """Note something that was published."""

@@ -37,7 +37,7 @@ def normalise(root: str) -> str:
     """
     filesystem, path = fsspec.core.url_to_fs(root)
     if isinstance(filesystem, LocalFileSystem):
-        return str(path).rstrip("/") or "/"
+        return posixpath.normpath(str(path))  # as Hadoop does it: `..` by name, whatever links there are
     return root.rstrip("/")
 
 

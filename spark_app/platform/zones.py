@@ -78,8 +78,13 @@ class ProcessedZone:
         return spark.read.format("delta").load(self.table(name))
 
     def input(self, spark: SparkSession, name: str, run: Run) -> DataFrame:
-        """Read a table that another stage has made, and note in the manifest which version it was."""
+        """Read a table that another stage has made, and note in the manifest which version it was.
+
+        What the run has published itself is no input of it.
+        """
         frame = self.read(spark, name)
+        if run.has_written(self.table(name)):
+            return frame
         (latest,) = DeltaTable.forPath(spark, self.table(name)).history(1).select("version").collect()
         run.read(self.table(name), version=latest["version"])
         return frame

@@ -62,14 +62,15 @@ def _verdict(metric: str, ours: float, theirs: float) -> str:
 def _top_table(top: Iterable[Mapping[str, str]]) -> Table:
     rows = list(top)
     table = Table(title=f"Top {len(rows)} for user {rows[0]['userId']}", title_justify="left")
-    for heading in ("#", "title", "genres", "predicted rating", "reason"):
+    for heading in ("#", "title, and why", "genres", "predicted rating"):
         table.add_column(heading, justify="right" if heading in ("#", "predicted rating") else "left")
     for row in rows:
-        shown = {**row, "genres": row["genres"].replace("|", ", ")}
-        table.add_row(*(_plain(shown[key]) for key in ("rank", "title", "genres", "predicted_rating", "reason")))
+        title_and_why = Text.assemble(_plain(row["title"]), "\n", Text("  ") + _plain(row["reason"], style="dim"))
+        genres = _plain(row["genres"].replace("|", ", "))
+        table.add_row(_plain(row["rank"]), title_and_why, genres, _plain(row["predicted_rating"]))
     return table
 
 
-def _plain(text: str) -> Text:
+def _plain(text: str, style: str = "") -> Text:
     """Data from others, as it is: no markup in it is followed, and nothing that steers a terminal gets through."""
-    return Text("".join(letter if letter.isprintable() else " " for letter in text))
+    return Text("".join(letter if letter.isprintable() else " " for letter in text), style=style)

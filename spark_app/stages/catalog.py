@@ -11,12 +11,14 @@ from spark_app.platform.log import logger
 from spark_app.platform.run import Run
 from spark_app.platform.settings import Settings
 from spark_app.platform.zones import MADE_BY, ProcessedZone
-from spark_app.stages.raw_zone import RawTable, survey
+from spark_app.stages.raw_zone import RawTable, note_inputs, survey
 
 
 def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     """Hold the raw files against their contract, and register the tables of both zones."""
-    for table in survey(settings.raw):
+    tables = survey(settings.raw)
+    note_inputs(run, *tables)
+    for table in tables:
         run.outputs.append(_register_raw(spark, table))
     run.outputs.extend(register_processed(spark, ProcessedZone(settings.processed.path)))
 
@@ -28,14 +30,12 @@ def register_processed(spark: SparkSession, zone: ProcessedZone) -> list[str]:
     ]
     if storage.exists(zone.final_file):
         names.append(register_table(spark, "final", "parquet", zone.final))
-    logger.info("registered %s", ", ".join(names) or "no processed table yet")
+    logger.info("registered %s of %s", ", ".join(names) or "no table yet", zone.root)
     return names
 
 
 def _register_raw(spark: SparkSession, table: RawTable) -> str:
     types = table.files[0].types
-    for column, kind in types.items():
-        logger.info("%s: column %s is %s", table.contract.table, column, kind)
     for column in contract.new_columns(table.contract, list(types)):
         logger.warning("%s: column %s is new: it is registered, and not used", table.contract.table, column)
     for file in table.files:
@@ -43,6 +43,8 @@ def _register_raw(spark: SparkSession, table: RawTable) -> str:
             logger.warning("%s: its columns differ from those of %s", file.path, table.files[0].path)
     known = {column: table.contract.columns.get(column, kind) for column, kind in types.items()}
     registered = {column: "STRING" if kind == contract.EMPTY else kind for column, kind in known.items()}
+    for column, kind in registered.items():
+        logger.info("%s: column %s is %s", table.contract.table, column, kind)
     name = register_csv(spark, table.contract.table, table.location, registered)
     logger.info("registered %s (%d file(s) at %s)", name, len(table.files), table.location)
     return name

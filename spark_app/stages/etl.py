@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import UTC, datetime
 
 from pyspark.sql import DataFrame, SparkSession
@@ -15,7 +14,7 @@ from spark_app.platform.log import logger
 from spark_app.platform.run import Run
 from spark_app.platform.settings import Settings
 from spark_app.platform.zones import ProcessedZone
-from spark_app.stages.raw_zone import describe_files, read_fields, survey
+from spark_app.stages.raw_zone import note_inputs, read_fields, survey
 
 MOVIE_COLUMNS = ("movieId", "title", "year", "genres")
 RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
@@ -29,8 +28,7 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     """
     zone = ProcessedZone(settings.processed.path)
     raw_movies, raw_ratings = survey(settings.raw)
-    for facts in describe_files(raw_movies, raw_ratings):
-        run.read(**asdict(facts))
+    note_inputs(run, raw_movies, raw_ratings)
 
     checked_movies = clean.checked_movies(read_fields(spark, raw_movies)).persist()
     movies = clean.kept(checked_movies, MOVIE_COLUMNS)
@@ -96,8 +94,8 @@ def _check_reject_share(run: Run, most: float, rejects: str) -> None:
             reason = next(iter(run.rejects[table]), "no row is left")
             raise TooManyRejectsError(
                 f"{rows['rejected']:,} of {rows['in']:,} rows of {table} ({share:.1%}) were rejected, more than "
-                f"clean.max_reject_share={most:g}; most often: {reason}. Nothing was published; see {rejects} "
-                f"where run_id = '{run.run_id}'"
+                f"clean.max_reject_share={most:g}; most often: {reason}. Nothing but these rejects was published: "
+                f"see {rejects} where run_id = '{run.run_id}'"
             )
 
 

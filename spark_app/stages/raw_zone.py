@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import reduce
 
 from pyspark.sql import DataFrame, SparkSession
@@ -17,6 +17,7 @@ from spark_app.data.lines import with_fields
 from spark_app.platform import storage
 from spark_app.platform.errors import InputError
 from spark_app.platform.log import logger
+from spark_app.platform.run import Run
 from spark_app.platform.settings import Raw
 
 SAMPLE_LINES = 1_000
@@ -80,10 +81,15 @@ def read_fields(spark: SparkSession, table: RawTable) -> DataFrame:
     return reduce(DataFrame.unionByName, frames)
 
 
-def describe_files(*tables: RawTable) -> list[storage.FileFacts]:
-    """Path, size and SHA-256 of each file; a damaged `.gz` is found here, before anything is written."""
+def note_inputs(run: Run, *tables: RawTable) -> None:
+    """Note path, size and SHA-256 of each file as inputs of the run; files that it has noted are not read again.
+
+    A damaged `.gz` is found here, before anything is written.
+    """
+    paths = [file.path for table in tables for file in table.files if not run.has_read(file.path)]
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        return list(pool.map(storage.describe, (file.path for table in tables for file in table.files)))
+        for facts in pool.map(storage.describe, paths):
+            run.read(**asdict(facts))
 
 
 def _read_files(spark: SparkSession, files: list[RawFile], wanted: list[str]) -> DataFrame:

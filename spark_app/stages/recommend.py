@@ -26,7 +26,8 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     ratings, movies = zone.input(spark, "ratings", run), zone.input(spark, "movies", run)
     folder = published_models(zone)
     models, rating_model = load_models(spark, folder)
-    run.read(folder)
+    if not run.has_written(folder):
+        run.read(folder)
     logger.info("models in %s, ratings predicted by the %s model", folder, rating_model)
 
     catalogue = build_catalogue(movies, models.biases.movies, models.implicit.itemFactors, models.implicit.rank)

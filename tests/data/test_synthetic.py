@@ -39,7 +39,7 @@ def test_exactly_as_many_ratings_as_asked_for_and_no_pair_twice(users: int, movi
 
 def test_ratings_are_half_stars_at_plausible_times_in_the_order_of_users() -> None:
     found = generate(500, 200, 10_000)
-    assert set(found["rating"].to_pylist()) == HALF_STARS
+    assert set(map(str, found["rating"].to_pylist())) == HALF_STARS
     users, seconds = found["userId"].to_numpy(), found["timestamp"].to_numpy()
     assert (np.diff(users) >= 0).all()
     assert seconds.min() >= 820_454_400

@@ -52,6 +52,15 @@ def published(zones: Zones) -> bytes:
     return (zones.processed / "recommendations" / "movie_recommendations.csv").read_bytes()
 
 
+def test_raw_files_that_the_run_itself_delivered_are_among_its_inputs(piped: Zones) -> None:
+    first = piped.manifests()[0]
+    assert [noted["path"] for noted in first["inputs"]] == [
+        str(piped.raw / "movies.csv"),
+        str(piped.raw / "ratings.csv"),
+    ]
+    assert all(len(noted["sha256"]) == 64 for noted in first["inputs"])
+
+
 def test_a_second_run_changes_no_result(piped: Zones, config: str) -> None:
     before = published(piped)
     assert run_job("pipeline", piped.options("--config", config)) == 0
@@ -66,7 +75,10 @@ def test_each_stage_alone_gives_the_same_as_the_pipeline(
         done = submit(stage, *apart.options("--config", config))
         assert done.returncode == 0, done.stdout[-3000:]
     ratings, model = apart.processed / "delta" / "ratings", apart.processed / "models"
-    trained, recommended = apart.manifests()[-2:]
+    catalogued, _, trained, recommended = apart.manifests()
+    assert [noted["path"] for noted in catalogued["inputs"]] == [
+        str(apart.raw / f"{n}.csv") for n in ("movies", "ratings")
+    ]
     assert {"path": str(ratings), "version": 0} in trained["inputs"]
     assert {"path": str(model / trained["run_id"])} in recommended["inputs"]
     assert (apart.raw / "ratings.csv").read_bytes() == (piped.raw / "ratings.csv").read_bytes()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -56,8 +57,9 @@ def test_log_is_a_readable_line_or_json(capsys: pytest.CaptureFixture[str]) -> N
     logger.warning("3 rejected: %s", "title is empty")
     assert re.fullmatch(r"\d\d:\d\d:\d\d WARNING 3 rejected: title is empty\n", capsys.readouterr().err)
 
-    set_up(Log(format="json"))
+    set_up(Log(format="json"), job="etl", run_id="7")
     logger.info("Am\u00e9lie")
     event = json.loads(capsys.readouterr().err)
-    assert (event["levelname"], event["message"]) == ("INFO", "Am\u00e9lie")
+    assert datetime.fromisoformat(event.pop("time")).tzinfo == UTC
+    assert event == {"level": "INFO", "message": "Am\u00e9lie", "job": "etl", "run_id": "7"}
     assert logger.level == logging.INFO

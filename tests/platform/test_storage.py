@@ -42,6 +42,7 @@ def test_roots_are_made_absolute_without_slash_at_the_end(tmp_path: Path, monkey
     assert storage.normalise("out/") == f"{tmp_path}/out"
     assert storage.normalise(f"file://{tmp_path}/out") == f"{tmp_path}/out"
     assert storage.normalise("/") == "/"
+    assert storage.normalise(f"{tmp_path}/x/../out") == f"{tmp_path}/out"
 
 
 def test_characters_that_hadoop_reads_as_a_glob_are_escaped() -> None:

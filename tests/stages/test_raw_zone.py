@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import tempfile
 from collections import Counter
@@ -17,8 +18,9 @@ from pyspark.sql import functions as F
 from spark_app.data.clean import checked_movies, checked_ratings, rejected
 from spark_app.data.contract import INTEGER, NUMBER, TEXT
 from spark_app.platform.errors import InputError
-from spark_app.platform.settings import Clean, Raw
-from spark_app.stages.raw_zone import RawTable, describe_files, find_files, read_fields, survey
+from spark_app.platform.run import Run
+from spark_app.platform.settings import Clean, Raw, Settings
+from spark_app.stages.raw_zone import RawTable, find_files, note_inputs, read_fields, survey
 
 MOVIES = b"movieId,title,genres\n1,Heat (1995),Action\n"
 RATINGS = b"userId,movieId,rating,timestamp\n1,1,4.0,1000000000\n"
@@ -235,8 +237,12 @@ def test_folders_and_globs_under_a_root_that_looks_like_a_glob(tmp_path: Path, f
 
 def test_files_are_described_for_the_manifest(tmp_path: Path) -> None:
     tables = survey(raw_zone(tmp_path, {"ratings/1.csv": RATINGS, "ratings/2.csv": RATINGS}))
-    facts = [(Path(fact.path).name, fact.bytes) for fact in describe_files(*tables)]
+    run = Run("etl", Settings())
+    note_inputs(run, *tables)
+    note_inputs(run, *tables)
+    facts = [(Path(noted["path"]).name, noted["bytes"]) for noted in run.inputs]
     assert facts == [("movies.csv", len(MOVIES)), ("1.csv", len(RATINGS)), ("2.csv", len(RATINGS))]
+    assert run.inputs[0]["sha256"] == hashlib.sha256(MOVIES).hexdigest()
 
 
 def test_truncated_gzip_is_an_error_of_the_survey_or_the_description(tmp_path: Path) -> None:
@@ -248,7 +254,7 @@ def test_truncated_gzip_is_an_error_of_the_survey_or_the_description(tmp_path: P
     lines = b"".join(b"%d,1,4.0,%d\n" % (user, 1_000_000_000 + user * user) for user in range(1, 200_000))
     long = raw_zone(tmp_path / "long", {"ratings.csv.gz": gzip.compress(HEADER + lines)[:-12]})
     with pytest.raises(InputError) as caught:
-        describe_files(ratings_table(long))
+        note_inputs(Run("etl", Settings()), ratings_table(long))
     assert str(caught.value) == (
         f"{tmp_path}/long/ratings.csv.gz is truncated or damaged "
         "(Compressed file ended before the end-of-stream marker was reached); deliver the file again"
