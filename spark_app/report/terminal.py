@@ -62,12 +62,11 @@ def _verdict(metric: str, ours: float, theirs: float) -> str:
 def _top_table(top: Iterable[Mapping[str, str]]) -> Table:
     rows = list(top)
     table = Table(title=f"Top {len(rows)} for user {rows[0]['userId']}", title_justify="left")
-    for heading in ("#", "title, and why", "genres", "predicted rating"):
-        table.add_column(heading, justify="right" if heading in ("#", "predicted rating") else "left")
+    for heading in ("#", "title and genres", "predicted\nrating", "why"):
+        table.add_column(heading, justify="left" if heading in ("title and genres", "why") else "right")
     for row in rows:
-        title_and_why = Text.assemble(_plain(row["title"]), "\n", Text("  ") + _plain(row["reason"], style="dim"))
-        genres = _plain(row["genres"].replace("|", ", "))
-        table.add_row(_plain(row["rank"]), title_and_why, genres, _plain(row["predicted_rating"]))
+        title = Text.assemble(_plain(row["title"]), "\n", _plain(row["genres"].replace("|", ", "), style="dim"))
+        table.add_row(_plain(row["rank"]), title, _plain(row["predicted_rating"]), _plain(row["reason"]))
     return table
 
 

@@ -75,7 +75,7 @@ def test_each_stage_alone_gives_the_same_as_the_pipeline(
         done = submit(stage, *apart.options("--config", config))
         assert done.returncode == 0, done.stdout[-3000:]
     ratings, model = apart.processed / "delta" / "ratings", apart.processed / "models"
-    catalogued, _, trained, recommended = apart.manifests()
+    _, catalogued, _, trained, recommended = apart.manifests()
     assert [noted["path"] for noted in catalogued["inputs"]] == [
         str(apart.raw / f"{n}.csv") for n in ("movies", "ratings")
     ]

@@ -70,10 +70,10 @@ def test_shows_the_list_of_one_user(capsys: pytest.CaptureFixture[str]) -> None:
     show_results(manifest(), [listed("Alien (1979)"), listed("Up (2009)", rank="2", genres="", reason="popular")], {})
     printed = capsys.readouterr().out
     assert "Top 2 for user 7" in printed
-    assert line(printed, "1") == ["1", "Alien (1979)", "Drama", "4.512"]
-    assert line(printed, "2") == ["2", "Up (2009)", "", "4.512"]
+    assert line(printed, "1") == ["1", "Alien (1979)", "4.512", "based on your ratings"]
+    assert line(printed, "2") == ["2", "Up (2009)", "4.512", "popular"]
     under = [row.split("│")[2].strip() for row in printed.splitlines() if row.startswith("│   │")]
-    assert under == ["based on your ratings", "popular"]
+    assert under == ["Drama", ""]
 
 
 def test_without_a_list_there_is_no_table_of_one(capsys: pytest.CaptureFixture[str]) -> None:
