@@ -53,7 +53,12 @@ class ProcessedZone:
 
     def manifest(self, run_id: str) -> str:
         """The manifest of one run."""
-        return storage.join(self.root, "runs", f"{run_id}.json")
+        return storage.join(self.runs, f"{run_id}.json")
+
+    @property
+    def runs(self) -> str:
+        """Folder of the manifests; their names begin with the time."""
+        return storage.join(self.root, "runs")
 
     @property
     def staging(self) -> str:

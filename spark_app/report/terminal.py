@@ -19,18 +19,23 @@ def show_results(manifest: Mapping[str, Any], top: Sequence[Mapping[str, str]], 
 
     Takes a run's manifest, rows of the published CSV for one user, and the paths to name.
     """
-    console = Console(highlight=False)
-    if console.width < MIN_WIDTH:
-        console = Console(highlight=False, width=MIN_WIDTH, soft_wrap=True)
+    console = wide_console()
     console.print()
-    console.print(_metrics_table(manifest["metrics"]))
+    console.print(metrics_table(manifest["metrics"]))
     if top:
-        console.print(_top_table(top))
+        console.print(recommendations_table(f"Top {len(top)} for user {top[0]['userId']}", top))
     for what, path in places.items():
         console.print(Text(f"{what:<16}", style="bold") + Text(path), soft_wrap=True)
 
 
-def _metrics_table(metrics: Mapping[str, Any]) -> Table:
+def wide_console() -> Console:
+    """Standard output, as wide as the tables need it."""
+    console = Console(highlight=False)
+    return console if console.width >= MIN_WIDTH else Console(highlight=False, width=MIN_WIDTH, soft_wrap=True)
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> Table:
+    """Metrics of the models beside those of their baselines, from a manifest's `metrics`."""
     table = Table(title="On ratings held out, never seen in training", title_justify="left")
     for heading in ("metric", "model", "", "baseline", "", ""):
         table.add_column(heading, justify="right" if heading == "" else "left")
@@ -59,17 +64,22 @@ def _verdict(metric: str, ours: float, theirs: float) -> str:
     return f"[green]{ratio} better[/green]" if better else f"[yellow]{ratio} worse[/yellow]"
 
 
-def _top_table(top: Iterable[Mapping[str, str]]) -> Table:
-    rows = list(top)
-    table = Table(title=f"Top {len(rows)} for user {rows[0]['userId']}", title_justify="left")
+def recommendations_table(title: str, rows: Iterable[Mapping[str, Any]]) -> Table:
+    """Recommendations of one user, in the columns of the published CSV."""
+    table = Table(title=title, title_justify="left")
     for heading in ("#", "title and genres", "predicted\nrating", "why"):
         table.add_column(heading, justify="left" if heading in ("title and genres", "why") else "right")
     for row in rows:
-        title = Text.assemble(_plain(row["title"]), "\n", _plain(row["genres"].replace("|", ", "), style="dim"))
-        table.add_row(_plain(row["rank"]), title, _plain(row["predicted_rating"]), _plain(row["reason"]))
+        predicted = f"{float(row['predicted_rating']):.3f}"
+        table.add_row(str(row["rank"]), title_and_genres(row), predicted, plain(row["reason"]))
     return table
 
 
-def _plain(text: str, style: str = "") -> Text:
+def title_and_genres(row: Mapping[str, Any]) -> Text:
+    """A movie in two lines."""
+    return plain(row["title"]) + "\n" + plain(row["genres"].replace("|", ", "), style="dim")
+
+
+def plain(text: str, style: str = "") -> Text:
     """Data from others, as it is: no markup in it is followed, and nothing that steers a terminal gets through."""
     return Text("".join(letter if letter.isprintable() else " " for letter in text), style=style)

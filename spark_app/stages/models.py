@@ -14,6 +14,9 @@ from spark_app.platform.errors import InputError
 from spark_app.platform.settings import ImplicitAls
 from spark_app.platform.zones import ProcessedZone
 
+IMPLICIT, EXPLICIT = "implicit_als", "explicit_als"
+"""Folders of the two factorisations; each holds `userFactors` and `itemFactors` (id, features)."""
+
 
 @dataclass(frozen=True)
 class Models:
@@ -31,8 +34,8 @@ def save_models(models: Models, rating_model: str, zone: ProcessedZone, run_id: 
     Returns the folder.
     """
     folder = zone.model(run_id)
-    models.implicit.write().overwrite().save(storage.join(folder, "implicit_als"))
-    models.explicit.write().overwrite().save(storage.join(folder, "explicit_als"))
+    models.implicit.write().overwrite().save(storage.join(folder, IMPLICIT))
+    models.explicit.write().overwrite().save(storage.join(folder, EXPLICIT))
     models.biases.users.write.mode("overwrite").parquet(storage.join(folder, "user_biases"))
     models.biases.movies.write.mode("overwrite").parquet(storage.join(folder, "movie_biases"))
     storage.write_json(
@@ -77,6 +80,6 @@ def load_models(spark: SparkSession, folder: str) -> tuple[Models, str]:
         users=spark.read.parquet(storage.join(folder, "user_biases")),
         movies=spark.read.parquet(storage.join(folder, "movie_biases")),
     )
-    implicit = ALSModel.load(storage.join(folder, "implicit_als"))
-    explicit = ALSModel.load(storage.join(folder, "explicit_als"))
+    implicit = ALSModel.load(storage.join(folder, IMPLICIT))
+    explicit = ALSModel.load(storage.join(folder, EXPLICIT))
     return Models(implicit, ImplicitAls(**facts["implicit_als"]), explicit, biases), facts["rating_model"]

@@ -97,3 +97,15 @@ def submit(tmp_path_factory: pytest.TempPathFactory) -> Submit:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def movielens(submit: Submit, tmp_path_factory: pytest.TempPathFactory) -> Zones:
+    """MovieLens ml-latest-small, through the whole pipeline by spark-submit; its output is in `stdout.txt`."""
+    if not MOVIELENS.is_dir():
+        pytest.skip("needs ml-latest-small: set MOVIELENS_DIR")
+    zones = Zones(MOVIELENS, tmp_path_factory.mktemp("movielens"))
+    done = submit("pipeline", *zones.options())
+    assert done.returncode == 0, done.stdout[-3000:]
+    (zones.processed / "stdout.txt").write_text(done.stdout, encoding="utf-8")
+    return zones

@@ -15,18 +15,6 @@ from tests.pipeline.conftest import MOVIELENS, Submit, Zones
 COLUMNS = ["userId", "rank", "movieId", "title", "genres", "predicted_rating", "score", "reason"]
 NEUTRAL = 2.5
 
-pytestmark = pytest.mark.skipif(not MOVIELENS.is_dir(), reason="needs ml-latest-small: set MOVIELENS_DIR")
-
-
-@pytest.fixture(scope="module")
-def movielens(submit: Submit, tmp_path_factory: pytest.TempPathFactory) -> Zones:
-    """MovieLens ml-latest-small, through the whole pipeline."""
-    zones = Zones(MOVIELENS, tmp_path_factory.mktemp("movielens"))
-    done = submit("pipeline", *zones.options())
-    assert done.returncode == 0, done.stdout[-3000:]
-    (zones.processed / "stdout.txt").write_text(done.stdout, encoding="utf-8")
-    return zones
-
 
 @pytest.fixture(scope="module")
 def raw_ratings() -> pd.DataFrame:

@@ -1,0 +1,6 @@
+"""`python -m spark_app`: questions about what the jobs have published."""
+
+from spark_app.ask import main
+
+if __name__ == "__main__":
+    main()

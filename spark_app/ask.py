@@ -1,0 +1,63 @@
+"""`python -m spark_app show`: a user, a movie or a run, from what was published, in a second and without Spark."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from spark_app.platform import storage
+from spark_app.platform.errors import JobError
+from spark_app.platform.session import check_schemes, explain
+from spark_app.platform.zones import ProcessedZone
+from spark_app.report import answers
+from spark_app.stages import published
+
+LATEST = ""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Answer a question as a command; leaves the process with an exit code like those of the jobs unless that is 0."""
+    options = _parser().parse_args(arguments)
+    try:
+        _answer(options)
+    except Exception as error:
+        failure = error if isinstance(error, JobError) else explain(error)
+        if failure is None:
+            raise
+        print(f"show: {failure}", file=sys.stderr)  # noqa: T201
+        sys.exit(failure.exit_code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m spark_app", description="Ask what the jobs have published.")
+    show = parser.add_subparsers(dest="question", required=True).add_parser(
+        "show",
+        help="a user, a movie or a run",
+        description="Show a user, a movie or a run from the files of a processed zone, without starting Spark.",
+    )
+    show.add_argument("--processed-path", required=True, metavar="PATH", help="root of the processed zone")
+    show.add_argument("--json", action="store_true", help="print one JSON object, for programs")
+    what = show.add_mutually_exclusive_group(required=True)
+    what.add_argument("--user", type=int, metavar="ID", help="what a user rated, beside what is recommended to them")
+    what.add_argument("--movie", type=int, metavar="ID", help="a movie's figures, and the movies most like it")
+    what.add_argument("--run", nargs="?", const=LATEST, metavar="RUN_ID", help="the manifest of a run; of the last one")
+    return parser
+
+
+def _answer(options: argparse.Namespace) -> None:
+    check_schemes(options.processed_path)
+    zone = ProcessedZone(storage.normalise(options.processed_path))
+    show: Callable[[Any], None]
+    if options.user is not None:
+        answer, show = published.user(zone, options.user), answers.show_user
+    elif options.movie is not None:
+        answer, show = published.movie(zone, options.movie), answers.show_movie
+    else:
+        answer, show = published.manifest(zone, options.run), answers.show_run
+    if options.json:
+        print(json.dumps(answer, indent=2, ensure_ascii=False))  # noqa: T201
+    else:
+        show(answer)

@@ -1,0 +1,85 @@
+"""What was asked of the published files, as a person in front of a terminal wants to see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from spark_app.report.terminal import metrics_table, plain, recommendations_table, title_and_genres, wide_console
+
+SHOWN = 10
+"""Ratings of a user that are shown."""
+
+
+def show_user(answer: Mapping[str, Any]) -> None:
+    """Print what a user likes best, beside what is recommended to them."""
+    console = wide_console()
+    history, listed = answer["history"], answer["recommendations"]
+    console.print(f"User {answer['userId']}: {len(history):,} ratings, {answer['average_rating']:.2f} on average\n")
+    table = Table(title=f"The {min(SHOWN, len(history))} they rated highest", title_justify="left")
+    table.add_column("rating", justify="right")
+    table.add_column("title and genres")
+    table.add_column("when")
+    for row in history[:SHOWN]:
+        table.add_row(f"{row['rating']:g}", title_and_genres(row), row["timestamp"][:10])
+    console.print(table)
+    if listed:
+        console.print(recommendations_table(f"Recommended to user {answer['userId']}", listed))
+    else:
+        console.print("Nothing is recommended to them: they have rated all there is, or came after the last run.")
+
+
+def show_movie(answer: Mapping[str, Any]) -> None:
+    """Print a movie's figures, and the movies most like it."""
+    console = wide_console()
+    console.print(plain(f"{answer['movieId']}: {answer['title']}", style="bold"))
+    console.print(plain(answer["genres"].replace("|", ", ")))
+    if answer["rating_count"]:
+        console.print(
+            f"{answer['rating_count']:,} ratings, {answer['average_rating']:.2f} on average, "
+            f"{answer['damped_rating']:.2f} damped"
+        )
+    else:
+        console.print("nobody has rated it")
+    if not answer["similar"]:
+        console.print("No movie is like it: the ranking model knows nothing of it, since nobody likes it yet.")
+        return
+    table = Table(title="Liked by the same people", title_justify="left")
+    table.add_column("title and genres")
+    table.add_column("similarity", justify="right")
+    for row in answer["similar"]:
+        table.add_row(title_and_genres(row), f"{row['similarity']:.2f}")
+    console.print(table)
+
+
+def show_run(manifest: Mapping[str, Any]) -> None:
+    """Print what a run did: stages, rows, rejects, metrics, outputs."""
+    console = wide_console()
+    headline = f"{manifest['job']} {manifest['run_id']}: {manifest['status']} in {manifest['seconds']:.0f} s"
+    console.print(plain(headline, style="bold"))
+    if manifest["error"]:
+        console.print(plain(manifest["error"], style="red"))
+    _print_table(console, "Stages", ("stage", "status", "seconds"), [tuple(s.values()) for s in manifest["stages"]])
+    rows = [(table, part, f"{count:,}") for table, parts in manifest["rows"].items() for part, count in parts.items()]
+    _print_table(console, "Rows", ("of", "what", "count"), rows)
+    rejects = [
+        (t, reason, f"{count:,}") for t, reasons in manifest["rejects"].items() for reason, count in reasons.items()
+    ]
+    _print_table(console, "Rejects", ("table", "reason", "count"), rejects)
+    if "ranking" in manifest["metrics"]:
+        console.print(metrics_table(manifest["metrics"]))
+    for output in manifest["outputs"]:
+        console.print(plain(f"wrote {output}"), soft_wrap=True)
+
+
+def _print_table(console: Console, title: str, headings: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    if not rows:
+        return
+    table = Table(*headings, title=title, title_justify="left")
+    table.columns[-1].justify = "right"
+    for row in rows:
+        table.add_row(*(plain(str(cell)) for cell in row))
+    console.print(table)

@@ -1,0 +1,106 @@
+"""What was published, read from its files without Spark: as JSON values, for programs and for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from deltalake import DeltaTable
+
+from spark_app.model.catalogue import as_matrix
+from spark_app.platform import storage
+from spark_app.platform.errors import InputError
+from spark_app.platform.zones import MADE_BY, ProcessedZone
+from spark_app.stages.models import IMPLICIT, published_models
+
+SIMILAR = 10
+"""How many movies that are like another one are shown."""
+
+DECIMALS = 4
+"""Of a similarity; what agrees in so many is a tie, and the lower movieId comes first."""
+
+
+def user(zone: ProcessedZone, user_id: int) -> dict[str, Any]:
+    """A user's ratings, the best and then the latest first, and their recommendations.
+
+    Raises InputError where the user has no ratings.
+    """
+    is_user = ds.field("userId") == user_id
+    ratings = _read(zone, "ratings", is_user, ["movieId", "rating", "timestamp"])
+    if not ratings.num_rows:
+        raise InputError(f"user {user_id} has no ratings in {zone.table('ratings')}")
+    titles = _titles(zone, ratings["movieId"])
+    best_first = ratings.join(titles, keys="movieId", join_type="inner").sort_by(
+        [("rating", "descending"), ("timestamp", "descending"), ("movieId", "ascending")]
+    )
+    recommended = _read(zone, "recommendations", is_user).drop_columns(["userId"]).sort_by("rank")
+    history = best_first.select(["movieId", "title", "genres", "rating", "timestamp"])
+    return {
+        "userId": user_id,
+        "rating_count": history.num_rows,
+        "average_rating": pc.mean(history["rating"]).as_py(),
+        "history": [{**row, "timestamp": row["timestamp"].isoformat()} for row in history.to_pylist()],
+        "recommendations": recommended.to_pylist(),
+    }
+
+
+def movie(zone: ProcessedZone, movie_id: int) -> dict[str, Any]:
+    """A row of `final`, and the movies most like it: the cosine of their factors in the ranking model.
+
+    Raises InputError where there is no such movie.
+    """
+    if not storage.exists(zone.final_file):
+        raise InputError(f"{zone.final_file} is missing: run the stage 'etl' first")
+    rows = ds.dataset(zone.final_file).to_table(filter=ds.field("movieId") == movie_id).to_pylist()
+    if not rows:
+        raise InputError(f"movie {movie_id} is not in {zone.final_file}")
+    return {**rows[0], "similar": _similar(zone, movie_id)}
+
+
+def manifest(zone: ProcessedZone, run_id: str = "") -> Any:
+    """The manifest of a run, or of the last one. Raises InputError where there is none."""
+    path = zone.manifest(run_id)
+    if not run_id:
+        runs = storage.list_files(zone.runs) if storage.exists(zone.runs) else []
+        path = max(runs, default="")  # names begin with the time
+    if not path or not storage.exists(path):
+        raise InputError(f"{path or zone.runs}: there is no manifest of a run; is {zone.root} a processed zone?")
+    return storage.read_json(path)
+
+
+def _similar(zone: ProcessedZone, movie_id: int) -> list[dict[str, Any]]:
+    """The movies whose factors point most nearly the same way; none for a movie without factors."""
+    folder = storage.join(published_models(zone), IMPLICIT, "itemFactors")
+    factors = ds.dataset(storage.list_files(folder)).to_table().sort_by("id")
+    ids = factors["id"].to_numpy()
+    vectors = as_matrix(factors["features"].combine_chunks(), len(factors["features"][0]))
+    lengths = np.linalg.norm(vectors, axis=1)
+    (place,) = np.nonzero(ids == movie_id)
+    if not len(place) or not lengths[place[0]]:
+        return []
+    cosines = vectors @ vectors[place[0]] / np.maximum(lengths * lengths[place[0]], np.finfo(np.float32).tiny)
+    nearest = np.argsort(-np.round(cosines, DECIMALS), kind="stable")
+    nearest = nearest[ids[nearest] != movie_id][:SIMILAR]
+    found = pa.table(
+        {"movieId": pa.array(ids[nearest]), "similarity": np.round(cosines[nearest].astype(float), DECIMALS)}
+    )
+    described = found.join(_titles(zone, found["movieId"]), keys="movieId", join_type="inner")
+    ranked = described.sort_by([("similarity", "descending"), ("movieId", "ascending")])
+    return list(ranked.select(["movieId", "title", "genres", "similarity"]).to_pylist())
+
+
+def _titles(zone: ProcessedZone, movie_ids: pa.ChunkedArray) -> pa.Table:
+    """movieId, title and genres (divided by `|`) of some movies."""
+    return ds.dataset(zone.final_file).to_table(
+        filter=ds.field("movieId").isin(movie_ids.combine_chunks()), columns=["movieId", "title", "genres"]
+    )
+
+
+def _read(zone: ProcessedZone, name: str, rows: ds.Expression, columns: list[str] | None = None) -> pa.Table:
+    """Some rows of a Delta table. Raises InputError naming the stage that makes the table where it is missing."""
+    if not DeltaTable.is_deltatable(zone.table(name)):
+        raise InputError(f"{zone.table(name)} is missing: run the stage '{MADE_BY[name]}' first")
+    return DeltaTable(zone.table(name)).to_pyarrow_dataset().to_table(filter=rows, columns=columns)

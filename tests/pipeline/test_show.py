@@ -1,0 +1,161 @@
+"""Questions about published files, answered without Spark, against pandas on the raw files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from spark_app.ask import main
+from tests.pipeline.conftest import MOVIELENS, ROOT, Zones
+
+TOY_STORY, NEVER_RATED = 1, 1076
+HAS_NO_LIKES = 442
+
+
+def ask(capsys: pytest.CaptureFixture[str], processed: Path, *question: str) -> str:
+    main(["show", "--processed-path", str(processed), *question])
+    return capsys.readouterr().out
+
+
+def ask_json(capsys: pytest.CaptureFixture[str], processed: Path, *question: str) -> Any:
+    return json.loads(ask(capsys, processed, *question, "--json"))
+
+
+def test_a_user_is_shown_with_all_ratings_and_all_recommendations(
+    movielens: Zones, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ratings = pd.read_csv(MOVIELENS / "ratings.csv")
+    own = ratings[ratings.userId == 7].sort_values(["rating", "timestamp", "movieId"], ascending=[False, False, True])
+    answer = ask_json(capsys, movielens.processed, "--user", "7")
+    assert answer["rating_count"] == len(own)
+    assert answer["average_rating"] == pytest.approx(own.rating.mean())
+    assert [row["movieId"] for row in answer["history"]] == own.movieId.to_list()
+    assert [row["rating"] for row in answer["history"]] == own.rating.to_list()
+    seconds = [pd.Timestamp(row["timestamp"]).timestamp() for row in answer["history"]]
+    assert seconds == own.timestamp.to_list()
+    published = pd.DataFrame(movielens.recommendations()).query("userId == '7'").drop(columns="userId")
+    shown = pd.DataFrame(answer["recommendations"])
+    pd.testing.assert_frame_equal(shown, published.reset_index(drop=True).astype(shown.dtypes))
+
+
+def test_a_movie_is_shown_with_those_whose_factors_are_most_like_its_own(
+    movielens: Zones, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = ask_json(capsys, movielens.processed, "--movie", str(TOY_STORY))
+    assert (answer["title"], answer["year"], answer["rating_count"]) == ("Toy Story (1995)", 1995, 215)
+    current = json.loads((movielens.processed / "models" / "current.json").read_text())["run_id"]
+    factors = pd.read_parquet(movielens.processed / "models" / current / "implicit_als" / "itemFactors")
+    vectors = {row.id: np.array(row.features, dtype=float) for row in factors.itertuples()}
+    own = vectors.pop(TOY_STORY)
+    cosines = {
+        movie: round(float(own @ v / np.linalg.norm(own) / np.linalg.norm(v)), 4)
+        for movie, v in vectors.items()
+        if np.linalg.norm(v)
+    }
+    nearest = sorted(cosines, key=lambda movie: (-cosines[movie], movie))[:10]
+    assert [row["movieId"] for row in answer["similar"]] == nearest
+    assert [row["similarity"] for row in answer["similar"]] == pytest.approx([cosines[m] for m in nearest], abs=2e-4)
+    assert all(row["title"] and row["genres"] for row in answer["similar"])
+
+
+def test_a_movie_that_nobody_has_rated_is_shown_too(movielens: Zones, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = ask_json(capsys, movielens.processed, "--movie", str(NEVER_RATED))
+    assert (answer["rating_count"], answer["average_rating"], answer["similar"]) == (0, None, [])
+    assert "nobody has rated it" in ask(capsys, movielens.processed, "--movie", str(NEVER_RATED))
+
+
+def test_a_run_is_its_manifest_and_the_last_one_where_none_is_named(
+    movielens: Zones, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (manifest,) = movielens.manifests()
+    assert ask_json(capsys, movielens.processed, "--run", manifest["run_id"]) == manifest
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    for run_id in ("20250101T000000Z-ffff", "20250102T000000Z-0000"):
+        (runs / f"{run_id}.json").write_text(json.dumps({**manifest, "run_id": run_id}))
+    assert ask_json(capsys, tmp_path, "--run")["run_id"] == "20250102T000000Z-0000"
+
+
+def test_answers_read_well_in_a_terminal(movielens: Zones, capsys: pytest.CaptureFixture[str]) -> None:
+    user = ask(capsys, movielens.processed, "--user", "7")
+    assert user.startswith("User 7: 152 ratings, 3.23 on average")
+    assert "Recommended to user 7" in user
+    assert "you liked" in user
+    assert "popular" in ask(capsys, movielens.processed, "--user", str(HAS_NO_LIKES))
+    movie = ask(capsys, movielens.processed, "--movie", str(TOY_STORY))
+    assert "1: Toy Story (1995)\nAdventure, Animation, Children, Comedy, Fantasy\n215 ratings, 3.92 on average" in movie
+    run = ask(capsys, movielens.processed, "--run")
+    for part in ("pipeline", "done in", "100,836", "recommend", "ndcg@10", "movie_recommendations.csv"):
+        assert part in run
+
+
+def test_a_failed_run_is_shown_with_its_error_and_rejects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "runs").mkdir()
+    manifest = {
+        **{"run_id": "1", "job": "etl", "status": "failed", "error": "too many [red]rows", "seconds": 2.5},
+        **{"stages": [{"stage": "etl", "status": "failed", "seconds": 2.5}], "rows": {}, "metrics": {}, "outputs": []},
+        "rejects": {"ratings": {"rating is off the scale": 1200}},
+    }
+    (tmp_path / "runs" / "1.json").write_text(json.dumps(manifest))
+    shown = ask(capsys, tmp_path, "--run")
+    assert "etl 1: failed" in shown
+    assert "too many [red]rows" in shown
+    assert "rating is off the scale │ 1,200" in shown
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        (("--user", "99999"), "user 99999 has no ratings in {zone}/delta/ratings"),
+        (("--movie", "99999999"), "movie 99999999 is not in {zone}/final/movies.parquet"),
+        (("--run", "no-such-run"), "{zone}/runs/no-such-run.json: there is no manifest of a run"),
+    ],
+)
+def test_what_is_not_there_is_exit_3_and_one_line(
+    movielens: Zones, capsys: pytest.CaptureFixture[str], question: tuple[str, str], said: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        ask(capsys, movielens.processed, *question)
+    error = capsys.readouterr().err
+    assert ended.value.code == 3
+    assert error.startswith(f"show: {said.format(zone=movielens.processed)}")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        (("--user", "1"), "{zone}/delta/ratings is missing: run the stage 'etl' first"),
+        (("--movie", "1"), "{zone}/final/movies.parquet is missing: run the stage 'etl' first"),
+        (("--run",), "{zone}/runs: there is no manifest of a run; is {zone} a processed zone?"),
+    ],
+)
+def test_an_empty_zone_says_what_to_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], question: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        ask(capsys, tmp_path, *question)
+    assert ended.value.code == 3
+    assert capsys.readouterr().err == f"show: {said.format(zone=tmp_path)}\n"
+
+
+def test_no_spark_is_started(movielens: Zones) -> None:
+    environment = {key: value for key, value in os.environ.items() if key not in ("JAVA_HOME", "SPARK_HOME")}
+    done = subprocess.run(
+        [sys.executable, "-m", "spark_app", "show", "--processed-path", str(movielens.processed), "--user", "1"],
+        env={**environment, "PATH": ""},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Recommended to user 1" in done.stdout
+    assert done.stderr == ""
