@@ -13,7 +13,6 @@ from pyspark.ml.recommendation import ALS, ALSModel
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from spark_app.model.biases import BiasModel, with_bias_prediction
 from spark_app.platform.errors import InputError
 from spark_app.platform.settings import ExplicitAls, ImplicitAls, Train
 
@@ -72,22 +71,6 @@ def _of_likers(preferences: DataFrame) -> DataFrame:
 def with_als_prediction(pairs: DataFrame, model: ALSModel) -> DataFrame:
     """Add `als_prediction` to pairs(userId, movieId, ...); NaN where the model does not know the user or the movie."""
     return model.setPredictionCol(ALS_PREDICTION).transform(pairs)
-
-
-def with_predicted_ratings(
-    pairs: DataFrame, biases: BiasModel, explicit: ALSModel | None, scale: tuple[float, float]
-) -> DataFrame:
-    """Add `bias`, and where explicit ALS is given `als`, to pairs(userId, movieId, ...): ratings predicted by each.
-
-    ALS leaves to the biases what it cannot predict. Clipped to the scale; never null, never NaN.
-    """
-    predicted = with_bias_prediction(pairs, biases)
-    by_model = {"bias": F.col("bias_prediction")}
-    if explicit is not None:
-        predicted = with_als_prediction(predicted, explicit)
-        by_model["als"] = F.nanvl(F.col(ALS_PREDICTION).cast("double"), F.col("bias_prediction"))
-    clipped = {name: F.greatest(F.lit(scale[0]), F.least(F.lit(scale[1]), value)) for name, value in by_model.items()}
-    return predicted.withColumns(clipped).drop("bias_prediction", ALS_PREDICTION)
 
 
 def _als(ratings: DataFrame, settings: ExplicitAls | ImplicitAls, seed: int) -> ALS:

@@ -16,7 +16,7 @@ from spark_app.platform.settings import Biases
 
 @dataclass(frozen=True)
 class BiasModel:
-    """`mean` of all ratings; `users` (userId, user_bias) and `movies` (movieId, movie_bias, rating_count)."""
+    """`mean` of all ratings; users(userId, user_bias, rating_count); movies(movieId, movie_bias, rating_count)."""
 
     mean: float
     users: DataFrame
@@ -36,17 +36,22 @@ def fit_biases(ratings: DataFrame, settings: Biases) -> BiasModel:
         without_users = _without_movies(deviations, movies).transform(_without_users, settings.user_reg)
         movies = _as_values(without_users.transform(_damped_mean, "movieId", "movie_bias", settings.movie_reg))
     users = _without_movies(deviations, movies).transform(_damped_mean, "userId", "user_bias", settings.user_reg)
-    users = users.drop("rating_count").persist()
+    users = users.persist()
     users.count()
     return BiasModel(mean, users, movies)
 
 
 def with_bias_prediction(pairs: DataFrame, model: BiasModel) -> DataFrame:
-    """Add `bias_prediction` to pairs(userId, movieId, ...); who or what is not in the model has bias 0."""
-    movies = F.broadcast(model.movies.select("movieId", "movie_bias"))
-    known = pairs.join(model.users, on="userId", how="left").join(movies, on="movieId", how="left")
+    """Add the prediction, `bias`, to pairs(userId, movieId, ...), and how many ratings stand behind it.
+
+    These are user_ratings and movie_ratings. Who or what is not in the model has bias 0 and no ratings.
+    """
+    users = model.users.withColumnRenamed("rating_count", "user_ratings")
+    movies = F.broadcast(model.movies.withColumnRenamed("rating_count", "movie_ratings"))
+    known = pairs.join(users, on="userId", how="left").join(movies, on="movieId", how="left")
     prediction = F.lit(model.mean) + _or_zero("user_bias") + _or_zero("movie_bias")
-    return known.withColumn("bias_prediction", prediction).drop("user_bias", "movie_bias")
+    counts = {count: F.coalesce(F.col(count), F.lit(0)) for count in ("user_ratings", "movie_ratings")}
+    return known.withColumn("bias", prediction).withColumns(counts).drop("user_bias", "movie_bias")
 
 
 def _as_values(movies: DataFrame) -> DataFrame:

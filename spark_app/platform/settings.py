@@ -137,7 +137,7 @@ class Train(Section):
 
 
 class ExplicitAls(Section):
-    """Matrix factorisation of the ratings: gives `predicted_rating`."""
+    """Matrix factorisation of the ratings: with the biases it gives `predicted_rating`."""
 
     rank: Positive = 32
     """Number of latent factors."""
@@ -169,7 +169,7 @@ class ImplicitAls(Section):
 
 
 class Biases(Section):
-    """The bias-only model: mean + user bias + movie bias. A baseline, and the fallback of `predicted_rating`."""
+    """The bias-only model: mean + user bias + movie bias. A baseline, and part of `predicted_rating`."""
 
     movie_reg: Annotated[float, Field(ge=0)] = 3.0
     """Damping of a movie's bias: as if it had this many more ratings at the mean."""

@@ -11,7 +11,7 @@ from rich.text import Text
 
 MIN_WIDTH = 110
 LOWER_IS_BETTER = ("rmse", "mae")
-NAMES = {"als": "ALS", "bias": "biases only", "popularity": "popularity"}
+NAMES = {"als": "ALS", "bias": "biases only", "stacked": "ALS + biases", "popularity": "popularity"}
 
 
 def show_results(manifest: Mapping[str, Any], top: Sequence[Mapping[str, str]], places: Mapping[str, str]) -> None:
@@ -39,20 +39,22 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     table = Table(title="On ratings held out, never seen in training", title_justify="left")
     for heading in ("metric", "model", "", "baseline", "", ""):
         table.add_column(heading, justify="right" if heading == "" else "left")
-    for task, baseline in (("rating", "bias"), ("ranking", "popularity")):
-        ours, theirs = metrics[task]["als"], metrics[task][baseline]
+    rating_model = metrics["rating_model"]
+    published = rating_model if rating_model != "bias" else "als"
+    for task, model, baseline in (("rating", published, "bias"), ("ranking", "als", "popularity")):
+        ours, theirs = metrics[task][model], metrics[task][baseline]
         for metric in ours:
             if metric == "users":
                 continue
             table.add_row(
                 metric.upper() if metric in LOWER_IS_BETTER else metric,
-                NAMES["als"],
+                NAMES[model],
                 f"{ours[metric]:.4f}",
                 NAMES[baseline],
                 f"{theirs[metric]:.4f}",
                 _verdict(metric, ours[metric], theirs[metric]),
             )
-    table.caption = f"predicted_rating comes from: {NAMES[metrics['rating_model']]}"
+    table.caption = f"predicted_rating comes from: {NAMES[rating_model]}"
     return table
 
 

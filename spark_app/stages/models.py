@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pyspark.ml.recommendation import ALSModel
 from pyspark.sql import SparkSession
 
 from spark_app.model.biases import BiasModel
+from spark_app.model.stack import StackWeights
 from spark_app.platform import storage
 from spark_app.platform.errors import InputError
 from spark_app.platform.settings import ImplicitAls
@@ -20,12 +21,13 @@ IMPLICIT, EXPLICIT = "implicit_als", "explicit_als"
 
 @dataclass(frozen=True)
 class Models:
-    """What one fit gives: the ranking model with the settings of its fit, and the two rating models."""
+    """What one fit gives: the ranking model with the settings of its fit, the two rating models, and their stack."""
 
     implicit: ALSModel
     implicit_settings: ImplicitAls
     explicit: ALSModel
     biases: BiasModel
+    stack: StackWeights = field(default_factory=StackWeights)
 
 
 def save_models(models: Models, rating_model: str, zone: ProcessedZone, run_id: str, facts: dict[str, Any]) -> str:
@@ -44,6 +46,7 @@ def save_models(models: Models, rating_model: str, zone: ProcessedZone, run_id: 
             "run_id": run_id,
             "rating_model": rating_model,
             "mean_rating": models.biases.mean,
+            "stack": asdict(models.stack),
             "implicit_als": models.implicit_settings.model_dump(mode="json"),
             **facts,
         },
@@ -67,7 +70,7 @@ def published_models(zone: ProcessedZone) -> str:
 
 
 def load_models(spark: SparkSession, folder: str) -> tuple[Models, str]:
-    """The models in a folder, and which of them predicts ratings: `als` or `bias`.
+    """The models in a folder, and which of them predicts ratings: one of RATING_MODELS.
 
     Raises InputError where they are not there.
     """
@@ -82,4 +85,5 @@ def load_models(spark: SparkSession, folder: str) -> tuple[Models, str]:
     )
     implicit = ALSModel.load(storage.join(folder, IMPLICIT))
     explicit = ALSModel.load(storage.join(folder, EXPLICIT))
-    return Models(implicit, ImplicitAls(**facts["implicit_als"]), explicit, biases), facts["rating_model"]
+    settings, stack = ImplicitAls(**facts["implicit_als"]), StackWeights(**facts["stack"])
+    return Models(implicit, settings, explicit, biases, stack), facts["rating_model"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from spark_app.model import als
 from spark_app.model.catalogue import build_catalogue
 from spark_app.model.lists import Explain, recommend
+from spark_app.model.stack import with_predicted_ratings
 from spark_app.model.topn import DECIMALS
 from spark_app.platform import storage
 from spark_app.platform.log import logger
@@ -37,8 +37,7 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     explain = Explain(models.implicit_settings, wanted.reasons) if wanted.reasons else None
     top = recommend(spark, users, ratings, catalogue, wanted.n, wanted.block_users, explain)
     scale = (settings.clean.scale_min, settings.clean.scale_max)
-    predictor = models.explicit if rating_model == "als" else None
-    rated = als.with_predicted_ratings(top, models.biases, predictor, scale)
+    rated = with_predicted_ratings(top, models.biases, models.explicit, models.stack, scale)
     rated = rated.withColumnRenamed(rating_model, "predicted_rating")
     told = _with_reasons_told(rated, movies, wanted.reasons)
     zone.overwrite(_as_published(told, movies), "recommendations")

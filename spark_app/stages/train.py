@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
@@ -12,6 +13,7 @@ from spark_app.model.biases import fit_biases
 from spark_app.model.catalogue import build_catalogue
 from spark_app.model.lists import recommend
 from spark_app.model.split import keep_active, split
+from spark_app.model.stack import RATING_MODELS, StackWeights, fit_stack, with_both_predictions
 from spark_app.platform import storage
 from spark_app.platform.errors import GateError, InputError
 from spark_app.platform.log import logger
@@ -37,9 +39,9 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
         )
 
     models = _fit(training, run.rows["split"]["training"], settings)
-    run.metrics["rating"] = _judge_ratings(holdout, models, settings)
+    stack, run.metrics["rating"] = _judge_ratings(holdout, models, settings)
     run.metrics["ranking"] = _judge_ranking(spark, training, holdout, movies, models, settings)
-    run.metrics["rating_model"] = _better_rating_model(run.metrics["rating"])
+    run.metrics["rating_model"] = _best_rating_model(run.metrics["rating"])
     _log_metrics(run.metrics)
     _hold_gate(run.metrics, settings)
     training.unpersist()
@@ -48,6 +50,7 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     if settings.train.refit:
         logger.info("fitting again on all ratings")
         models = _fit(ratings, sum(run.rows["split"].values()), settings)
+    models = replace(models, stack=stack)
     facts = {"metrics": run.metrics, "settings": run.settings.model_dump(mode="json")}
     run.wrote(save_models(models, run.metrics["rating_model"], zone, run.run_id, facts))
     publish_models(zone, run.run_id)
@@ -77,14 +80,16 @@ def _fit(ratings: DataFrame, count: int, settings: Settings) -> Models:
     return Models(implicit, settings.implicit_als, explicit, biases)
 
 
-def _judge_ratings(holdout: DataFrame, models: Models, settings: Settings) -> dict[str, dict[str, float]]:
-    """RMSE and MAE of both rating models, on the same rows: all of the holdout."""
+def _judge_ratings(
+    holdout: DataFrame, models: Models, settings: Settings
+) -> tuple[StackWeights, dict[str, dict[str, float]]]:
+    """The stack of both rating models, and RMSE and MAE of all three, on the same rows: all of the holdout."""
     scale = (settings.clean.scale_min, settings.clean.scale_max)
-    predicted = als.with_predicted_ratings(holdout, models.biases, models.explicit, scale)
-    predicted = predicted.select("rating", "als", "bias").persist()
-    errors = {model: metrics.rating_errors(predicted, model) for model in ("als", "bias")}
-    predicted.unpersist()
-    return errors
+    both = with_both_predictions(holdout.drop("timestamp"), models.biases, models.explicit).persist()
+    stack, predicted = fit_stack(both, scale)
+    errors = {model: metrics.rating_errors(predicted, model) for model in RATING_MODELS}
+    both.unpersist()
+    return stack, errors
 
 
 def _judge_ranking(
@@ -107,9 +112,9 @@ def _judge_ranking(
     return quality
 
 
-def _better_rating_model(errors: dict[str, dict[str, float]]) -> str:
-    """The model with the lower RMSE; on small sets that is often the biases alone."""
-    return "als" if errors["als"]["rmse"] < errors["bias"]["rmse"] else "bias"
+def _best_rating_model(errors: dict[str, dict[str, float]]) -> str:
+    """The model with the lowest RMSE."""
+    return min(RATING_MODELS, key=lambda model: errors[model]["rmse"])
 
 
 def _log_metrics(found: dict[str, Any]) -> None:

@@ -14,13 +14,10 @@ from spark_app.model.als import (
     fit_implicit,
     in_stable_order,
     with_als_prediction,
-    with_predicted_ratings,
 )
-from spark_app.model.biases import BiasModel
 from spark_app.platform.settings import ExplicitAls, ImplicitAls, Train
 
 RATINGS = "userId INT, movieId INT, rating DOUBLE"
-SCALE = (0.5, 5.0)
 SEED = 42
 EXPLICIT = ExplicitAls(rank=3, iterations=3)
 
@@ -41,16 +38,6 @@ def ratings(spark: SparkSession) -> DataFrame:
 @pytest.fixture(scope="module")
 def explicit(ratings: DataFrame) -> ALSModel:
     return fit_explicit(in_stable_order(ratings, 2), EXPLICIT, SEED)
-
-
-@pytest.fixture(scope="module")
-def biases(spark: SparkSession) -> BiasModel:
-    """User 1 is generous beyond the scale, user 2 strict beyond it; movie 1 is a bit better than others."""
-    return BiasModel(
-        mean=3.0,
-        users=spark.createDataFrame([(1, 4.0), (2, -4.0)], "userId INT, user_bias DOUBLE"),
-        movies=spark.createDataFrame([(1, 0.25, 9)], "movieId INT, movie_bias DOUBLE, rating_count LONG"),
-    )
 
 
 def factors(model: ALSModel) -> dict[str, dict[int, list[float]]]:
@@ -159,41 +146,3 @@ def test_implicit_als_fits_where_somebody_likes_nothing_and_nobody_likes_a_movie
     assert {1, 2} <= found["users"].keys()
     assert {10, 20} <= found["movies"].keys()
     assert np.isfinite([vector for side in found.values() for vector in side.values()]).all()
-
-
-def test_predicted_rating_without_als_is_the_clipped_bias_prediction(spark: SparkSession, biases: BiasModel) -> None:
-    asked = spark.createDataFrame([(1, 1), (2, 1), (3, 1), (3, 2)], "userId INT, movieId INT")
-    found = predicted(with_predicted_ratings(asked, biases, None, SCALE), "bias")
-    assert found == {(1, 1): 5.0, (2, 1): 0.5, (3, 1): 3.25, (3, 2): 3.0}
-
-
-def test_predicted_rating_comes_from_als_where_it_can(
-    spark: SparkSession, ratings: DataFrame, biases: BiasModel, explicit: ALSModel
-) -> None:
-    vectors = factors(explicit)
-    found = predicted(with_predicted_ratings(ratings, biases, explicit, SCALE), "als")
-    for (user, movie), prediction in found.items():
-        product = np.dot(vectors["users"][user], vectors["movies"][movie])
-        assert prediction == pytest.approx(min(5.0, max(0.5, product)), abs=1e-5)
-
-
-def test_predicted_rating_of_als_is_clipped(ratings: DataFrame, biases: BiasModel, explicit: ALSModel) -> None:
-    unclipped = predicted(with_als_prediction(ratings, explicit), "als_prediction")
-    assert min(unclipped.values()) < 2.5
-    assert max(unclipped.values()) > 3.0
-    found = predicted(with_predicted_ratings(ratings, biases, explicit, (2.5, 3.0)), "als")
-    assert (min(found.values()), max(found.values())) == (2.5, 3.0)
-
-
-def test_predicted_rating_falls_back_to_biases_and_is_never_null(
-    spark: SparkSession, biases: BiasModel, explicit: ALSModel
-) -> None:
-    # 99 is unknown to both models, user 21 too; movie 1 and user 1 are known to both.
-    asked = spark.createDataFrame([(99, 1), (1, 99), (2, 99), (99, 99)], "userId INT, movieId INT")
-    frame = with_predicted_ratings(asked, biases, explicit, SCALE)
-    assert frame.columns == ["movieId", "userId", "bias", "als"]
-    assert (
-        predicted(frame, "als")
-        == predicted(frame, "bias")
-        == {(99, 1): 3.25, (1, 99): 5.0, (2, 99): 0.5, (99, 99): 3.0}
-    )

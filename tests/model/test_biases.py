@@ -11,7 +11,7 @@ from spark_app.model.biases import BiasModel, fit_biases, with_bias_prediction
 from spark_app.platform.settings import Biases
 
 RATINGS = "userId INT, movieId INT, rating DOUBLE"
-PREDICTED = "userId INT, movieId INT, bias_prediction DOUBLE"
+PREDICTED = "userId INT, movieId INT, bias DOUBLE, user_ratings LONG, movie_ratings LONG"
 THREE_RATINGS = [(1, 10, 5.0), (1, 20, 3.0), (2, 10, 4.0)]
 
 
@@ -26,6 +26,7 @@ def test_one_sweep_gives_damped_deviations_by_hand(spark: SparkSession) -> None:
     users, movies = biases_of(model)
     assert model.mean == 4.0
     assert {row.movieId: row.rating_count for row in model.movies.collect()} == {10: 2, 20: 1}
+    assert {row.userId: row.rating_count for row in model.users.collect()} == {1: 2, 2: 1}
     # The mean is 4, the deviations are 1, -1 and 0. Movies first, then users on what movies leave:
     # 2/3 and -1/2 for user 1, -1/3 for user 2.
     assert movies == pytest.approx({10: 1 / 3, 20: -1 / 2})
@@ -70,13 +71,14 @@ def reference(
 def test_prediction_is_the_mean_plus_what_is_known(spark: SparkSession) -> None:
     model = BiasModel(
         mean=3.0,
-        users=spark.createDataFrame([(1, 0.5)], "userId INT, user_bias DOUBLE"),
+        users=spark.createDataFrame([(1, 0.5, 4)], "userId INT, user_bias DOUBLE, rating_count LONG"),
         movies=spark.createDataFrame([(10, -0.2, 7)], "movieId INT, movie_bias DOUBLE, rating_count LONG"),
     )
     predicted = with_bias_prediction(pairs(spark, [(1, 10), (1, 99), (8, 10), (8, 99)]), model)
-    expected = spark.createDataFrame([(1, 10, 3.3), (1, 99, 3.5), (8, 10, 2.8), (8, 99, 3.0)], PREDICTED)
+    rows = [(1, 10, 3.3, 4, 7), (1, 99, 3.5, 4, 0), (8, 10, 2.8, 0, 7), (8, 99, 3.0, 0, 0)]
+    expected = spark.createDataFrame(rows, PREDICTED)
     assert_approx_df_equality(
-        predicted.select("userId", "movieId", "bias_prediction"),
+        predicted.select("userId", "movieId", "bias", "user_ratings", "movie_ratings"),
         expected,
         1e-9,
         ignore_nullable=True,
@@ -87,7 +89,7 @@ def test_prediction_is_the_mean_plus_what_is_known(spark: SparkSession) -> None:
 def test_prediction_keeps_other_columns_and_every_pair_once(spark: SparkSession) -> None:
     model = fit_biases(spark.createDataFrame(THREE_RATINGS, RATINGS), Biases(sweeps=1))
     predicted = with_bias_prediction(spark.createDataFrame(THREE_RATINGS, RATINGS), model)
-    assert set(predicted.columns) == {"userId", "movieId", "rating", "bias_prediction"}
+    assert set(predicted.columns) == {"userId", "movieId", "rating", "bias", "user_ratings", "movie_ratings"}
     assert sorted((row.userId, row.movieId, row.rating) for row in predicted.collect()) == THREE_RATINGS
 
 

@@ -6,7 +6,11 @@ import pytest
 
 from spark_app.report.terminal import show_results
 
-RATING = {"als": {"rmse": 0.8, "mae": 0.7}, "bias": {"rmse": 1.0, "mae": 0.5}}
+RATING = {
+    "als": {"rmse": 0.8, "mae": 0.7},
+    "bias": {"rmse": 1.0, "mae": 0.5},
+    "stacked": {"rmse": 0.75, "mae": 0.5},
+}
 RANKING = {
     "als": {"ndcg@10": 0.3, "recall@10": 0.1, "map@10": 0.25, "coverage": 0.5, "users": 610},
     "popularity": {"ndcg@10": 0.15, "recall@10": 0.2, "map@10": 0.0, "coverage": 0.01, "users": 610},
@@ -60,10 +64,13 @@ def test_a_tie_is_not_called_worse(capsys: pytest.CaptureFixture[str]) -> None:
     assert "worse" not in line(capsys.readouterr().out, "RMSE")[5]
 
 
-@pytest.mark.parametrize(("model", "name"), [("als", "ALS"), ("bias", "biases only")])
+@pytest.mark.parametrize(("model", "name"), [("als", "ALS"), ("bias", "biases only"), ("stacked", "ALS + biases")])
 def test_says_which_model_predicts_ratings(capsys: pytest.CaptureFixture[str], model: str, name: str) -> None:
     show_results(manifest(rating_model=model), [], {})
-    assert f"predicted_rating comes from: {name}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"predicted_rating comes from: {name}" in printed
+    shown = {"als": ["ALS", "0.8000"], "bias": ["ALS", "0.8000"], "stacked": ["ALS + biases", "0.7500"]}[model]
+    assert line(printed, "RMSE")[1:5] == [*shown, "biases only", "1.0000"]
 
 
 def test_shows_the_list_of_one_user(capsys: pytest.CaptureFixture[str]) -> None:

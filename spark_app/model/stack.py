@@ -1,0 +1,99 @@
+"""Predicted ratings: by the biases, by explicit ALS, and by the two stacked.
+
+ALS knows much of active users and popular movies and little of others, whom the biases serve better. So the two are
+mixed, by a weight that grows with what ALS has seen of the pair, for n ratings of a user or movie:
+
+    stacked = bias + w (als - bias),    w = w0 + w1 ln(1 + n_user) + w2 ln(1 + n_movie),  held in [0, 1]
+
+J. Sill, G. Takacs, L. Mackey, D. Lin: Feature-Weighted Linear Stacking, 2009 (arXiv:0911.0460).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pyspark.ml.recommendation import ALSModel
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from spark_app.model.als import ALS_PREDICTION, with_als_prediction
+from spark_app.model.biases import BiasModel, with_bias_prediction
+
+RATING_MODELS = ("als", "bias", "stacked")
+"""Columns of predicted ratings, and what may give the published ones."""
+
+DECIMALS = 6
+"""Of the weights: their sums are added up in any order, and two runs should agree."""
+
+
+@dataclass(frozen=True)
+class StackWeights:
+    """w0, w1 and w2 of the formula above. As they are by default, the stack is ALS."""
+
+    constant: float = 1.0
+    user: float = 0.0
+    movie: float = 0.0
+
+
+def with_both_predictions(pairs: DataFrame, biases: BiasModel, explicit: ALSModel) -> DataFrame:
+    """Add `bias` and `als` to pairs(userId, movieId, ...), neither clipped, with user_ratings and movie_ratings.
+
+    ALS leaves to the biases what it cannot predict: neither is null or NaN.
+    """
+    predicted = with_als_prediction(with_bias_prediction(pairs, biases), explicit)
+    by_als = F.nanvl(F.col(ALS_PREDICTION).cast("double"), F.col("bias"))
+    return predicted.withColumn("als", by_als).drop(ALS_PREDICTION)
+
+
+def with_predicted_ratings(
+    pairs: DataFrame, biases: BiasModel, explicit: ALSModel, weights: StackWeights, scale: tuple[float, float]
+) -> DataFrame:
+    """Add RATING_MODELS to pairs(userId, movieId, ...): ratings predicted by each, clipped to the scale."""
+    both = with_both_predictions(pairs, biases, explicit)
+    return _clipped(both.withColumn("stacked", _stacked(weights)), scale).drop("user_ratings", "movie_ratings")
+
+
+def fit_stack(predicted: DataFrame, scale: tuple[float, float]) -> tuple[StackWeights, DataFrame]:
+    """Fit weights to rated pairs that have both predictions; give them, and the pairs with RATING_MODELS, clipped.
+
+    Takes what `with_both_predictions` gives for pairs(userId, movieId, rating, ...) that neither model was fitted to.
+    `stacked` is out of fold: the pairs are halved by a hash of their keys, and each half has the weights that fit the
+    other, so that its errors are those of weights that have not seen the rating. One pass, least squares.
+    """
+    fold = F.pmod(F.xxhash64(F.lit("stack"), "movieId", "userId"), F.lit(2))
+    gap, target = F.col("als") - F.col("bias"), F.col("rating") - F.col("bias")
+    terms = [gap * feature for feature in _features()]
+    sums = [F.sum(one * other) for one in terms for other in (*terms, target)]
+    rows = predicted.groupBy(fold.alias("fold")).agg(F.array(*sums).alias("sums")).collect()
+    by_fold = {row["fold"]: np.array(row["sums"]).reshape(len(terms), len(terms) + 1) for row in rows}
+    everything = sum(by_fold.values(), np.zeros((len(terms), len(terms) + 1)))
+    out_of_fold = F.when(fold == 0, _stacked(_solve(everything - by_fold.get(0, 0.0)))).otherwise(
+        _stacked(_solve(everything - by_fold.get(1, 0.0)))
+    )
+    return _solve(everything), _clipped(predicted.withColumn("stacked", out_of_fold), scale)
+
+
+def _features() -> tuple[Column, Column, Column]:
+    return F.lit(1.0), F.log1p("user_ratings"), F.log1p("movie_ratings")
+
+
+def _solve(sums: NDArray[np.float64]) -> StackWeights:
+    """The weights with the least squared error, the shortest where several have it."""
+    found = np.linalg.lstsq(sums[:, :-1], sums[:, -1], rcond=None)[0]
+    return StackWeights(*(round(float(weight), DECIMALS) for weight in found))
+
+
+def _stacked(weights: StackWeights) -> Column:
+    constant, user, movie = _features()
+    weight = weights.constant * constant + weights.user * user + weights.movie * movie
+    return F.col("bias") + _within(weight, (0.0, 1.0)) * (F.col("als") - F.col("bias"))
+
+
+def _clipped(predicted: DataFrame, scale: tuple[float, float]) -> DataFrame:
+    return predicted.withColumns({model: _within(F.col(model), scale) for model in RATING_MODELS})
+
+
+def _within(value: Column, bounds: tuple[float, float]) -> Column:
+    return F.greatest(F.lit(bounds[0]), F.least(F.lit(bounds[1]), value))
