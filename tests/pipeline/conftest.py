@@ -82,9 +82,11 @@ def submit(tmp_path_factory: pytest.TempPathFactory) -> Submit:
 
     Spark-submit passes both outputs of Python on as its standard output; its standard error is Spark's alone.
     """
-    folder = tmp_path_factory.mktemp("submit")
+    shared = tmp_path_factory.mktemp("submit")
 
-    def run(name: str, *options: str, command: str = "spark-submit") -> subprocess.CompletedProcess[str]:
+    def run(
+        name: str, *options: str, command: str = "spark-submit", folder: Path = shared
+    ) -> subprocess.CompletedProcess[str]:
         target = [str(ROOT / "jobs" / f"{name}.py")] if command == "spark-submit" else []
         return subprocess.run(
             [command, "--driver-memory", "2g", *target, *options],
@@ -101,11 +103,15 @@ def submit(tmp_path_factory: pytest.TempPathFactory) -> Submit:
 
 @pytest.fixture(scope="session")
 def movielens(submit: Submit, tmp_path_factory: pytest.TempPathFactory) -> Zones:
-    """MovieLens ml-latest-small, through the whole pipeline by spark-submit; its output is in `stdout.txt`."""
+    """MovieLens ml-latest-small, through the whole pipeline by spark-submit; its output is in `stdout.txt`.
+
+    The metastore lies beside the processed zone, since other runs would give its names to other tables.
+    """
     if not MOVIELENS.is_dir():
         pytest.skip("needs ml-latest-small: set MOVIELENS_DIR")
-    zones = Zones(MOVIELENS, tmp_path_factory.mktemp("movielens"))
-    done = submit("pipeline", *zones.options())
+    folder = tmp_path_factory.mktemp("movielens")
+    zones = Zones(MOVIELENS, folder / "processed")
+    done = submit("pipeline", *zones.options(), folder=folder)
     assert done.returncode == 0, done.stdout[-3000:]
     (zones.processed / "stdout.txt").write_text(done.stdout, encoding="utf-8")
     return zones

@@ -121,6 +121,6 @@ def test_plain_spark_sql_finds_the_tables_from_another_process(movielens: Zones,
         "select count(distinct userId) from movie_reco_db.recommendations;"
         "select rating_count from movie_reco_db.final where movieId = 356"
     )
-    asked = submit("", "-e", queries, command="spark-sql")
+    asked = submit("", "-e", queries, command="spark-sql", folder=movielens.processed.parent)
     assert asked.returncode == 0, asked.stderr[-3000:]
     assert asked.stdout.split("\n")[:5] == ["100836\t3.5016", "American President, The (1995)", "100836", "610", "329"]
