@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 CONFIG ?= conf/pipeline.toml
 OPTIONS ?=
-STAGES := ingest catalog etl train recommend
+STAGES := ingest catalog etl explore train recommend
 
 export PYTHON
 export SPARK_CONF_DIR := $(CURDIR)/conf/local

@@ -36,6 +36,7 @@ class Run:
     inputs: list[dict[str, Any]] = field(default_factory=list)
     rows: dict[str, dict[str, int]] = field(default_factory=dict)
     rejects: dict[str, dict[str, int]] = field(default_factory=dict)
+    profile: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     stages: list[dict[str, Any]] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
@@ -86,6 +87,7 @@ class Run:
             "inputs": self.inputs,
             "rows": self.rows,
             "rejects": self.rejects,
+            "profile": self.profile,
             "metrics": self.metrics,
             "stages": self.stages,
             "outputs": self.outputs,

@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from spark_app.platform.run import Run
 from spark_app.platform.settings import Settings
 from spark_app.platform.zones import ProcessedZone
-from spark_app.stages import catalog, etl, ingest, recommend, summary, train
+from spark_app.stages import catalog, etl, explore, ingest, recommend, summary, train
 
 StageFunction = Callable[[SparkSession, Settings, Run], None]
 
@@ -58,6 +58,7 @@ STAGES = (
     _stage("ingest", "A download, a folder, a zip or the generator -> raw zone.", ingest.run, processed=False),
     _stage("catalog", "Files of both zones -> tables by name for Spark SQL.", catalog.run, catalogued=True),
     _stage("etl", "Raw zone -> delta/ratings, movies, movie_stats, rejects, and final/.", etl.run),
+    _stage("explore", "delta/ratings -> features of users and movies, and a profile.", explore.run, raw=False),
     _stage("train", "delta/ratings -> models that beat their baselines.", train.run, raw=False),
     _stage("recommend", "Models -> delta/recommendations and the CSV.", recommend.run, raw=False),
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from tests.pipeline.conftest import MOVIELENS, Submit, Zones
@@ -99,7 +100,8 @@ def test_the_manifest_accounts_for_everything(movielens: Zones) -> None:
     assert sum(manifest["rows"]["split"].values()) == 100_836
     assert [file["path"] for file in manifest["inputs"]] == [f"{MOVIELENS}/movies.csv", f"{MOVIELENS}/ratings.csv"]
     assert all(len(file["sha256"]) == 64 for file in manifest["inputs"])
-    assert [stage["stage"] for stage in manifest["stages"]][:5] == ["ingest", "catalog", "etl", "train", "recommend"]
+    stages = [stage["stage"] for stage in manifest["stages"]]
+    assert stages[:6] == ["ingest", "catalog", "etl", "explore", "train", "recommend"]
     assert {"spark", "java", "python", "delta-spark"} <= set(manifest["versions"])
     for output in manifest["outputs"]:
         assert output.startswith("movie_reco_") or Path(output).exists()
@@ -124,3 +126,28 @@ def test_plain_spark_sql_finds_the_tables_from_another_process(movielens: Zones,
     asked = submit("", "-e", queries, command="spark-sql", folder=movielens.processed.parent)
     assert asked.returncode == 0, asked.stderr[-3000:]
     assert asked.stdout.split("\n")[:5] == ["100836\t3.5016", "American President, The (1995)", "100836", "610", "329"]
+
+
+def test_features_and_profile_agree_with_pandas(movielens: Zones, raw_ratings: pd.DataFrame) -> None:
+    for key, table in (("userId", "user_features"), ("movieId", "movie_features")):
+        rows = DeltaTable(str(movielens.processed / "delta" / table)).to_pyarrow_dataset().to_table()
+        found = rows.to_pandas().set_index(key)
+        expected = raw_ratings.groupby(key).rating.agg(["count", "mean", "std"])
+        found = found[found.rating_count > 0].sort_index()
+        assert list(found.index) == list(expected.index)
+        assert (found.rating_count == expected["count"]).all()
+        assert (found.average_rating - expected["mean"]).abs().max() < 1e-9
+        assert (found.rating_stddev - expected["std"]).abs().max() < 1e-9
+        assert found.rating_stddev.isna().equals(expected["std"].isna())
+    profile = movielens.manifests()[-1]["profile"]
+    assert (profile["ratings"], profile["users"], profile["movies"]) == (100_836, 610, 9_742)
+    assert profile["rating_histogram"] == {
+        f"{k:g}": v for k, v in raw_ratings.rating.value_counts().sort_index().items()
+    }
+    month = pd.to_datetime(raw_ratings.timestamp, unit="s").dt.strftime("%Y-%m")
+    by_month = raw_ratings.groupby(month)
+    assert [row["month"] for row in profile["months"]] == list(by_month.groups)
+    assert [row["ratings"] for row in profile["months"]] == by_month.size().tolist()
+    assert [row["active_users"] for row in profile["months"]] == by_month.userId.nunique().tolist()
+    assert sum(row["new_users"] for row in profile["months"]) == 610
+    assert sum(row["new_movies"] for row in profile["months"]) == raw_ratings.movieId.nunique()

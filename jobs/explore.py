@@ -1,0 +1,6 @@
+"""Work out features of users and movies, and the profile of the data."""
+
+from spark_app.cli import main
+
+if __name__ == "__main__":
+    main("explore")

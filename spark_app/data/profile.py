@@ -1,0 +1,105 @@
+"""The profile of a data set: distributions and business figures, small enough for a manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+TOP_SHARES = {"top_1_percent": 0.01, "top_10_percent": 0.1}
+QUANTILES = {"min": 0.0, "median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+
+
+def rating_histogram(ratings: DataFrame) -> dict[str, int]:
+    """How often each rating was given, lowest first; keys are ratings as text, such as `3.5`. One pass."""
+    rows = ratings.groupBy("rating").count().orderBy("rating").collect()
+    return {f"{row['rating']:g}": row["count"] for row in rows}
+
+
+def activity(features: DataFrame) -> dict[str, float]:
+    """How `rating_count` is distributed over users, or over movies: quantiles and concentration.
+
+    Keys: those of QUANTILES (ratings each has); those of TOP_SHARES (share, 0 to 1, of all ratings that the most active
+    1 % and 10 % have); gini (0: all alike, near 1: one has all). Brings a row for each number of ratings to the driver,
+    not one for each user or movie.
+    """
+    rows = features.groupBy("rating_count").agg(F.count("*").alias("holders")).orderBy("rating_count").collect()
+    return concentration({row["rating_count"]: row["holders"] for row in rows})
+
+
+def concentration(holders: Mapping[int, int]) -> dict[str, float]:
+    """The figures of `activity`, from how many holders there are of each number of ratings.
+
+    The Gini coefficient is twice the area between the Lorenz curve and the diagonal (Gastwirth 1972).
+    """
+    values = np.array(sorted(holders), dtype=np.float64)
+    counts = np.array([holders[value] for value in sorted(holders)], dtype=np.float64)
+    people = np.concatenate([[0.0], np.cumsum(counts)])
+    held = np.concatenate([[0.0], np.cumsum(counts * values)])
+    if not held[-1]:
+        return {}
+    places = np.minimum(np.searchsorted(people[1:], np.array(list(QUANTILES.values())) * people[-1]), len(values) - 1)
+    shares = [1 - np.interp((1 - top) * people[-1], people, held) / held[-1] for top in TOP_SHARES.values()]
+    gini = 1 - np.sum(np.diff(people) / people[-1] * (held[1:] + held[:-1]) / held[-1])
+    return {
+        **dict(zip(QUANTILES, values[places].tolist(), strict=True)),
+        **dict(zip(TOP_SHARES, map(float, shares), strict=True)),
+        "gini": float(gini),
+    }
+
+
+def genres(movies: DataFrame, of_movies: DataFrame) -> dict[str, dict[str, float]]:
+    """Of each genre: movies, ratings, average_rating (null where nobody has rated one); the most rated first.
+
+    Takes movies(movieId, genres array) and the table of `movie_features`. A movie counts for each of its genres.
+    """
+    rating_sum = F.sum(F.col("average_rating") * F.col("rating_count"))
+    rows = (
+        movies.select("movieId", F.explode("genres").alias("genre"))
+        .join(of_movies, on="movieId", how="inner")
+        .groupBy("genre")
+        .agg(
+            F.count("*").alias("movies"),
+            F.sum("rating_count").alias("ratings"),
+            F.try_divide(rating_sum, F.sum("rating_count")).alias("average_rating"),
+        )
+        .orderBy(F.desc("ratings"), "genre")
+        .collect()
+    )
+    return {row["genre"]: {key: row[key] for key in ("movies", "ratings", "average_rating")} for row in rows}
+
+
+def decades(of_movies: DataFrame) -> dict[str, dict[str, int]]:
+    """Movies and ratings by the decade of release, the first first; movies without a year are left out."""
+    rows = (
+        of_movies.filter(F.col("year").isNotNull())
+        .groupBy((F.floor(F.col("year") / 10) * 10).alias("decade"))
+        .agg(F.count("*").alias("movies"), F.sum("rating_count").alias("ratings"))
+        .orderBy("decade")
+        .collect()
+    )
+    return {f"{row['decade']}s": {"movies": row["movies"], "ratings": row["ratings"]} for row in rows}
+
+
+def months(ratings: DataFrame, of_users: DataFrame, of_movies: DataFrame) -> list[dict[str, Any]]:
+    """A row a month (UTC, such as 2018-09) with any rating: ratings, active_users, new_users, new_movies.
+
+    New is who or what was rated for the first time in that month. One pass over the ratings.
+    """
+    active = ratings.groupBy(_month("timestamp")).agg(
+        F.count("*").alias("ratings"), F.countDistinct("userId").alias("active_users")
+    )
+    for name, features in (("new_users", of_users), ("new_movies", of_movies)):
+        first = features.filter(F.col("first_rated").isNotNull())
+        arrived = first.groupBy(_month("first_rated")).agg(F.count("*").alias(name))
+        active = active.join(arrived, on="month", how="left")
+    return [row.asDict() for row in active.fillna(0).orderBy("month").collect()]
+
+
+def _month(timestamp: str) -> Column:
+    # Not date_format: it would give the month in the session's time zone.
+    is_utc = F.to_utc_timestamp(F.col(timestamp), F.current_timezone())
+    return F.date_format(is_utc, "yyyy-MM").alias("month")

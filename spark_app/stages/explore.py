@@ -1,0 +1,49 @@
+"""Ratings to knowledge: features of every user and movie, and the profile of the data set."""
+
+from __future__ import annotations
+
+from pyspark.sql import SparkSession
+
+from spark_app.data import profile
+from spark_app.data.features import movie_features, user_features
+from spark_app.platform.log import logger
+from spark_app.platform.run import Run
+from spark_app.platform.settings import Settings
+from spark_app.platform.zones import ProcessedZone
+
+
+def run(spark: SparkSession, settings: Settings, run: Run) -> None:
+    """Write `delta/user_features` and `delta/movie_features`, and the profile into the manifest."""
+    zone = ProcessedZone(settings.processed.path)
+    ratings, movies = zone.input(spark, "ratings", run), zone.input(spark, "movies", run)
+
+    zone.overwrite(user_features(ratings, movies), "user_features")
+    run.wrote(zone.table("user_features"))
+    zone.overwrite(movie_features(ratings, movies), "movie_features")
+    run.wrote(zone.table("movie_features"))
+
+    of_users, of_movies = zone.read(spark, "user_features"), zone.read(spark, "movie_features")
+    given = profile.rating_histogram(ratings)
+    catalogue = of_movies.count()
+    rated = of_movies.filter("rating_count > 0").count()
+    users = of_users.count()
+    run.profile = {
+        "ratings": sum(given.values()),
+        "users": users,
+        "movies": catalogue,
+        "share_of_movies_rated": rated / catalogue if catalogue else 0.0,
+        "density": sum(given.values()) / (users * rated) if rated else 0.0,
+        "rating_histogram": given,
+        "user_activity": profile.activity(of_users),
+        "movie_popularity": profile.activity(of_movies),
+        "genres": profile.genres(movies, of_movies),
+        "decades": profile.decades(of_movies),
+        "months": profile.months(ratings, of_users, of_movies),
+    }
+    logger.info(
+        "%s users, %s movies of which %.0f %% are rated; the most rated 1 %% of movies have %.0f %% of the ratings",
+        f"{users:,}",
+        f"{catalogue:,}",
+        100 * run.profile["share_of_movies_rated"],
+        100 * run.profile["movie_popularity"].get("top_1_percent", 0.0),
+    )

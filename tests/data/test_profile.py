@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from pyspark.sql import SparkSession
+
+from spark_app.data import profile
+
+
+def test_concentration_of_equals_is_none() -> None:
+    found = profile.concentration({5: 100})
+    assert found["gini"] == pytest.approx(0)
+    assert found["top_10_percent"] == pytest.approx(0.1)
+    assert (found["min"], found["median"], found["max"]) == (5, 5, 5)
+
+
+def test_concentration_where_one_of_ten_has_all() -> None:
+    found = profile.concentration({0: 9, 50: 1})
+    assert found["gini"] == pytest.approx(0.9)
+    assert found["top_10_percent"] == pytest.approx(1)
+    assert found["top_1_percent"] == pytest.approx(0.1)  # a tenth of the one
+    assert (found["median"], found["p90"], found["max"]) == (0, 0, 50)
+
+
+def test_concentration_of_nothing_is_empty() -> None:
+    assert profile.concentration({}) == {}
+    assert profile.concentration({0: 3}) == {}
+
+
+def test_ratings_are_counted_lowest_first(spark: SparkSession) -> None:
+    ratings = spark.createDataFrame([(4.0,), (0.5,), (4.0,)], "rating double")
+    assert list(profile.rating_histogram(ratings).items()) == [("0.5", 1), ("4", 2)]
+
+
+def test_genres_and_decades(spark: SparkSession) -> None:
+    movies = spark.createDataFrame(
+        [(1, ["War"]), (2, ["War", "Drama"]), (3, ["Noir"])], "movieId int, genres array<string>"
+    )
+    features = spark.createDataFrame(
+        [(1, 1999, 1, 4.0), (2, 1990, 3, 2.0), (3, None, 0, None)],
+        "movieId int, year int, rating_count bigint, average_rating double",
+    )
+    assert list(profile.genres(movies, features).items()) == [
+        ("War", {"movies": 2, "ratings": 4, "average_rating": 2.5}),
+        ("Drama", {"movies": 1, "ratings": 3, "average_rating": 2.0}),
+        ("Noir", {"movies": 1, "ratings": 0, "average_rating": None}),
+    ]
+    assert profile.decades(features) == {"1990s": {"movies": 2, "ratings": 4}}
+
+
+def test_months_are_those_of_utc_whatever_the_session_says(spark: SparkSession) -> None:
+    last_second = datetime(2020, 1, 31, 23, 59, 59, tzinfo=UTC)
+    ratings = spark.createDataFrame(
+        [(1, 10, last_second), (2, 10, last_second), (1, 11, datetime(2020, 3, 1, tzinfo=UTC))],
+        "userId int, movieId int, timestamp timestamp",
+    )
+    of_users = ratings.groupBy("userId").agg({"timestamp": "min"}).withColumnRenamed("min(timestamp)", "first_rated")
+    of_movies = ratings.groupBy("movieId").agg({"timestamp": "min"}).withColumnRenamed("min(timestamp)", "first_rated")
+    before = spark.conf.get("spark.sql.session.timeZone")
+    spark.conf.set("spark.sql.session.timeZone", "Asia/Tokyo")
+    try:
+        found = profile.months(ratings, of_users, of_movies)
+    finally:
+        spark.conf.set("spark.sql.session.timeZone", str(before))
+    assert found == [
+        {"month": "2020-01", "ratings": 2, "active_users": 2, "new_users": 2, "new_movies": 1},
+        {"month": "2020-03", "ratings": 1, "active_users": 1, "new_users": 0, "new_movies": 1},
+    ]
