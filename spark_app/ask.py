@@ -41,8 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--processed-path", required=True, metavar="PATH", help="root of the processed zone")
     show.add_argument("--json", action="store_true", help="print one JSON object, for programs")
     what = show.add_mutually_exclusive_group(required=True)
-    what.add_argument("--user", type=int, metavar="ID", help="what a user rated, beside what is recommended to them")
-    what.add_argument("--movie", type=int, metavar="ID", help="a movie's figures, and the movies most like it")
+    what.add_argument("--user", metavar="ID", help="what a user rated, beside what is recommended to them")
+    what.add_argument("--movie", metavar="ID", help="a movie's figures, and the movies most like it")
     what.add_argument("--run", nargs="?", const=LATEST, metavar="RUN_ID", help="the manifest of a run; of the last one")
     return parser
 

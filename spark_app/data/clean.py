@@ -9,25 +9,27 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from spark_app.data import rules
-from spark_app.platform.settings import Clean
+from spark_app.data.ids import Codes, with_codes, with_original_ids
+from spark_app.platform.settings import Clean, Input
 
 KEPT, SUPERSEDED, REJECTED, HEADER = "kept", "superseded", "rejected", "header"
 
 
-def checked_movies(fields: DataFrame) -> DataFrame:
+def checked_movies(fields: DataFrame, settings: Input, codes: Codes) -> DataFrame:
     """Movies from parsed lines, as rows of movieId, title, year, genres, status, reason, file, raw, raw_bytes.
 
     Takes the columns of `with_fields`, `is_header`, and `file`, `block_start`, `row`: where in the delivery a line is.
     Of several rows of one movie the last delivered is kept: last file by name, last line in it.
     """
-    listed = F.struct("file", "block_start", "row").alias("listed")
-    reason = rules.first_reason([*rules.line_rules(), *rules.movie_rules()])
-    typed = fields.withColumn("reason", reason).select(
+    reason = rules.first_reason([*rules.line_rules(), *rules.movie_rules(settings, codes.by_column)])
+    judged = fields.withColumn("reason", reason)
+    titled = judged if settings.title else judged.withColumn("title", F.col("movieId"))
+    typed = titled.transform(with_codes, codes).select(
         _if_good(rules.as_integer("movieId").cast("int")).alias("movieId"),
         _if_good(F.col("title")).alias("title"),
         _if_good(rules.as_year("title")).alias("year"),
         _if_good(rules.as_genres("genres")).alias("genres"),
-        listed,
+        _listed(),
         "is_header",
         "reason",
         *_evidence(),
@@ -35,32 +37,34 @@ def checked_movies(fields: DataFrame) -> DataFrame:
     return _with_status(typed, ["movieId"], [F.desc("listed")]).drop("listed")
 
 
-def checked_ratings(fields: DataFrame, movies: DataFrame, clean: Clean, today: date) -> DataFrame:
+def checked_ratings(
+    fields: DataFrame, movies: DataFrame | None, settings: Input, clean: Clean, today: date, codes: Codes
+) -> DataFrame:
     """Ratings from parsed lines: userId, movieId, rating, timestamp, status, reason, file, raw, raw_bytes.
 
-    Takes the columns of `with_fields`, `is_header`, `file`; `movies` gives the movieId that ratings may name. Of
-    several ratings of one movie by one user the latest is kept, and of those of one second the highest, so that the
-    choice does not depend on the order of rows. The rows of one user lie in one partition, in the order of movieId.
+    Takes the columns of `with_fields`, `is_header`, and `file`, `block_start`, `row`; `movies` gives the movieId that
+    ratings may name, None means any. Of several ratings of one movie by one user the latest is kept, and of those of
+    one second the highest, so that the choice does not depend on the order of rows; without timestamps, the last
+    delivered. Of counts it is their sum that is kept. The rows of one user lie in one partition, in the order of
+    movieId.
     """
-    own_rules = [*rules.line_rules(), *rules.rating_rules(clean, today)]
-    typed = fields.withColumn("reason", rules.first_reason(own_rules)).select(
+    own_rules = [*rules.line_rules(), *rules.rating_rules(settings, clean, today, codes.by_column)]
+    time = rules.as_time("timestamp", settings.time_format) if settings.timestamp else F.lit(None).cast("timestamp")
+    judged = fields.withColumn("reason", rules.first_reason(own_rules))
+    typed = judged.transform(with_codes, codes).select(
         _if_good(rules.as_integer("userId").cast("int")).alias("userId"),
         _if_good(rules.as_integer("movieId").cast("int")).alias("movieId"),
-        _if_good(rules.as_number("rating")).alias("rating"),
-        _if_good(F.timestamp_seconds(rules.as_integer("timestamp"))).alias("timestamp"),
+        _if_good(rules.as_number("rating") if settings.rating else F.lit(1.0)).alias("rating"),
+        _if_good(time).alias("timestamp"),
         "is_header",
         "reason",
         F.col("file").alias("origin"),
         "value",
         "is_utf8",
+        *([] if settings.timestamp else [_listed()]),
     )
-    known = movies.select("movieId", F.lit(True).alias("is_known"))
-    # An unknown movie is a reject, not a rating: it has no title to show and no row in the aggregates.
-    is_unknown = F.col("reason").isNull() & F.col("is_known").isNull()
-    joined = typed.join(F.broadcast(known), on="movieId", how="left").withColumn(
-        "reason", F.when(is_unknown, F.lit(rules.UNKNOWN_MOVIE)).otherwise(F.col("reason"))
-    )
-    located = joined.select(
+    located = typed if movies is None else typed.transform(_without_unknown, movies, rules.unknown_movie(settings))
+    located = located.select(
         _if_good(F.col("userId")).alias("userId"),
         _if_good(F.col("movieId")).alias("movieId"),
         "rating",
@@ -68,9 +72,31 @@ def checked_ratings(fields: DataFrame, movies: DataFrame, clean: Clean, today: d
         "is_header",
         "reason",
         *_evidence("origin"),
+        *([] if settings.timestamp else ["listed"]),
     )
-    newest_first = [F.desc("timestamp"), F.desc("rating")]
-    return _with_status(located, ["userId", "movieId"], newest_first)
+    newest_first = [F.desc("timestamp"), F.desc("rating")] if settings.timestamp else [F.desc("listed")]
+    added_up = ("rating",) if settings.feedback == "counts" else ()
+    return _with_status(located, ["userId", "movieId"], newest_first, added_up).drop("listed")
+
+
+def _without_unknown(typed: DataFrame, movies: DataFrame, reason: str) -> DataFrame:
+    """Turn away ratings of movies that are not listed: they have no title to show and no row in the aggregates."""
+    known = movies.select("movieId", F.lit(True).alias("is_known"))
+    is_unknown = F.col("reason").isNull() & F.col("is_known").isNull()
+    return typed.join(F.broadcast(known), on="movieId", how="left").withColumn(
+        "reason", F.when(is_unknown, F.lit(reason)).otherwise(F.col("reason"))
+    )
+
+
+def rated_movies(ratings: DataFrame, codes: Codes) -> DataFrame:
+    """The movies of a data set that lists none: movieId, title (the id as delivered), year (null), genres (empty)."""
+    rated = ratings.select("movieId", F.col("movieId").alias("known_as")).distinct()
+    return rated.transform(with_original_ids, codes).select(
+        F.col("known_as").alias("movieId"),
+        F.col("movieId").cast("string").alias("title"),
+        F.lit(None).cast("int").alias("year"),
+        F.array().cast("array<string>").alias("genres"),
+    )
 
 
 def kept(checked: DataFrame, columns: Sequence[str]) -> DataFrame:
@@ -90,6 +116,11 @@ def _if_good(value: Column) -> Column:
     return F.when(F.col("reason").isNull(), value)
 
 
+def _listed() -> Column:
+    """Where in the delivery a line is: a later one is greater."""
+    return F.struct("file", "block_start", "row").alias("listed")
+
+
 def _evidence(file: str = "file") -> list[Column]:
     """What a reject keeps of its line. Null for good rows: their text would only be carried about."""
     is_reject = F.col("reason").isNotNull()
@@ -106,13 +137,15 @@ def _plain_path(uri: Column) -> Column:
     return F.regexp_replace(unescaped, "^file:/*", "/")
 
 
-def _with_status(typed: DataFrame, keys: list[str], order: list[Column]) -> DataFrame:
+def _with_status(typed: DataFrame, keys: list[str], order: list[Column], added_up: Sequence[str] = ()) -> DataFrame:
     """Number the rows of each key and say what becomes of each; replaces `is_header` by `status`.
+
+    The columns `added_up` become their sums over all rows of the key.
 
     One shuffle by the first key. Rejects have no key: they meet in one partition, header lines numbered by file, since
     only the first of each file is a header.
     """
-    versions = Window.partitionBy(*keys, F.when(F.col("is_header"), F.col("file"))).orderBy(*order)
+    of_key = Window.partitionBy(*keys, F.when(F.col("is_header"), F.col("file")))
     is_first = F.col("version") == 1
     status = (
         F.when(F.col("is_header") & is_first, F.lit(HEADER))
@@ -120,5 +153,6 @@ def _with_status(typed: DataFrame, keys: list[str], order: list[Column]) -> Data
         .when(is_first, F.lit(KEPT))
         .otherwise(F.lit(SUPERSEDED))
     )
-    numbered = typed.repartition(keys[0]).withColumn("version", F.row_number().over(versions))
+    numbered = typed.repartition(keys[0]).withColumn("version", F.row_number().over(of_key.orderBy(*order)))
+    numbered = numbered.withColumns({column: F.sum(column).over(of_key) for column in added_up})
     return numbered.withColumn("status", status).drop("version", "is_header")

@@ -7,31 +7,90 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from spark_app.data.ids import is_plain_id
 from spark_app.platform.errors import InputError
+from spark_app.platform.settings import Input
 
 INTEGER, NUMBER, TEXT, EMPTY = "BIGINT", "DOUBLE", "STRING", "VOID"
 """The types a CSV column may have, by their names in Spark SQL; VOID where it holds no value."""
+
+ID = "id (an integer or a text)"
+"""What a column of ids holds that may be of any type; a fraction is none."""
+
+FITTING = {
+    INTEGER: (INTEGER, EMPTY),
+    NUMBER: (INTEGER, NUMBER, EMPTY),
+    TEXT: (INTEGER, NUMBER, TEXT, EMPTY),
+    ID: (INTEGER, TEXT, EMPTY),
+}
+"""The types that are found in a file where each is expected."""
+
+ID_COLUMNS = {"userId", "movieId"}
+ID_KINDS = {"integer": INTEGER, "auto": ID, "any": TEXT}
+TIME_KINDS = {"seconds": INTEGER, "milliseconds": INTEGER, "iso": TEXT}
+"""What a column holds, by the settings input.ids and input.time_format."""
 
 MAX_SHOWN = 200
 """Characters of a line that is no header that an error shows."""
 
 
 @dataclass(frozen=True)
+class Column:
+    """A column of a raw file: what it is called there, and what it holds."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True)
 class Contract:
-    """A raw table: its name in the catalogue, and the columns that must be there, with their types."""
+    """A raw table: its name in the catalogue, the columns it must have by our names for them, and those it has not.
+
+    `delimiter` stands between two fields.
+    """
 
     table: str
-    columns: dict[str, str]
+    columns: dict[str, Column]
+    absent: tuple[str, ...] = ()
+    delimiter: str = ","
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Our name of each column, and that in the file."""
+        return {ours: column.name for ours, column in self.columns.items()}
 
 
-MOVIES = Contract("movies_csv", {"movieId": INTEGER, "title": TEXT, "genres": TEXT})
-RATINGS = Contract("ratings_csv", {"userId": INTEGER, "movieId": INTEGER, "rating": NUMBER, "timestamp": INTEGER})
+def movies_contract(settings: Input) -> Contract:
+    """The table of movies: movieId, title, genres."""
+    wanted = {
+        "movieId": Column(settings.item, ID_KINDS[settings.ids]),
+        "title": Column(settings.title, TEXT),
+        "genres": Column(settings.genres, TEXT),
+    }
+    return _contract("movies_csv", wanted, settings)
 
 
-def parse_line(line: str) -> list[str]:
+def ratings_contract(settings: Input) -> Contract:
+    """The table of ratings: userId, movieId, rating, timestamp."""
+    wanted = {
+        "userId": Column(settings.user, ID_KINDS[settings.ids]),
+        "movieId": Column(settings.item, ID_KINDS[settings.ids]),
+        "rating": Column(settings.rating, NUMBER),
+        "timestamp": Column(settings.timestamp, TIME_KINDS[settings.time_format]),
+    }
+    return _contract("ratings_csv", wanted, settings)
+
+
+def _contract(table: str, wanted: dict[str, Column], settings: Input) -> Contract:
+    """A contract of the columns that have a name in the files."""
+    there = {ours: column for ours, column in wanted.items() if column.name}
+    return Contract(table, there, tuple(ours for ours in wanted if ours not in there), settings.delimiter)
+
+
+def parse_line(line: str, delimiter: str = ",") -> list[str]:
     """The fields of one CSV line; none where the line is empty or no parser would take it."""
     try:
-        return next(csv.reader([line]), [])
+        return next(csv.reader([line], delimiter=delimiter), [])
     except csv.Error:
         return []
 
@@ -56,18 +115,32 @@ def infer_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[
     return {column: infer_type([row[place] for row in whole]) for place, column in enumerate(header)}
 
 
+def coded_ids(contract: Contract, header: Sequence[str], rows: Sequence[Sequence[str]]) -> frozenset[str]:
+    """Which of userId and movieId need codes: where it is left open, those of which fewer than half are integers."""
+    whole = [row for row in rows if len(row) == len(header)]
+    coded = set()
+    for ours in ID_COLUMNS & contract.columns.keys():
+        place = header.index(contract.columns[ours].name)
+        values = [row[place] for row in whole if row[place].strip()]
+        are_mostly_plain = 2 * sum(map(is_plain_id, values)) >= len(values)
+        if contract.columns[ours].kind == TEXT or (contract.columns[ours].kind == ID and not are_mostly_plain):
+            coded.add(ours)
+    return frozenset(coded)
+
+
 def check_header(contract: Contract, header: Sequence[str], file: str) -> None:
     """Hold the header line of a file against the contract; the order of columns is free, further ones are too.
 
     Raises InputError naming the file and the column that is missing, renamed or doubled.
     """
-    missing = [column for column in contract.columns if column not in header]
+    expected = list(contract.names.values())
+    missing = [name for name in expected if name not in header]
     if not missing:
         _check_doubled(header, file)
         return
-    if len(missing) == len(contract.columns):
+    if len(missing) == len(expected):
         raise InputError(f"{file}: the first line is no header: {_expected_and_found(contract, header)}")
-    spare = [column for column in header if column not in contract.columns]
+    spare = [column for column in header if column not in expected]
     nearest = difflib.get_close_matches(missing[0], spare, n=1, cutoff=0.5)
     hint = f" (renamed to '{nearest[0]}'?)" if nearest else ""
     raise InputError(f"{file}: column '{missing[0]}' is missing{hint}: {_expected_and_found(contract, header)}")
@@ -80,7 +153,8 @@ def _check_doubled(header: Sequence[str], file: str) -> None:
 
 
 def _expected_and_found(contract: Contract, header: Sequence[str]) -> str:
-    return f"expected {','.join(contract.columns)}, found {','.join(header)[:MAX_SHOWN]}"
+    expected, found = (contract.delimiter.join(names) for names in (contract.names.values(), header))
+    return f"expected {expected}, found {found[:MAX_SHOWN]}; [input] in the settings says what columns are called"
 
 
 def check_types(contract: Contract, types: dict[str, str], file: str) -> None:
@@ -88,18 +162,17 @@ def check_types(contract: Contract, types: dict[str, str], file: str) -> None:
 
     Raises InputError naming the file and the column that changed its type.
     """
-    narrower = {INTEGER: (INTEGER,), NUMBER: (INTEGER, NUMBER), TEXT: (INTEGER, NUMBER, TEXT)}
-    for column, expected in contract.columns.items():
-        if types[column] not in (*narrower[expected], EMPTY):
+    for column in contract.columns.values():
+        if types[column.name] not in FITTING[column.kind]:
             raise InputError(
-                f"{file}: column '{column}' should be {expected} but most of its values are {types[column]}: "
-                "check that the values stand under their own header"
+                f"{file}: column '{column.name}' should be {column.kind} but most of its values are "
+                f"{types[column.name]}: check that the values stand under their own header"
             )
 
 
 def new_columns(contract: Contract, header: Sequence[str]) -> list[str]:
     """Columns that the contract does not know; they are reported, and not read."""
-    return [column for column in header if column not in contract.columns]
+    return [column for column in header if column not in contract.names.values()]
 
 
 def _converts(value: str, kind: type[int] | type[float]) -> bool:

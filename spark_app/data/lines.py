@@ -6,7 +6,7 @@ was delivered. Files are therefore read as text, one record a line, and parsed b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -18,35 +18,40 @@ SHORT_LINE_BYTES = MAX_FIELDS
 """A line of at most this many bytes cannot have more fields than MAX_FIELDS, so they need not be counted."""
 
 QUOTED = r'"[^"]*+(?:""[^"]*+)*+"'
-UNQUOTED = r'(?!")[^,]*+'
-WELL_QUOTED = rf"^(?:{QUOTED}|{UNQUOTED})(?:,(?:{QUOTED}|{UNQUOTED}))*+\z"
-"""RFC 4180: a field is quoted as a whole, with its quotes doubled, or does not begin with one.
-
-Every quantifier is possessive: Java's matcher recurses for others, and a long line would overflow its stack.
-"""
+UNQUOTED = r'(?!")[^{delimiter}]*+'
 
 
-def with_fields(lines: DataFrame, header: Sequence[str], wanted: Sequence[str]) -> DataFrame:
+def with_fields(lines: DataFrame, header: Sequence[str], wanted: Mapping[str, str], delimiter: str = ",") -> DataFrame:
     """Parse lines of files that share one header.
 
-    Takes `value` (the line) and any other columns; adds each `wanted` column as text (null where the field is empty),
-    and `is_utf8`, `is_well_quoted` and `has_all_fields` (booleans, never null).
+    Takes `value` (the line) and any other columns; adds each `wanted` column, given as our name and the header's, as
+    text (null where the field is empty), and `is_utf8`, `is_well_quoted`, `has_all_fields` (booleans, never null).
     """
     # Columns get names of our own in the parser: those of the file may be empty, or differ in case only.
     names = [f"field_{place}" for place in range(len(header))]
     schema = ", ".join([*(f"{name} STRING" for name in names), "misfit STRING"])
-    options = {"columnNameOfCorruptRecord": "misfit", "escape": '"', "mode": "PERMISSIVE"}
-    parsed = lines.withColumn("csv", F.from_csv(F.when(_few_fields(), F.col("value")), schema, options))
-    fields = {column: F.col(f"csv.{names[header.index(column)]}") for column in wanted}
+    options = {"columnNameOfCorruptRecord": "misfit", "escape": '"', "mode": "PERMISSIVE", "sep": delimiter}
+    parsed = lines.withColumn("csv", F.from_csv(F.when(_few_fields(delimiter), F.col("value")), schema, options))
+    fields = {ours: F.col(f"csv.{names[header.index(column)]}") for ours, column in wanted.items()}
     checks = {
         "is_utf8": F.is_valid_utf8("value"),
-        "is_well_quoted": ~F.contains("value", F.lit('"')) | F.col("value").rlike(WELL_QUOTED),
+        "is_well_quoted": ~F.contains("value", F.lit('"')) | F.col("value").rlike(_well_quoted(delimiter)),
         "has_all_fields": F.col("csv").isNotNull() & F.col("csv.misfit").isNull(),
     }
     return parsed.withColumns({**fields, **checks}).drop("csv")
 
 
-def _few_fields() -> Column:
+def _well_quoted(delimiter: str) -> str:
+    """RFC 4180 as a regular expression: a field is quoted as a whole, quotes doubled, or does not begin with one.
+
+    Every quantifier is possessive: Java's matcher recurses for others, and a long line would overflow its stack.
+    """
+    escaped = f"\\x{ord(delimiter):02x}" if delimiter.isascii() else delimiter
+    field = f"(?:{QUOTED}|{UNQUOTED.format(delimiter=escaped)})"
+    return rf"^{field}(?:{escaped}{field})*+\z"
+
+
+def _few_fields(delimiter: str) -> Column:
     is_short = F.octet_length("value") <= SHORT_LINE_BYTES
-    commas = F.length("value") - F.length(F.replace(F.col("value"), F.lit(",")))
-    return is_short | (commas < MAX_FIELDS)
+    delimiters = F.length("value") - F.length(F.replace(F.col("value"), F.lit(delimiter)))
+    return is_short | (delimiters < MAX_FIELDS)

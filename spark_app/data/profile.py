@@ -13,10 +13,24 @@ TOP_SHARES = {"top_1_percent": 0.01, "top_10_percent": 0.1}
 QUANTILES = {"min": 0.0, "median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 
-def rating_histogram(ratings: DataFrame) -> dict[str, int]:
-    """How often each rating was given, lowest first; keys are ratings as text, such as `3.5`. One pass."""
-    rows = ratings.groupBy("rating").count().orderBy("rating").collect()
-    return {f"{row['rating']:g}": row["count"] for row in rows}
+def rating_histogram(ratings: DataFrame, feedback: str) -> dict[str, int]:
+    """How often each rating was given, lowest first. One pass.
+
+    Keys are ratings as text, such as `3.5`; counts go by powers of two, such as `1`, `2-3` or `4-7`, and fractions of
+    a count as `<1`.
+    """
+    if feedback != "counts":
+        rows = ratings.groupBy("rating").count().orderBy("rating").collect()
+        return {f"{row['rating']:g}": row["count"] for row in rows}
+    power = F.greatest(F.floor(F.log2("rating")), F.lit(-1)).alias("power")
+    rows = ratings.groupBy(power).count().orderBy("power").collect()
+    return {_power_of_two(row["power"]): row["count"] for row in rows}
+
+
+def _power_of_two(power: int) -> str:
+    if power < 1:
+        return "1" if power == 0 else "<1"
+    return f"{2**power}-{2 ** (power + 1) - 1}"
 
 
 def activity(features: DataFrame) -> dict[str, float]:
@@ -87,10 +101,13 @@ def decades(of_movies: DataFrame) -> dict[str, dict[str, int]]:
 def months(ratings: DataFrame, of_users: DataFrame, of_movies: DataFrame) -> list[dict[str, Any]]:
     """A row a month (UTC, such as 2018-09) with any rating: ratings, active_users, new_users, new_movies.
 
-    New is who or what was rated for the first time in that month. One pass over the ratings.
+    New is who or what was rated for the first time in that month. One pass over the ratings. Without timestamps there
+    are no months.
     """
-    active = ratings.groupBy(_month("timestamp")).agg(
-        F.count("*").alias("ratings"), F.countDistinct("userId").alias("active_users")
+    active = (
+        ratings.filter(F.col("timestamp").isNotNull())
+        .groupBy(_month("timestamp"))
+        .agg(F.count("*").alias("ratings"), F.countDistinct("userId").alias("active_users"))
     )
     for name, features in (("new_users", of_users), ("new_movies", of_movies)):
         first = features.filter(F.col("first_rated").isNotNull())

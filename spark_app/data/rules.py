@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from spark_app.platform.settings import Clean
-
-MAX_ID = 2**31 - 1
-"""Largest userId and movieId: MLlib's ALS takes 32-bit integers only."""
+from spark_app.data.ids import MAX_ID
+from spark_app.platform.settings import Clean, Input
 
 NO_GENRES = "(no genres listed)"
 SCALE_TOLERANCE = 1e-6
@@ -22,7 +20,9 @@ PLAIN_NUMBER = r"^\s*[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?\s*$"
 LAST_SECOND = 86_399
 """Of a day, the first being 0."""
 
-UNKNOWN_MOVIE = "movieId is not in the movies table"
+NAMES_ZONE = r":\d{2}(?:\.\d+)?\s*(?:Z|[+-]\d{2}(?::?\d{2})?)\s*$"
+TIME_UNITS = {"seconds": "a second", "milliseconds": "a millisecond", "iso": "a time"}
+MILLISECONDS = 1_000
 
 
 @dataclass(frozen=True)
@@ -43,25 +43,30 @@ def line_rules() -> list[Rule]:
     ]
 
 
-def rating_rules(clean: Clean, today: date) -> list[Rule]:
-    """Rules of userId, movieId, rating and timestamp, all as text; `today` is the day of the run (UTC)."""
-    latest = clean.latest or today + timedelta(days=1)
-    scale = f"rating is not on the scale {clean.scale_min:g} to {clean.scale_max:g} by {clean.scale_step:g}"
-    period = f"timestamp is not a second from {clean.earliest} to {latest}"
-    return [
-        _id_rule("userId"),
-        _id_rule("movieId"),
-        Rule(scale, ~_is_on_scale("rating", clean)),
-        Rule(
-            period,
-            ~_is_between(as_integer("timestamp"), _second(clean.earliest), _second(latest) + LAST_SECOND),
-        ),
-    ]
+def rating_rules(settings: Input, clean: Clean, today: date, coded: Collection[str] = ()) -> list[Rule]:
+    """Rules of userId, movieId, rating and timestamp, all as text; `today` is the day of the run (UTC).
+
+    `coded` are those of userId and movieId that may be any text. What the input does not have has no rule.
+    """
+    rules = [_id_rule("userId", settings.user, coded), _id_rule("movieId", settings.item, coded)]
+    if settings.rating:
+        rules.append(_count_rule(settings) if settings.feedback == "counts" else _scale_rule(settings))
+    if settings.timestamp:
+        rules.append(_time_rule(settings, clean.earliest, clean.latest or today + timedelta(days=1)))
+    return rules
 
 
-def movie_rules() -> list[Rule]:
+def movie_rules(settings: Input, coded: Collection[str] = ()) -> list[Rule]:
     """Rules of movieId and title, as text. Genres may be anything."""
-    return [_id_rule("movieId"), Rule("title is empty", ~F.coalesce(F.col("title").rlike(r"\S"), F.lit(False)))]
+    rules = [_id_rule("movieId", settings.item, coded)]
+    if settings.title:
+        rules.append(Rule(f"{settings.title} is empty", ~_has_text("title")))
+    return rules
+
+
+def unknown_movie(settings: Input) -> str:
+    """The reason to turn away a rating of a movie that is not listed."""
+    return f"{settings.item} is not in the movies table"
 
 
 def first_reason(rules: Sequence[Rule]) -> Column:
@@ -77,6 +82,13 @@ def as_integer(column: str) -> Column:
 def as_number(column: str) -> Column:
     """A text as a double; null where it is no plain decimal number."""
     return F.when(F.col(column).rlike(PLAIN_NUMBER), F.col(column).try_cast("double"))
+
+
+def as_time(column: str, time_format: str) -> Column:
+    """A text that is within the period of `_time_rule` as a timestamp."""
+    if time_format == "iso":
+        return _iso_time(column)
+    return (F.timestamp_millis if time_format == "milliseconds" else F.timestamp_seconds)(as_integer(column))
 
 
 def as_genres(column: str) -> Column:
@@ -96,15 +108,50 @@ def as_year(title: str) -> Column:
     return year.try_cast("int")
 
 
-def _id_rule(column: str) -> Rule:
-    return Rule(f"{column} is not an integer from 1 to {MAX_ID}", ~_is_between(as_integer(column), 1, MAX_ID))
+def _id_rule(column: str, name: str, coded: Collection[str]) -> Rule:
+    if column in coded:
+        return Rule(f"{name} is empty", ~_has_text(column))
+    return Rule(f"{name} is not an integer from 1 to {MAX_ID}", ~_is_between(as_integer(column), 1, MAX_ID))
 
 
-def _is_on_scale(column: str, clean: Clean) -> Column:
-    value = as_number(column)
-    steps = (value - clean.scale_min) / clean.scale_step
-    is_step = F.abs(steps - F.round(steps)) < SCALE_TOLERANCE
-    return F.coalesce(value.between(clean.scale_min, clean.scale_max) & is_step, F.lit(False))
+def _scale_rule(settings: Input) -> Rule:
+    low, high, step = settings.scale_min, settings.scale_max, settings.scale_step
+    value = as_number("rating")
+    steps = (value - low) / step
+    is_on_scale = value.between(low, high) & (F.abs(steps - F.round(steps)) < SCALE_TOLERANCE)
+    reason = f"{settings.rating} is not on the scale {low:g} to {high:g} by {step:g}"
+    return Rule(reason, ~F.coalesce(is_on_scale, F.lit(False)))
+
+
+def _count_rule(settings: Input) -> Rule:
+    value = as_number("rating")
+    is_count = (value > 0) & (value < float("inf"))
+    return Rule(f"{settings.rating} is not a number above 0", ~F.coalesce(is_count, F.lit(False)))
+
+
+def _time_rule(settings: Input, earliest: date, latest: date) -> Rule:
+    kind = settings.time_format
+    first, last = _second(earliest), _second(latest) + LAST_SECOND
+    if kind == "iso":
+        is_in_period = _is_between(F.unix_seconds(_iso_time("timestamp")), first, last)
+    elif kind == "milliseconds":
+        in_a_second = MILLISECONDS - 1
+        is_in_period = _is_between(as_integer("timestamp"), first * MILLISECONDS, last * MILLISECONDS + in_a_second)
+    else:
+        is_in_period = _is_between(as_integer("timestamp"), first, last)
+    return Rule(f"{settings.timestamp} is not {TIME_UNITS[kind]} from {earliest} to {latest}", ~is_in_period)
+
+
+def _iso_time(column: str) -> Column:
+    """A text of ISO 8601 as a timestamp, in UTC where it names no zone; null where it is none."""
+    # Without a zone Spark takes the session's: what it reads there is moved to the same reading in UTC.
+    found = F.try_to_timestamp(F.trim(F.col(column)))
+    in_utc = F.from_utc_timestamp(found, F.current_timezone())
+    return F.when(F.col(column).rlike(NAMES_ZONE), found).otherwise(in_utc)
+
+
+def _has_text(column: str) -> Column:
+    return F.coalesce(F.col(column).rlike(r"\S"), F.lit(False))
 
 
 def _is_between(value: Column, low: int, high: int) -> Column:

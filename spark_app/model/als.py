@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from pyspark.ml.recommendation import ALS, ALSModel
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from spark_app.platform.errors import InputError
@@ -45,19 +45,28 @@ def fit_explicit(ratings: DataFrame, settings: ExplicitAls, seed: int) -> ALSMod
 
 
 def fit_implicit(ratings: DataFrame, settings: ImplicitAls, seed: int) -> ALSModel:
-    """Fit preferences: a rating above `neutral` is a yes, one below it a no, more confident the further away.
+    """Fit `preference`: a rating above `neutral` is a yes, one below it a no, more confident the further away.
 
     MLlib takes the sign as the preference and the size, times alpha, as the confidence beyond that of a pair without
     rating. Users who like nothing, and movies that nobody likes, get no factors: MLlib regularises by the number of
     likes, so theirs would be zero or the system singular. The ratings should be `in_stable_order`. Raises InputError
     where nobody likes anything.
     """
-    preferences = _of_likers(ratings.withColumn("rating", F.col("rating") - F.lit(settings.neutral)))
+    preferences = _of_likers(ratings.withColumn("rating", preference(settings)))
     if preferences.isEmpty():
         raise InputError(
             f"no rating is above implicit_als.neutral={settings.neutral:g}: there is nothing to learn from"
         )
     return _als(ratings, settings, seed).setImplicitPrefs(True).setAlpha(settings.alpha).fit(preferences)
+
+
+def preference(settings: ImplicitAls) -> Column:
+    """What a `rating` says: positive for a like, negative for a dislike, of the size that confidence grows with.
+
+    The logarithm is that of Hu, Koren and Volinsky (section 4, equation 6), for epsilon 1.
+    """
+    distance = F.col("rating") - F.lit(settings.neutral)
+    return F.signum(distance) * F.log1p(F.abs(distance)) if settings.confidence == "log" else distance
 
 
 def _of_likers(preferences: DataFrame) -> DataFrame:

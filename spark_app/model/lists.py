@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from spark_app.model.als import preference
 from spark_app.model.catalogue import Catalogue, Floats, Ints, as_matrix
 from spark_app.model.reasons import Reasons
 from spark_app.model.topn import Scores, TopN
@@ -65,9 +66,9 @@ def recommend(
     `seen` are shuffled once, by user; a task holds those of one partition.
     """
     shared = spark.sparkContext.broadcast(catalogue)
-    preference = F.col("rating") - F.lit(explain.settings.neutral) if explain else F.lit(None)
+    worth = preference(explain.settings) if explain else F.lit(None)
     served = users.select("userId", F.col("features").cast("array<float>"))
-    history = seen.select("userId", "movieId", preference.cast("float").alias("preference"))
+    history = seen.select("userId", "movieId", worth.cast("float").alias("preference"))
     by_user = served.unionByName(history, allowMissingColumns=True).repartition("userId")
 
     def rank_partition(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:

@@ -10,13 +10,13 @@ RAW_DATABASE = "movie_reco_raw_db"
 PROCESSED_DATABASE = "movie_reco_db"
 
 
-def register_csv(spark: SparkSession, table: str, location: str, types: Mapping[str, str]) -> str:
+def register_csv(spark: SparkSession, table: str, location: str, types: Mapping[str, str], delimiter: str) -> str:
     """Register the CSV files at a location (a path or glob, as Spark takes it) in the raw database; returns the name.
 
     The header is compared with the columns at each query (`enforceSchema=false`): Spark would otherwise bind columns
     by place and silently exchange two of them.
     """
-    options = {"header": "true", "escape": '"', "enforceSchema": "false", "path": location}
+    options = {"header": "true", "escape": '"', "enforceSchema": "false", "sep": delimiter, "path": location}
     columns = ", ".join(f"{_quoted(column)} {kind}" for column, kind in types.items())
     listed = ", ".join(f"{key} {_literal(value)}" for key, value in options.items())
     name = _replace(spark, RAW_DATABASE, table)

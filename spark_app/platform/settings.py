@@ -34,7 +34,8 @@ class Raw(Section):
     """Root of the raw zone, a path or URI; `--raw-path` sets it. Every stage that reads raw files needs it."""
 
     movies: str = "movies.csv"
-    """Movies under the root: a file, a folder of files, or a glob; `.gz` too."""
+    """Movies under the root: a file, a folder of files, or a glob; `.gz` too. Empty: there is no such table, and the
+    movies are those that are rated, with their ids as titles."""
 
     ratings: str = "ratings.csv"
     """Ratings under the root: a file, a folder of files, or a glob; `.gz` too."""
@@ -73,8 +74,42 @@ class Ingest(Section):
     """Seed of `synthetic`: one seed, one set."""
 
 
-class Clean(Section):
-    """What a row must be to pass from the raw zone to the processed zone."""
+class Input(Section):
+    """What the raw files call their columns, and what their ratings mean."""
+
+    user: str = Field(default="userId", min_length=1)
+    """Column of the user's id, in the ratings."""
+
+    item: str = Field(default="movieId", min_length=1)
+    """Column of the movie's id, in both tables. A movie may be anything that is rated."""
+
+    rating: str = "rating"
+    """Column of the rating, or of the count. Empty, for counts only: every row counts as one."""
+
+    timestamp: str = "timestamp"
+    """Column of the time of the rating. Empty: there is none, and of two ratings of one movie the last delivered
+    counts."""
+
+    title: str = "title"
+    """Column of the title, in the movies. Empty: there is none, and the id is the title."""
+
+    genres: str = "genres"
+    """Column of the genres, in the movies, divided by `|`. Empty: there is none."""
+
+    delimiter: str = Field(default=",", pattern=r'^[^"\r\n\\]$')
+    """The character between two fields of a line, such as `;`, or a tab: "\\t"."""
+
+    ids: Literal["auto", "integer", "any"] = "auto"
+    """`integer`: ids are integers from 1 to 2147483647, and what is none is rejected. `any`: such integers are used as
+    they are, and each other text gets a code in `delta/user_ids` or `movie_ids`. `auto`: what the first lines need."""
+
+    time_format: Literal["seconds", "milliseconds", "iso"] = "seconds"
+    """How timestamps are written: as whole seconds or milliseconds since 1970, or as ISO 8601 (UTC where it names no
+    zone)."""
+
+    feedback: Literal["ratings", "counts"] = "ratings"
+    """`ratings`: on the scale below. `counts`: plays, clicks, purchases, above 0 without a limit. The counts of one
+    user and movie are added up, and the lists are published without predicted ratings."""
 
     scale_min: float = 0.5
     """Lowest rating on the scale."""
@@ -84,6 +119,26 @@ class Clean(Section):
 
     scale_step: Annotated[float, Field(gt=0)] = 0.5
     """Distance between two neighbouring ratings on the scale."""
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """The lowest and the highest rating."""
+        return self.scale_min, self.scale_max
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Input:
+        if self.scale_max <= self.scale_min:
+            raise ValueError("scale_max must be above scale_min")
+        if not self.rating and self.feedback != "counts":
+            raise ValueError('rating may be empty only with feedback = "counts"')
+        named = [name for name in (self.user, self.item, self.rating, self.timestamp) if name]
+        if len(set(named)) < len(named):
+            raise ValueError(f"one column cannot be two things: {', '.join(named)}")
+        return self
+
+
+class Clean(Section):
+    """What a row must be to pass from the raw zone to the processed zone."""
 
     earliest: date = date(1990, 1, 1)
     """A timestamp before this day (UTC) is implausible."""
@@ -96,12 +151,6 @@ class Clean(Section):
 
     damping: Annotated[float, Field(ge=0)] = 10.0
     """`damped_rating` of a movie: its ratings and this many more at the mean of all ratings."""
-
-    @model_validator(mode="after")
-    def _scale_is_a_range(self) -> Clean:
-        if self.scale_max <= self.scale_min:
-            raise ValueError("scale_max must be above scale_min")
-        return self
 
 
 class Train(Section):
@@ -117,7 +166,8 @@ class Train(Section):
     """Seed of the hash split and of the factors ALS starts from."""
 
     relevant: float = 4.0
-    """A held-out rating of at least this makes a movie relevant to its user, in the ranking metrics."""
+    """A held-out rating of at least this makes a movie relevant to its user, in the ranking metrics. Left out: as far
+    up the scale as 4 from 0.5 to 5; of counts, any."""
 
     k: Positive = 10
     """Length of the lists that the ranking metrics judge: NDCG@k, recall@k, MAP@k."""
@@ -159,10 +209,15 @@ class ImplicitAls(Section):
     """Regularisation, scaled by the number of preferences of each user and movie (ALS-WR)."""
 
     alpha: Annotated[float, Field(gt=0)] = 1.0
-    """Confidence gained per point of distance from `neutral`."""
+    """Confidence gained per point of distance from `neutral`. Left out: 1, on a scale as wide as 0.5 to 5."""
 
     neutral: float = 2.5
-    """A rating above it says that the user likes the movie, one below it that they do not."""
+    """A rating above it says that the user likes the movie, one below it that they do not. Left out: as far up the
+    scale as 2.5 from 0.5 to 5; of counts, 0."""
+
+    confidence: Literal["linear", "log"] = "linear"
+    """What the distance from `neutral` is worth: itself, or ln(1 + distance), so that a hundred plays are not worth a
+    hundred times as much as one. Left out: `log` for counts."""
 
     iterations: Positive = 10
     """Sweeps of alternating least squares."""
@@ -220,6 +275,7 @@ class Settings(Section):
     raw: Raw = Raw()
     processed: Processed = Processed()
     ingest: Ingest = Ingest()
+    input: Input = Input()
     clean: Clean = Clean()
     train: Train = Train()
     explicit_als: ExplicitAls = ExplicitAls()
@@ -228,6 +284,45 @@ class Settings(Section):
     gate: Gate = Gate()
     recommend: Recommend = Recommend()
     log: Log = Log()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_the_scale(cls, given: Any) -> Any:
+        """Fill in what follows from the scale of the ratings, wherever it is not given."""
+        if not isinstance(given, dict) or not isinstance(given.get("input"), dict):
+            return given
+        try:
+            found = _of_scale(Input.model_validate(given["input"]))
+        except ValidationError:
+            return given  # it is told when the section itself is validated
+        filled = dict(given)
+        for section, values in found.items():
+            if isinstance(group := given.get(section, {}), dict):
+                filled[section] = {**values, **group}
+        return filled
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Settings:
+        if self.train.holdout == "time" and not self.input.timestamp:
+            raise ValueError('train.holdout = "time" needs timestamps: name their column in input.timestamp')
+        return self
+
+
+def _of_scale(given: Input) -> dict[str, dict[str, Any]]:
+    """The settings that follow from the scale, as the defaults do from the default scale."""
+    if given.feedback == "counts":
+        return {"train": {"relevant": 0.0}, "implicit_als": {"neutral": 0.0, "confidence": "log"}}
+    usual, train, implicit = Input(), Train(), ImplicitAls()
+    stretch = (given.scale_max - given.scale_min) / (usual.scale_max - usual.scale_min)
+
+    def moved(value: float) -> float:
+        return given.scale_min + (value - usual.scale_min) * stretch
+
+    steps = round((moved(train.relevant) - given.scale_min) / given.scale_step)
+    return {
+        "train": {"relevant": given.scale_min + steps * given.scale_step},
+        "implicit_als": {"neutral": round(moved(implicit.neutral), 6), "alpha": round(implicit.alpha / stretch, 6)},
+    }
 
 
 def parse_assignment(text: str) -> tuple[str, str, Any]:
@@ -278,6 +373,8 @@ def _takes_list(section: str, key: str) -> bool:
 def _explain(error: ErrorDetails) -> str:
     """One sentence for the first thing that pydantic found wrong."""
     where = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "value_error":  # of a whole section, or of several: it names its keys itself
+        return f"setting {where}: {error['ctx']['error']}" if where else str(error["ctx"]["error"])
     if error["type"] != "extra_forbidden":
         return f"setting {where}: {error['msg']}; got {error['input']!r}"
     known = _known_keys()

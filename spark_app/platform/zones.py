@@ -16,6 +16,8 @@ MADE_BY = {
     "movies": "etl",
     "movie_stats": "etl",
     "rejects": "etl",
+    "user_ids": "etl",
+    "movie_ids": "etl",
     "user_features": "explore",
     "movie_features": "explore",
     "recommendations": "recommend",

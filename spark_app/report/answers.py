@@ -18,13 +18,15 @@ def show_user(answer: Mapping[str, Any]) -> None:
     """Print what a user likes best, beside what is recommended to them."""
     console = wide_console()
     history, listed = answer["history"], answer["recommendations"]
-    console.print(f"User {answer['userId']}: {len(history):,} ratings, {answer['average_rating']:.2f} on average\n")
+    console.print(
+        plain(f"User {answer['userId']}: {len(history):,} ratings, {answer['average_rating']:.2f} on average\n")
+    )
     table = Table(title=f"The {min(SHOWN, len(history))} they rated highest", title_justify="left")
     table.add_column("rating", justify="right")
     table.add_column("title and genres")
     table.add_column("when")
     for row in history[:SHOWN]:
-        table.add_row(f"{row['rating']:g}", title_and_genres(row), row["timestamp"][:10])
+        table.add_row(f"{row['rating']:g}", title_and_genres(row), (row["timestamp"] or "-")[:10])
     console.print(table)
     if listed:
         console.print(recommendations_table(f"Recommended to user {answer['userId']}", listed))

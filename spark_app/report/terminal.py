@@ -39,9 +39,12 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     table = Table(title="On ratings held out, never seen in training", title_justify="left")
     for heading in ("metric", "model", "", "baseline", "", ""):
         table.add_column(heading, justify="right" if heading == "" else "left")
-    rating_model = metrics["rating_model"]
-    published = rating_model if rating_model != "bias" else "als"
-    for task, model, baseline in (("rating", published, "bias"), ("ranking", "als", "popularity")):
+    rating_model = metrics.get("rating_model")
+    compared = [("ranking", "als", "popularity")]
+    if rating_model:
+        compared.insert(0, ("rating", rating_model if rating_model != "bias" else "als", "bias"))
+        table.caption = f"predicted_rating comes from: {NAMES[rating_model]}"
+    for task, model, baseline in compared:
         ours, theirs = metrics[task][model], metrics[task][baseline]
         for metric in ours:
             if metric == "users":
@@ -54,7 +57,6 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
                 f"{theirs[metric]:.4f}",
                 _verdict(metric, ours[metric], theirs[metric]),
             )
-    table.caption = f"predicted_rating comes from: {NAMES[rating_model]}"
     return table
 
 
@@ -68,11 +70,11 @@ def _verdict(metric: str, ours: float, theirs: float) -> str:
 
 def recommendations_table(title: str, rows: Iterable[Mapping[str, Any]]) -> Table:
     """Recommendations of one user, in the columns of the published CSV."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=plain(title), title_justify="left")
     for heading in ("#", "title and genres", "predicted\nrating", "why"):
         table.add_column(heading, justify="left" if heading in ("title and genres", "why") else "right")
     for row in rows:
-        predicted = f"{float(row['predicted_rating']):.3f}"
+        predicted = f"{float(row['predicted_rating']):.3f}" if row["predicted_rating"] else "-"
         table.add_row(str(row["rank"]), title_and_genres(row), predicted, plain(row["reason"]))
     return table
 

@@ -16,10 +16,9 @@ from spark_app.stages.raw_zone import RawTable, note_inputs, survey
 
 def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     """Hold the raw files against their contract, and register the tables of both zones."""
-    tables = survey(settings.raw)
+    tables = survey(settings)
     note_inputs(run, *tables)
-    for table in tables:
-        run.outputs.append(_register_raw(spark, table))
+    run.outputs.extend(_register_raw(spark, table) for table in tables if table)
     run.outputs.extend(register_processed(spark, ProcessedZone(settings.processed.path)))
 
 
@@ -41,10 +40,11 @@ def _register_raw(spark: SparkSession, table: RawTable) -> str:
     for file in table.files:
         if list(file.types) != list(types):
             logger.warning("%s: its columns differ from those of %s", file.path, table.files[0].path)
-    known = {column: table.contract.columns.get(column, kind) for column, kind in types.items()}
+    agreed = {column.name: column.kind for column in table.contract.columns.values() if column.kind != contract.ID}
+    known = {column: agreed.get(column, kind) for column, kind in types.items()}
     registered = {column: "STRING" if kind == contract.EMPTY else kind for column, kind in known.items()}
     for column, kind in registered.items():
         logger.info("%s: column %s is %s", table.contract.table, column, kind)
-    name = register_csv(spark, table.contract.table, table.location, registered)
+    name = register_csv(spark, table.contract.table, table.location, registered, table.contract.delimiter)
     logger.info("registered %s (%d file(s) at %s)", name, len(table.files), table.location)
     return name

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import reduce
 
 from pyspark.sql import DataFrame, SparkSession
 
 from spark_app.data import clean
 from spark_app.data.aggregates import final_movies, movie_stats
+from spark_app.data.ids import with_original_ids
 from spark_app.platform import storage
 from spark_app.platform.errors import TooManyRejectsError
 from spark_app.platform.log import logger
 from spark_app.platform.run import Run
 from spark_app.platform.settings import Settings
 from spark_app.platform.zones import ProcessedZone
+from spark_app.stages.ids import give_codes
 from spark_app.stages.raw_zone import note_inputs, read_fields, survey
 
 MOVIE_COLUMNS = ("movieId", "title", "year", "genres")
@@ -27,22 +30,27 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     rejects is written where there are too many of them.
     """
     zone = ProcessedZone(settings.processed.path)
-    raw_movies, raw_ratings = survey(settings.raw)
+    raw_movies, raw_ratings = survey(settings)
     note_inputs(run, raw_movies, raw_ratings)
+    listed = read_fields(spark, raw_movies) if raw_movies else None
+    rated = read_fields(spark, raw_ratings)
+    coded = raw_ratings.coded.union(raw_movies.coded if raw_movies else ())
+    codes = give_codes(spark, zone, run, {"userId": rated, "movieId": rated if listed is None else listed}, coded)
 
-    checked_movies = clean.checked_movies(read_fields(spark, raw_movies)).persist()
-    movies = clean.kept(checked_movies, MOVIE_COLUMNS)
-    checked_ratings = clean.checked_ratings(
-        read_fields(spark, raw_ratings), movies, settings.clean, datetime.now(UTC).date()
-    ).persist()
-    ratings = clean.kept(checked_ratings, RATING_COLUMNS)
+    checked = {}
+    if listed is not None:
+        checked["movies"] = clean.checked_movies(listed, settings.input, codes).persist()
+    movies = clean.kept(checked["movies"], MOVIE_COLUMNS) if listed is not None else None
+    today = datetime.now(UTC).date()
+    checked["ratings"] = clean.checked_ratings(rated, movies, settings.input, settings.clean, today, codes).persist()
+    ratings = clean.kept(checked["ratings"], RATING_COLUMNS)
+    if movies is None:
+        movies = clean.rated_movies(ratings, codes)
 
-    _account(run, "movies", checked_movies)
-    _account(run, "ratings", checked_ratings)
-    rejects = clean.rejected(checked_movies, "movies", run.run_id).union(
-        clean.rejected(checked_ratings, "ratings", run.run_id)
-    )
-    zone.append(rejects, "rejects")
+    for table, rows in checked.items():
+        _account(run, table, rows)
+    rejects = [clean.rejected(rows, table, run.run_id) for table, rows in checked.items()]
+    zone.append(reduce(DataFrame.union, rejects), "rejects")
     run.wrote(zone.table("rejects"))
     _check_reject_share(run, settings.clean.max_reject_share, zone.table("rejects"))
 
@@ -52,10 +60,10 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     run.wrote(zone.table("ratings"))
     zone.overwrite(movie_stats(movies, ratings, settings.clean.damping).orderBy("movieId"), "movie_stats")
     run.wrote(zone.table("movie_stats"))
-    _publish_final(final_movies(zone.read(spark, "movies"), zone.read(spark, "movie_stats")), zone, run)
-
-    checked_ratings.unpersist()
-    checked_movies.unpersist()
+    final = final_movies(zone.read(spark, "movies"), zone.read(spark, "movie_stats"))
+    _publish_final(final.transform(with_original_ids, codes), zone, run)
+    for rows in checked.values():
+        rows.unpersist()
 
 
 def _account(run: Run, table: str, checked: DataFrame) -> None:

@@ -6,10 +6,12 @@ from pyspark.sql import SparkSession
 
 from spark_app.data import profile
 from spark_app.data.features import movie_features, user_features
+from spark_app.data.ids import with_original_ids
 from spark_app.platform.log import logger
 from spark_app.platform.run import Run
 from spark_app.platform.settings import Settings
 from spark_app.platform.zones import ProcessedZone
+from spark_app.stages.ids import read_codes
 
 
 def run(spark: SparkSession, settings: Settings, run: Run) -> None:
@@ -17,13 +19,14 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     zone = ProcessedZone(settings.processed.path)
     ratings, movies = zone.input(spark, "ratings", run), zone.input(spark, "movies", run)
 
-    zone.overwrite(user_features(ratings, movies), "user_features")
+    codes = read_codes(spark, zone)
+    zone.overwrite(user_features(ratings, movies).transform(with_original_ids, codes), "user_features")
     run.wrote(zone.table("user_features"))
-    zone.overwrite(movie_features(ratings, movies), "movie_features")
+    zone.overwrite(movie_features(ratings, movies).transform(with_original_ids, codes), "movie_features")
     run.wrote(zone.table("movie_features"))
 
     of_users, of_movies = zone.read(spark, "user_features"), zone.read(spark, "movie_features")
-    given = profile.rating_histogram(ratings)
+    given = profile.rating_histogram(ratings, settings.input.feedback)
     catalogue = of_movies.count()
     rated = of_movies.filter("rating_count > 0").count()
     users = of_users.count()
@@ -36,7 +39,7 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
         "rating_histogram": given,
         "user_activity": profile.activity(of_users),
         "movie_popularity": profile.activity(of_movies),
-        "genres": profile.genres(movies, of_movies),
+        "genres": profile.genres(movies.transform(with_original_ids, codes), of_movies),
         "decades": profile.decades(of_movies),
         "months": profile.months(ratings, of_users, of_movies),
     }

@@ -21,23 +21,29 @@ IMPLICIT, EXPLICIT = "implicit_als", "explicit_als"
 
 @dataclass(frozen=True)
 class Models:
-    """What one fit gives: the ranking model with the settings of its fit, the two rating models, and their stack."""
+    """What one fit gives: the ranking model with the settings of its fit, the two rating models, and their stack.
+
+    Of counts there is no explicit model: nothing predicts ratings, and the biases tell the popularity only.
+    """
 
     implicit: ALSModel
     implicit_settings: ImplicitAls
-    explicit: ALSModel
+    explicit: ALSModel | None
     biases: BiasModel
     stack: StackWeights = field(default_factory=StackWeights)
 
 
-def save_models(models: Models, rating_model: str, zone: ProcessedZone, run_id: str, facts: dict[str, Any]) -> str:
+def save_models(
+    models: Models, rating_model: str | None, zone: ProcessedZone, run_id: str, facts: dict[str, Any]
+) -> str:
     """Write models, which of them predicts ratings, and the facts that admitted them (metrics, settings).
 
     Returns the folder.
     """
     folder = zone.model(run_id)
     models.implicit.write().overwrite().save(storage.join(folder, IMPLICIT))
-    models.explicit.write().overwrite().save(storage.join(folder, EXPLICIT))
+    if models.explicit:
+        models.explicit.write().overwrite().save(storage.join(folder, EXPLICIT))
     models.biases.users.write.mode("overwrite").parquet(storage.join(folder, "user_biases"))
     models.biases.movies.write.mode("overwrite").parquet(storage.join(folder, "movie_biases"))
     storage.write_json(
@@ -69,8 +75,8 @@ def published_models(zone: ProcessedZone) -> str:
     return zone.model(storage.read_json(zone.current_model)["run_id"])
 
 
-def load_models(spark: SparkSession, folder: str) -> tuple[Models, str]:
-    """The models in a folder, and which of them predicts ratings: one of RATING_MODELS.
+def load_models(spark: SparkSession, folder: str) -> tuple[Models, str | None]:
+    """The models in a folder, and which of them predicts ratings: one of RATING_MODELS, or None where none does.
 
     Raises InputError where they are not there.
     """
@@ -84,6 +90,6 @@ def load_models(spark: SparkSession, folder: str) -> tuple[Models, str]:
         movies=spark.read.parquet(storage.join(folder, "movie_biases")),
     )
     implicit = ALSModel.load(storage.join(folder, IMPLICIT))
-    explicit = ALSModel.load(storage.join(folder, EXPLICIT))
+    explicit = ALSModel.load(storage.join(folder, EXPLICIT)) if facts["rating_model"] else None
     settings, stack = ImplicitAls(**facts["implicit_als"]), StackWeights(**facts["stack"])
     return Models(implicit, settings, explicit, biases, stack), facts["rating_model"]

@@ -10,10 +10,12 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
+from spark_app.data.ids import is_plain_id
 from spark_app.model.catalogue import as_matrix
 from spark_app.platform import storage
 from spark_app.platform.errors import InputError
 from spark_app.platform.zones import MADE_BY, ProcessedZone
+from spark_app.stages.ids import TABLES
 from spark_app.stages.models import IMPLICIT, published_models
 
 SIMILAR = 10
@@ -23,41 +25,45 @@ DECIMALS = 4
 """Of a similarity; what agrees in so many is a tie, and the lower movieId comes first."""
 
 
-def user(zone: ProcessedZone, user_id: int) -> dict[str, Any]:
-    """A user's ratings, the best and then the latest first, and their recommendations.
+def user(zone: ProcessedZone, user_id: str) -> dict[str, Any]:
+    """A user's ratings, the best and then the latest first, and their recommendations; ids are as delivered.
 
     Raises InputError where the user has no ratings.
     """
-    is_user = ds.field("userId") == user_id
-    ratings = _read(zone, "ratings", is_user, ["movieId", "rating", "timestamp"])
+    code = _code(zone, "userId", user_id)
+    ratings = _read(zone, "ratings", ds.field("userId") == code, ["movieId", "rating", "timestamp"])
     if not ratings.num_rows:
         raise InputError(f"user {user_id} has no ratings in {zone.table('ratings')}")
     titles = _titles(zone, ratings["movieId"])
     best_first = ratings.join(titles, keys="movieId", join_type="inner").sort_by(
         [("rating", "descending"), ("timestamp", "descending"), ("movieId", "ascending")]
     )
-    recommended = _read(zone, "recommendations", is_user).drop_columns(["userId"]).sort_by("rank")
-    history = best_first.select(["movieId", "title", "genres", "rating", "timestamp"])
+    published_id = _as_published(zone, "userId", user_id)
+    recommended = _read(zone, "recommendations", ds.field("userId") == published_id)
+    history = _with_original_ids(zone, best_first).select(["movieId", "title", "genres", "rating", "timestamp"])
     return {
-        "userId": user_id,
+        "userId": published_id,
         "rating_count": history.num_rows,
         "average_rating": pc.mean(history["rating"]).as_py(),
-        "history": [{**row, "timestamp": row["timestamp"].isoformat()} for row in history.to_pylist()],
-        "recommendations": recommended.to_pylist(),
+        "history": [
+            {**row, "timestamp": row["timestamp"] and row["timestamp"].isoformat()} for row in history.to_pylist()
+        ],
+        "recommendations": recommended.drop_columns(["userId"]).sort_by("rank").to_pylist(),
     }
 
 
-def movie(zone: ProcessedZone, movie_id: int) -> dict[str, Any]:
+def movie(zone: ProcessedZone, movie_id: str) -> dict[str, Any]:
     """A row of `final`, and the movies most like it: the cosine of their factors in the ranking model.
 
     Raises InputError where there is no such movie.
     """
     if not storage.exists(zone.final_file):
         raise InputError(f"{zone.final_file} is missing: run the stage 'etl' first")
-    rows = ds.dataset(zone.final_file).to_table(filter=ds.field("movieId") == movie_id).to_pylist()
+    is_movie = ds.field("movieId") == _as_published(zone, "movieId", movie_id)
+    rows = ds.dataset(zone.final_file).to_table(filter=is_movie).to_pylist()
     if not rows:
         raise InputError(f"movie {movie_id} is not in {zone.final_file}")
-    return {**rows[0], "similar": _similar(zone, movie_id)}
+    return {**rows[0], "similar": _similar(zone, _code(zone, "movieId", movie_id))}
 
 
 def manifest(zone: ProcessedZone, run_id: str = "") -> Any:
@@ -88,18 +94,49 @@ def _similar(zone: ProcessedZone, movie_id: int) -> list[dict[str, Any]]:
         {"movieId": pa.array(ids[nearest]), "similarity": np.round(cosines[nearest].astype(float), DECIMALS)}
     )
     described = found.join(_titles(zone, found["movieId"]), keys="movieId", join_type="inner")
-    ranked = described.sort_by([("similarity", "descending"), ("movieId", "ascending")])
+    ranked = _with_original_ids(zone, described.sort_by([("similarity", "descending"), ("movieId", "ascending")]))
     return list(ranked.select(["movieId", "title", "genres", "similarity"]).to_pylist())
 
 
 def _titles(zone: ProcessedZone, movie_ids: pa.ChunkedArray) -> pa.Table:
-    """movieId, title and genres (divided by `|`) of some movies."""
-    return ds.dataset(zone.final_file).to_table(
-        filter=ds.field("movieId").isin(movie_ids.combine_chunks()), columns=["movieId", "title", "genres"]
-    )
+    """movieId, title and genres (divided by `|`) of some movies, by the integers that stand for them."""
+    is_wanted = ds.field("movieId").isin(movie_ids.combine_chunks())
+    found = _read(zone, "movies", is_wanted, ["movieId", "title", "genres"])
+    return found.set_column(2, "genres", pc.binary_join(found["genres"], "|"))
 
 
-def _read(zone: ProcessedZone, name: str, rows: ds.Expression, columns: list[str] | None = None) -> pa.Table:
+def _codes(zone: ProcessedZone, column: str, rows: ds.Expression | None = None) -> pa.Table | None:
+    """Codes(id, code) of userId or movieId; None where all ids are integers that stand for themselves."""
+    table = TABLES[column]
+    return _read(zone, table, rows) if DeltaTable.is_deltatable(zone.table(table)) else None
+
+
+def _code(zone: ProcessedZone, column: str, given: str) -> int:
+    """The integer that stands for an id in the tables. Raises InputError where none does."""
+    codes = _codes(zone, column, ds.field("id") == given)
+    if codes is not None and codes.num_rows:
+        return int(codes["code"][0].as_py())
+    if not is_plain_id(given):
+        raise InputError(f"{column} {given} is not known in {zone.root}")
+    return int(given)
+
+
+def _as_published(zone: ProcessedZone, column: str, given: str) -> int | str:
+    """An id as it stands in what is published: as it was delivered."""
+    return _code(zone, column, given) if _codes(zone, column) is None else given
+
+
+def _with_original_ids(zone: ProcessedZone, rows: pa.Table) -> pa.Table:
+    """Rows with their movieId as it was delivered, in the same order."""
+    codes = _codes(zone, "movieId", ds.field("code").isin(rows["movieId"].combine_chunks()))
+    if codes is None:
+        return rows
+    names = dict(zip(codes["code"].to_pylist(), codes["id"].to_pylist(), strict=True))
+    original = [names.get(movie, str(movie)) for movie in rows["movieId"].to_pylist()]
+    return rows.set_column(rows.column_names.index("movieId"), "movieId", pa.array(original, pa.string()))
+
+
+def _read(zone: ProcessedZone, name: str, rows: ds.Expression | None, columns: list[str] | None = None) -> pa.Table:
     """Some rows of a Delta table. Raises InputError naming the stage that makes the table where it is missing."""
     if not DeltaTable.is_deltatable(zone.table(name)):
         raise InputError(f"{zone.table(name)} is missing: run the stage '{MADE_BY[name]}' first")

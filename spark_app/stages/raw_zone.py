@@ -12,13 +12,13 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_app.data import contract
-from spark_app.data.contract import Contract
+from spark_app.data.contract import Contract, movies_contract, ratings_contract
 from spark_app.data.lines import with_fields
 from spark_app.platform import storage
 from spark_app.platform.errors import InputError
 from spark_app.platform.log import logger
 from spark_app.platform.run import Run
-from spark_app.platform.settings import Raw
+from spark_app.platform.settings import Raw, Settings
 
 SAMPLE_LINES = 1_000
 FILES_AT_ONCE = 8
@@ -27,11 +27,15 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 @dataclass(frozen=True)
 class RawFile:
-    """One file: its path, its header line as delivered, its columns and their types in the order of the file."""
+    """One file: its path, its header line as delivered, its columns and their types in the order of the file.
+
+    `coded` are those of userId and movieId that need codes.
+    """
 
     path: str
     header: str
     types: dict[str, str]
+    coded: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,11 @@ class RawTable:
     contract: Contract
     location: str
     files: list[RawFile]
+
+    @property
+    def coded(self) -> frozenset[str]:
+        """Those of userId and movieId that need codes in any file."""
+        return frozenset().union(*(file.coded for file in self.files))
 
 
 def find_files(raw: Raw, name: str) -> tuple[str, list[str]]:
@@ -60,39 +69,44 @@ def find_files(raw: Raw, name: str) -> tuple[str, list[str]]:
     return found[0] if found else (name, [])
 
 
-def survey(raw: Raw) -> tuple[RawTable, RawTable]:
-    """Movies and ratings of the raw zone, held against their contracts. Reads the first lines of each file only.
+def survey(settings: Settings) -> tuple[RawTable | None, RawTable]:
+    """Movies (None where raw.movies is empty) and ratings of the raw zone, held against their contracts.
 
-    Raises InputError naming what is missing, empty or not as the contract says.
+    Reads the first lines of each file only. Raises InputError naming what is missing, empty or not as the contract
+    says.
     """
-    return _survey_table(raw, raw.movies, contract.MOVIES), _survey_table(raw, raw.ratings, contract.RATINGS)
+    raw = settings.raw
+    movies = _survey_table(raw, raw.movies, movies_contract(settings.input)) if raw.movies else None
+    return movies, _survey_table(raw, raw.ratings, ratings_contract(settings.input))
 
 
 def read_fields(spark: SparkSession, table: RawTable) -> DataFrame:
     """Every line of a table as text fields.
 
-    Columns: value, file (URI), block_start and row (where in the file), is_header, those of the contract as text, and
-    the checks of `with_fields`. Files whose headers differ are read apart, each by its own.
+    Columns: value, file (URI), block_start and row (where in the file), is_header, those of the contract as text (null
+    where the table has none), and the checks of `with_fields`. Files whose headers differ are read apart, each by its
+    own.
     """
     by_header: dict[str, list[RawFile]] = defaultdict(list)
     for file in table.files:
         by_header[file.header].append(file)
-    frames = [_read_files(spark, files, list(table.contract.columns)) for files in by_header.values()]
-    return reduce(DataFrame.unionByName, frames)
+    frames = [_read_files(spark, files, table.contract) for files in by_header.values()]
+    nothing = {ours: F.lit(None).cast("string") for ours in table.contract.absent}
+    return reduce(DataFrame.unionByName, frames).withColumns(nothing)
 
 
-def note_inputs(run: Run, *tables: RawTable) -> None:
+def note_inputs(run: Run, *tables: RawTable | None) -> None:
     """Note path, size and SHA-256 of each file as inputs of the run; files that it has noted are not read again.
 
     A damaged `.gz` is found here, before anything is written.
     """
-    paths = [file.path for table in tables for file in table.files if not run.has_read(file.path)]
+    paths = [file.path for table in tables if table for file in table.files if not run.has_read(file.path)]
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
         for facts in pool.map(storage.describe, paths):
             run.read(**asdict(facts))
 
 
-def _read_files(spark: SparkSession, files: list[RawFile], wanted: list[str]) -> DataFrame:
+def _read_files(spark: SparkSession, files: list[RawFile], expected: Contract) -> DataFrame:
     lines = spark.read.text([storage.spark_path(file.path) for file in files]).select(
         "value",
         F.col("_metadata.file_path").alias("file"),
@@ -101,7 +115,7 @@ def _read_files(spark: SparkSession, files: list[RawFile], wanted: list[str]) ->
     )
     # Blank lines are no records: every CSV reader passes over them.
     records = lines.filter(F.col("value") != "").withColumn("is_header", F.col("value") == files[0].header)
-    return with_fields(records, list(files[0].types), wanted)
+    return with_fields(records, list(files[0].types), expected.names, expected.delimiter)
 
 
 def _survey_table(raw: Raw, name: str, expected: Contract) -> RawTable:
@@ -116,7 +130,8 @@ def _survey_table(raw: Raw, name: str, expected: Contract) -> RawTable:
     files = list(_survey_files(paths, samples, expected))
     if not files:
         raise InputError(
-            f"{storage.join(raw.path, found)} is empty: expected the header {','.join(expected.columns)} and rows"
+            f"{storage.join(raw.path, found)} is empty: expected the header "
+            f"{expected.delimiter.join(expected.names.values())} and rows"
         )
     if not any(sum(map(bool, sample)) > 1 for sample in samples):
         raise InputError(f"{storage.join(raw.path, found)} has a header and no rows: deliver the data and run again")
@@ -135,8 +150,8 @@ def _survey_files(paths: list[str], samples: list[list[bytes]], expected: Contra
         if not lines:
             logger.warning("%s is empty and is passed over", path)
             continue
-        header = contract.parse_line(lines[0])
+        header, *rows = (contract.parse_line(line, expected.delimiter) for line in lines)
         contract.check_header(expected, header, path)
-        types = contract.infer_columns(header, [contract.parse_line(line) for line in lines[1:]])
+        types = contract.infer_columns(header, rows)
         contract.check_types(expected, types, path)
-        yield RawFile(path, lines[0], types)
+        yield RawFile(path, lines[0], types, contract.coded_ids(expected, header, rows))

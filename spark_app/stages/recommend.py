@@ -5,6 +5,7 @@ from __future__ import annotations
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from spark_app.data.ids import with_original_ids
 from spark_app.model.catalogue import build_catalogue
 from spark_app.model.lists import Explain, recommend
 from spark_app.model.stack import with_predicted_ratings
@@ -14,7 +15,8 @@ from spark_app.platform.log import logger
 from spark_app.platform.run import Run
 from spark_app.platform.settings import Settings
 from spark_app.platform.zones import ProcessedZone
-from spark_app.stages.models import load_models, published_models
+from spark_app.stages.ids import read_codes
+from spark_app.stages.models import Models, load_models, published_models
 
 COLUMNS = ("userId", "rank", "movieId", "title", "genres", "predicted_rating", "score", "reason")
 RATING_DECIMALS = 3
@@ -28,7 +30,7 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     models, rating_model = load_models(spark, folder)
     if not run.has_written(folder):
         run.read(folder)
-    logger.info("models in %s, ratings predicted by the %s model", folder, rating_model)
+    logger.info("models in %s, ratings predicted by: %s", folder, rating_model or "no model")
 
     catalogue = build_catalogue(movies, models.biases.movies, models.implicit.itemFactors, models.implicit.rank)
     factors = models.implicit.userFactors.withColumnRenamed("id", "userId")
@@ -36,11 +38,10 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     wanted = settings.recommend
     explain = Explain(models.implicit_settings, wanted.reasons) if wanted.reasons else None
     top = recommend(spark, users, ratings, catalogue, wanted.n, wanted.block_users, explain)
-    scale = (settings.clean.scale_min, settings.clean.scale_max)
-    rated = with_predicted_ratings(top, models.biases, models.explicit, models.stack, scale)
-    rated = rated.withColumnRenamed(rating_model, "predicted_rating")
+    rated = _with_predicted_rating(top, models, rating_model, settings.input.scale)
     told = _with_reasons_told(rated, movies, wanted.reasons)
-    zone.overwrite(_as_published(told, movies), "recommendations")
+    published = _as_published(told, movies).transform(with_original_ids, read_codes(spark, zone))
+    zone.overwrite(published, "recommendations")
     run.wrote(zone.table("recommendations"))
 
     published = zone.read(spark, "recommendations")
@@ -48,6 +49,16 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     run.rows["recommendations"] = {"rows": rows, "users": users_served}
     logger.info("%s recommendations for %s users", f"{rows:,}", f"{users_served:,}")
     _publish_csv(published, zone, run)
+
+
+def _with_predicted_rating(
+    top: DataFrame, models: Models, rating_model: str | None, scale: tuple[float, float]
+) -> DataFrame:
+    """Add `predicted_rating`, on the scale of the ratings; null where no model predicts any."""
+    if rating_model is None or models.explicit is None:
+        return top.withColumn("predicted_rating", F.lit(None).cast("double"))
+    rated = with_predicted_ratings(top, models.biases, models.explicit, models.stack, scale)
+    return rated.withColumnRenamed(rating_model, "predicted_rating")
 
 
 def _with_reasons_told(rated: DataFrame, movies: DataFrame, most: int) -> DataFrame:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from pyspark.ml.recommendation import ALSModel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_app.model import als, metrics
-from spark_app.model.biases import fit_biases
+from spark_app.model.biases import BiasModel, fit_biases
 from spark_app.model.catalogue import build_catalogue
 from spark_app.model.lists import recommend
 from spark_app.model.split import keep_active, split
@@ -39,9 +40,11 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
         )
 
     models = _fit(training, run.rows["split"]["training"], settings)
-    stack, run.metrics["rating"] = _judge_ratings(holdout, models, settings)
+    stack = StackWeights()
+    if models.explicit:
+        stack, run.metrics["rating"] = _judge_ratings(holdout, models.biases, models.explicit, settings)
+        run.metrics["rating_model"] = _best_rating_model(run.metrics["rating"])
     run.metrics["ranking"] = _judge_ranking(spark, training, holdout, movies, models, settings)
-    run.metrics["rating_model"] = _best_rating_model(run.metrics["rating"])
     _log_metrics(run.metrics)
     _hold_gate(run.metrics, settings)
     training.unpersist()
@@ -52,7 +55,7 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
         models = _fit(ratings, sum(run.rows["split"].values()), settings)
     models = replace(models, stack=stack)
     facts = {"metrics": run.metrics, "settings": run.settings.model_dump(mode="json")}
-    run.wrote(save_models(models, run.metrics["rating_model"], zone, run.run_id, facts))
+    run.wrote(save_models(models, run.metrics.get("rating_model"), zone, run.run_id, facts))
     publish_models(zone, run.run_id)
     run.wrote(zone.current_model)
 
@@ -68,10 +71,12 @@ def _fit(ratings: DataFrame, count: int, settings: Settings) -> Models:
             "lower train.min_user_ratings or train.min_movie_ratings"
         )
     biases = fit_biases(active, settings.biases)
-    logger.info(
-        "fitting explicit ALS: rank %d, %d sweeps", settings.explicit_als.rank, settings.explicit_als.iterations
-    )
-    explicit = als.fit_explicit(active, settings.explicit_als, train.seed)
+    explicit = None
+    if settings.input.feedback == "ratings":
+        logger.info(
+            "fitting explicit ALS: rank %d, %d sweeps", settings.explicit_als.rank, settings.explicit_als.iterations
+        )
+        explicit = als.fit_explicit(active, settings.explicit_als, train.seed)
     logger.info(
         "fitting implicit ALS: rank %d, %d sweeps", settings.implicit_als.rank, settings.implicit_als.iterations
     )
@@ -81,12 +86,11 @@ def _fit(ratings: DataFrame, count: int, settings: Settings) -> Models:
 
 
 def _judge_ratings(
-    holdout: DataFrame, models: Models, settings: Settings
+    holdout: DataFrame, biases: BiasModel, explicit: ALSModel, settings: Settings
 ) -> tuple[StackWeights, dict[str, dict[str, float]]]:
     """The stack of both rating models, and RMSE and MAE of all three, on the same rows: all of the holdout."""
-    scale = (settings.clean.scale_min, settings.clean.scale_max)
-    both = with_both_predictions(holdout.drop("timestamp"), models.biases, models.explicit).persist()
-    stack, predicted = fit_stack(both, scale)
+    both = with_both_predictions(holdout.drop("timestamp"), biases, explicit).persist()
+    stack, predicted = fit_stack(both, settings.input.scale)
     errors = {model: metrics.rating_errors(predicted, model) for model in RATING_MODELS}
     both.unpersist()
     return stack, errors
@@ -119,9 +123,9 @@ def _best_rating_model(errors: dict[str, dict[str, float]]) -> str:
 
 def _log_metrics(found: dict[str, Any]) -> None:
     for task in ("rating", "ranking"):
-        for model, values in found[task].items():
+        for model, values in found.get(task, {}).items():
             logger.info("%s by %s: %s", task, model, ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
-    logger.info("predicted_rating comes from the %s model", found["rating_model"])
+    logger.info("predicted_rating comes from: %s", found.get("rating_model", "no model"))
 
 
 def _hold_gate(found: dict[str, Any], settings: Settings) -> None:

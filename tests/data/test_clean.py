@@ -13,9 +13,10 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_app.data import clean
-from spark_app.data.contract import INTEGER, NUMBER, RATINGS
+from spark_app.data.contract import INTEGER, NUMBER, ratings_contract
+from spark_app.data.ids import Codes
 from spark_app.data.lines import with_fields
-from spark_app.platform.settings import Clean
+from spark_app.platform.settings import Clean, Input
 from spark_app.stages.raw_zone import RawFile, RawTable, read_fields
 
 TODAY = date(2025, 6, 1)
@@ -32,8 +33,8 @@ def delivered(spark: SparkSession, header: str, files: dict[str, list[str | byte
             value = line if isinstance(line, bytes) else line.encode()
             rows.append((file, 0, number, bytearray(value), line == header))
     frame = spark.createDataFrame(rows, "file string, block_start long, row long, value binary, is_header boolean")
-    columns = header.split(",")
-    return with_fields(frame.withColumn("value", F.col("value").cast("string")), columns, columns)
+    columns = {name: name for name in header.split(",")}
+    return with_fields(frame.withColumn("value", F.col("value").cast("string")), list(columns), columns)
 
 
 def known_movies(spark: SparkSession, *ids: int) -> DataFrame:
@@ -42,7 +43,7 @@ def known_movies(spark: SparkSession, *ids: int) -> DataFrame:
 
 def check_ratings(spark: SparkSession, files: dict[str, list[str | bytes]], *movies: int) -> DataFrame:
     fields = delivered(spark, RATINGS_HEADER, files)
-    return clean.checked_ratings(fields, known_movies(spark, *movies), Clean(), TODAY)
+    return clean.checked_ratings(fields, known_movies(spark, *movies), Input(), Clean(), TODAY, Codes())
 
 
 def test_movies_are_typed_and_the_last_delivered_of_each_is_kept(spark: SparkSession) -> None:
@@ -64,7 +65,7 @@ def test_movies_are_typed_and_the_last_delivered_of_each_is_kept(spark: SparkSes
     ]
     schema = "movieId int, title string, year int, genres array<string>, status string"
     assert_df_equality(
-        clean.checked_movies(fields).select("movieId", "title", "year", "genres", "status"),
+        clean.checked_movies(fields, Input(), Codes()).select("movieId", "title", "year", "genres", "status"),
         spark.createDataFrame(expected, schema),
         ignore_nullable=True,
         ignore_row_order=True,
@@ -73,7 +74,7 @@ def test_movies_are_typed_and_the_last_delivered_of_each_is_kept(spark: SparkSes
 
 def test_a_rejected_movie_does_not_supersede_a_good_one(spark: SparkSession) -> None:
     fields = delivered(spark, MOVIES_HEADER, {"file:/raw/a.csv": ["1,Heat (1995),Action", "1,,Action"]})
-    movies = clean.kept(clean.checked_movies(fields), ["movieId", "title"])
+    movies = clean.kept(clean.checked_movies(fields, Input(), Codes()), ["movieId", "title"])
     assert_df_equality(movies, spark.createDataFrame([(1, "Heat (1995)")], "movieId int, title string"))
 
 
@@ -174,9 +175,10 @@ def test_every_line_is_kept_superseded_or_rejected(spark: SparkSession, lines: l
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ratings.csv"
         path.write_bytes(content)
-        table = RawTable(RATINGS, str(path), [RawFile(str(path), RATINGS_HEADER, columns)])
+        table = RawTable(ratings_contract(Input()), str(path), [RawFile(str(path), RATINGS_HEADER, columns)])
         movies = known_movies(spark, 1, 2, 3)
-        rows = clean.checked_ratings(read_fields(spark, table), movies, Clean(), TODAY).collect()
+        fields = read_fields(spark, table)
+        rows = clean.checked_ratings(fields, movies, Input(), Clean(), TODAY, Codes()).collect()
 
     statuses = Counter(row["status"] for row in rows)
     assert statuses.pop("header") == 1

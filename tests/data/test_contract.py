@@ -3,8 +3,12 @@ from __future__ import annotations
 import pytest
 
 from spark_app.data import contract
-from spark_app.data.contract import EMPTY, INTEGER, MOVIES, NUMBER, RATINGS, TEXT
+from spark_app.data.contract import EMPTY, INTEGER, NUMBER, TEXT, movies_contract, ratings_contract
 from spark_app.platform.errors import InputError
+from spark_app.platform.settings import Input
+
+MOVIES, RATINGS = movies_contract(Input()), ratings_contract(Input())
+WHERE = "; [input] in the settings says what columns are called"
 
 
 def header_error(header: list[str]) -> str:
@@ -27,21 +31,21 @@ def test_order_of_columns_is_free_and_further_ones_are_reported() -> None:
 def test_missing_header_is_named_with_the_line_that_stands_there() -> None:
     assert header_error(["1", "31", "2.5", "1260759144"]) == (
         "raw/ratings.csv: the first line is no header: "
-        "expected userId,movieId,rating,timestamp, found 1,31,2.5,1260759144"
+        "expected userId,movieId,rating,timestamp, found 1,31,2.5,1260759144" + WHERE
     )
 
 
 def test_missing_column_is_named() -> None:
     assert header_error(["userId", "movieId", "rating"]) == (
         "raw/ratings.csv: column 'timestamp' is missing: "
-        "expected userId,movieId,rating,timestamp, found userId,movieId,rating"
+        "expected userId,movieId,rating,timestamp, found userId,movieId,rating" + WHERE
     )
 
 
 def test_renamed_column_is_named_with_its_new_name() -> None:
     assert header_error(["user_id", "movieId", "rating", "timestamp"]) == (
         "raw/ratings.csv: column 'userId' is missing (renamed to 'user_id'?): "
-        "expected userId,movieId,rating,timestamp, found user_id,movieId,rating,timestamp"
+        "expected userId,movieId,rating,timestamp, found user_id,movieId,rating,timestamp" + WHERE
     )
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from chispa import assert_df_equality
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -9,6 +10,7 @@ from pyspark.sql import functions as F
 from spark_app.data.lines import with_fields
 
 MOVIE_HEADER = ["movieId", "title", "genres"]
+TITLE = {"title": "title"}
 
 
 def as_lines(spark: SparkSession, lines: list[bytes]) -> DataFrame:
@@ -19,7 +21,7 @@ def as_lines(spark: SparkSession, lines: list[bytes]) -> DataFrame:
 
 def titles(spark: SparkSession, lines: list[str], header: list[str] = MOVIE_HEADER) -> list[str | None]:
     """Titles of lines that all are expected to parse."""
-    parsed = with_fields(as_lines(spark, [line.encode() for line in lines]), header, ["title"])
+    parsed = with_fields(as_lines(spark, [line.encode() for line in lines]), header, TITLE)
     rows = parsed.orderBy("place").collect()
     assert all(row["is_utf8"] and row["is_well_quoted"] and row["has_all_fields"] for row in rows)
     return [row["title"] for row in rows]
@@ -27,7 +29,7 @@ def titles(spark: SparkSession, lines: list[str], header: list[str] = MOVIE_HEAD
 
 def checks(spark: SparkSession, lines: list[bytes]) -> list[tuple[bool, bool, bool]]:
     """(is_utf8, is_well_quoted, has_all_fields) of each line."""
-    rows = with_fields(as_lines(spark, lines), MOVIE_HEADER, ["title"]).orderBy("place").collect()
+    rows = with_fields(as_lines(spark, lines), MOVIE_HEADER, TITLE).orderBy("place").collect()
     return [(row["is_utf8"], row["is_well_quoted"], row["has_all_fields"]) for row in rows]
 
 
@@ -38,7 +40,7 @@ def test_fields_come_by_name_in_the_columns_asked_for(spark: SparkSession) -> No
         "file string, value string, movieId string, title string, "
         "is_utf8 boolean, is_well_quoted boolean, has_all_fields boolean"
     )
-    parsed = with_fields(lines, ["title", "movieId", "genres"], ["movieId", "title"])
+    parsed = with_fields(lines, ["name", "id", "genres"], {"movieId": "id", "title": "name"})
     assert_df_equality(parsed, spark.createDataFrame(expected, schema), ignore_nullable=True)
 
 
@@ -102,3 +104,13 @@ def test_a_title_of_a_megabyte_is_read_whole(spark: SparkSession) -> None:
     long, quotes, commas = "x" * 1_000_000, '"' * 500_000, "a," * 9_000
     lines = [f"1,{long},Drama", '2,"' + '""' * 500_000 + '",Drama', f'3,"{commas}",Drama']
     assert titles(spark, lines) == [long, quotes, commas]
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|", "^", "-", "]", "\u00a7"])
+def test_fields_are_divided_by_the_delimiter_that_the_settings_name(spark: SparkSession, delimiter: str) -> None:
+    fields = ["7", f'"Heat, {delimiter}The"', "Action"]
+    lines = [delimiter.join(fields), delimiter.join([*fields, "more"]), delimiter.join(['"7', "Heat", "Action"])]
+    parsed = with_fields(as_lines(spark, [line.encode() for line in lines]), MOVIE_HEADER, TITLE, delimiter)
+    rows = parsed.orderBy("place").collect()
+    assert rows[0]["title"] == f"Heat, {delimiter}The"
+    assert [row["has_all_fields"] and row["is_well_quoted"] for row in rows] == [True, False, False]

@@ -30,7 +30,19 @@ def test_concentration_of_nothing_is_empty() -> None:
 
 def test_ratings_are_counted_lowest_first(spark: SparkSession) -> None:
     ratings = spark.createDataFrame([(4.0,), (0.5,), (4.0,)], "rating double")
-    assert list(profile.rating_histogram(ratings).items()) == [("0.5", 1), ("4", 2)]
+    assert list(profile.rating_histogram(ratings, "ratings").items()) == [("0.5", 1), ("4", 2)]
+
+
+def test_counts_go_by_powers_of_two(spark: SparkSession) -> None:
+    counts = spark.createDataFrame([(0.2,), (1.0,), (2.0,), (3.0,), (4.0,), (7.5,), (1024.0,)], "rating double")
+    expected = {"<1": 1, "1": 1, "2-3": 2, "4-7": 2, "1024-2047": 1}
+    assert list(profile.rating_histogram(counts, "counts").items()) == list(expected.items())
+
+
+def test_without_timestamps_there_are_no_months(spark: SparkSession) -> None:
+    ratings = spark.createDataFrame([(1, 1, None)], "userId int, movieId int, timestamp timestamp")
+    features = spark.createDataFrame([(None,)], "first_rated timestamp")
+    assert profile.months(ratings, features, features) == []
 
 
 def test_genres_and_decades(spark: SparkSession) -> None:

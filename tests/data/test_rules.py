@@ -5,24 +5,28 @@ from datetime import date
 
 from chispa import assert_column_equality
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from spark_app.data import rules
-from spark_app.platform.settings import Clean
+from spark_app.platform.settings import Clean, Input
 
 Row = tuple[str | None, ...]
 TODAY = date(2025, 6, 1)
+INPUT, CLEAN = Input(), Clean()
 BAD_USER = "userId is not an integer from 1 to 2147483647"
 BAD_MOVIE = "movieId is not an integer from 1 to 2147483647"
 OFF_SCALE = "rating is not on the scale 0.5 to 5 by 0.5"
 BAD_TIME = "timestamp is not a second from 1990-01-01 to 2025-06-02"
 
 
-def check_ratings(spark: SparkSession, clean: Clean, rows: Sequence[Row]) -> None:
+def check_ratings(
+    spark: SparkSession, rows: Sequence[Row], given: Input = INPUT, clean: Clean = CLEAN, coded: Sequence[str] = ()
+) -> None:
     """Rows of userId, movieId, rating, timestamp and the reason expected."""
     frame = spark.createDataFrame(
         rows, "userId string, movieId string, rating string, timestamp string, expected string"
     )
-    checked = frame.withColumn("reason", rules.first_reason(rules.rating_rules(clean, TODAY)))
+    checked = frame.withColumn("reason", rules.first_reason(rules.rating_rules(given, clean, TODAY, coded)))
     assert_column_equality(checked, "reason", "expected")
 
 
@@ -33,7 +37,7 @@ def test_ids_are_integers_from_1_to_2_to_the_31_minus_1(spark: SparkSession) -> 
     users += [(value, "1", "4.0", "1000000000", BAD_USER) for value in bad]
     movies: list[Row] = [("1", value, "4.0", "1000000000", None) for value in good]
     movies += [("1", value, "4.0", "1000000000", BAD_MOVIE) for value in bad]
-    check_ratings(spark, Clean(), [*users, *movies])
+    check_ratings(spark, [*users, *movies])
 
 
 def test_rating_lies_on_the_scale(spark: SparkSession) -> None:
@@ -42,22 +46,22 @@ def test_rating_lies_on_the_scale(spark: SparkSession) -> None:
     empty = ["", "  ", None]
     rows: list[Row] = [("1", "1", value, "1000000000", None) for value in good]
     rows += [("1", "1", value, "1000000000", OFF_SCALE) for value in [*bad, *empty]]
-    check_ratings(spark, Clean(), rows)
+    check_ratings(spark, rows)
 
 
 def test_scale_is_configurable(spark: SparkSession) -> None:
     off_scale = "rating is not on the scale 1 to 10 by 1"
     expected = {"1": None, "10": None, "7.0": None, "0": off_scale, "0.5": off_scale, "7.5": off_scale, "11": off_scale}
-    clean = Clean(scale_min=1, scale_max=10, scale_step=1)
-    check_ratings(spark, clean, [("1", "1", value, "1000000000", reason) for value, reason in expected.items()])
+    scale = Input(scale_min=1, scale_max=10, scale_step=1)
+    check_ratings(spark, [("1", "1", value, "1000000000", reason) for value, reason in expected.items()], scale)
 
 
 def test_steps_that_are_no_binary_fractions_are_on_the_scale(spark: SparkSession) -> None:
     off_scale = "rating is not on the scale 0 to 1 by 0.1"
     tenths = ["0", "0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1.0"]
     rows = [("1", "1", value, "1000000000", None) for value in tenths]
-    clean = Clean(scale_min=0, scale_max=1, scale_step=0.1)
-    check_ratings(spark, clean, [*rows, ("1", "1", "0.15", "1000000000", off_scale)])
+    scale = Input(scale_min=0, scale_max=1, scale_step=0.1)
+    check_ratings(spark, [*rows, ("1", "1", "0.15", "1000000000", off_scale)], scale)
 
 
 def test_timestamp_is_a_second_from_the_earliest_day_to_the_day_after_the_run(spark: SparkSession) -> None:
@@ -65,7 +69,7 @@ def test_timestamp_is_a_second_from_the_earliest_day_to_the_day_after_the_run(sp
     bad = ["631151999", "1748908800", "1000000000000", "9223372036854775807", "-1", "0", "2001-09-09", "1e9", "", None]
     rows: list[Row] = [("1", "1", "4.0", value, None) for value in (first_second, "1000000000", last_second)]
     rows += [("1", "1", "4.0", value, BAD_TIME) for value in bad]
-    check_ratings(spark, Clean(), rows)
+    check_ratings(spark, rows)
 
 
 def test_period_is_configurable(spark: SparkSession) -> None:
@@ -76,12 +80,12 @@ def test_period_is_configurable(spark: SparkSession) -> None:
         ("1", "1", "4.0", "1577923199", None),  # 2020-01-01 23:59:59
         ("1", "1", "4.0", "1577923200", bad_time),
     ]
-    check_ratings(spark, Clean(earliest=date(2000, 1, 1), latest=date(2020, 1, 1)), rows)
+    check_ratings(spark, rows, clean=Clean(earliest=date(2000, 1, 1), latest=date(2020, 1, 1)))
 
 
 def test_the_first_rule_that_is_broken_gives_the_reason(spark: SparkSession) -> None:
     rows = [("0", "0", "9", "0", BAD_USER), ("1", "0", "9", "0", BAD_MOVIE), ("1", "1", "9", "0", OFF_SCALE)]
-    check_ratings(spark, Clean(), rows)
+    check_ratings(spark, rows)
 
 
 def test_movie_has_an_id_and_a_title(spark: SparkSession) -> None:
@@ -97,7 +101,7 @@ def test_movie_has_an_id_and_a_title(spark: SparkSession) -> None:
         ("0", None, BAD_MOVIE),
     ]
     frame = spark.createDataFrame(rows, "movieId string, title string, expected string")
-    checked = frame.withColumn("reason", rules.first_reason(rules.movie_rules()))
+    checked = frame.withColumn("reason", rules.first_reason(rules.movie_rules(INPUT)))
     assert_column_equality(checked, "reason", "expected")
 
 
@@ -147,3 +151,67 @@ def test_year_is_taken_from_the_end_of_the_title(spark: SparkSession) -> None:
     ]
     frame = spark.createDataFrame(rows, "title string, expected int")
     assert_column_equality(frame.withColumn("year", rules.as_year("title")), "year", "expected")
+
+
+def test_reasons_name_the_columns_of_the_file(spark: SparkSession) -> None:
+    given = Input(user="customer", item="isbn", rating="stars", timestamp="at")
+    rows = [
+        ("0", "1", "4.0", "1000000000", "customer is not an integer from 1 to 2147483647"),
+        ("1", "0", "4.0", "1000000000", "isbn is not an integer from 1 to 2147483647"),
+        ("1", "1", "9", "1000000000", "stars is not on the scale 0.5 to 5 by 0.5"),
+        ("1", "1", "4.0", "0", "at is not a second from 1990-01-01 to 2025-06-02"),
+    ]
+    check_ratings(spark, rows, given)
+
+
+def test_ids_that_have_codes_are_any_text_but_none(spark: SparkSession) -> None:
+    rows: list[Row] = [
+        (value, "1", "4.0", "1000000000", None) for value in ("seven", "0", "9223372036854775808", " a ")
+    ]
+    rows += [(value, "1", "4.0", "1000000000", "userId is empty") for value in ("", "  ", None)]
+    check_ratings(spark, [*rows, ("seven", "x", "4.0", "1000000000", BAD_MOVIE)], coded=["userId"])
+
+
+def test_counts_are_numbers_above_0(spark: SparkSession) -> None:
+    bad_count = "rating is not a number above 0"
+    rows: list[Row] = [("1", "1", value, "1000000000", None) for value in ("1", "0.5", "1e6")]
+    rows += [("1", "1", value, "1000000000", bad_count) for value in ("0", "-1", "NaN", "1e999", "many", "", None)]
+    check_ratings(spark, rows, Input(feedback="counts"))
+
+
+def test_what_the_input_does_not_have_has_no_rule(spark: SparkSession) -> None:
+    check_ratings(spark, [("1", "1", None, None, None)], Input(feedback="counts", rating="", timestamp=""))
+
+
+def test_times_may_be_milliseconds(spark: SparkSession) -> None:
+    bad_time = "timestamp is not a millisecond from 1990-01-01 to 2025-06-02"
+    good, bad = ("631152000000", "1748908799999"), ("631151999999", "1748908800000", "1000000000", "x", None)
+    rows: list[Row] = [("1", "1", "4.0", value, None) for value in good]
+    check_ratings(
+        spark, [*rows, *(("1", "1", "4.0", value, bad_time) for value in bad)], Input(time_format="milliseconds")
+    )
+
+
+def test_times_may_be_iso_8601_in_utc_where_they_name_no_zone(spark: SparkSession) -> None:
+    rows = [
+        ("2001-09-09T01:46:40Z", 1_000_000_000),
+        ("2001-09-09T03:46:40+02:00", 1_000_000_000),
+        ("2001-09-09 01:46:40", 1_000_000_000),
+        ("2001-09-09T01:46:40.5", 1_000_000_000),
+        ("2001-09-09", 999_993_600),
+        ("yesterday", None),
+        ("", None),
+        (None, None),
+    ]
+    frame = spark.createDataFrame(rows, "at string, expected long")
+    kept_zone = spark.conf.get("spark.sql.session.timeZone")
+    for zone in ("UTC", "America/New_York"):
+        spark.conf.set("spark.sql.session.timeZone", zone)
+        try:
+            found = frame.withColumn("found", F.unix_seconds(rules.as_time("at", "iso")))
+            assert_column_equality(found, "found", "expected")
+        finally:
+            spark.conf.set("spark.sql.session.timeZone", kept_zone or "UTC")
+    bad_time = "timestamp is not a time from 1990-01-01 to 2025-06-02"
+    judged = [("1", "1", "4.0", "2001-09-09", None), ("1", "1", "4.0", "1989-12-31", bad_time)]
+    check_ratings(spark, [*judged, ("1", "1", "4.0", "soon", bad_time)], Input(time_format="iso"))

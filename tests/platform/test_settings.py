@@ -79,8 +79,8 @@ def test_an_empty_source_is_none() -> None:
         ("recomend.n=20", "unknown setting recomend; did you mean recommend?"),
         (
             "zzz.n=20",
-            "unknown setting zzz; known sections: raw, processed, ingest, clean, train, explicit_als, implicit_als, "
-            "biases, gate, recommend, log",
+            "unknown setting zzz; known sections: raw, processed, ingest, input, clean, train, explicit_als, "
+            "implicit_als, biases, gate, recommend, log",
         ),
     ],
 )
@@ -89,7 +89,7 @@ def test_unknown_key_is_named_with_the_nearest_known_one(assignment: str, messag
 
 
 def test_unknown_key_in_a_file_is_named_too() -> None:
-    assert error_of("[clean]\nscale_mn = 1\n") == "unknown setting clean.scale_mn; did you mean clean.scale_min?"
+    assert error_of("[input]\nscale_mn = 1\n") == "unknown setting input.scale_mn; did you mean input.scale_min?"
 
 
 @pytest.mark.parametrize(
@@ -121,10 +121,58 @@ def test_section_that_is_no_table_is_named() -> None:
 
 @pytest.mark.parametrize("scale", [("5", "5"), ("nan", "5"), ("0.5", "inf")])
 def test_scale_that_is_no_range_is_refused(scale: tuple[str, str]) -> None:
-    message = error_of(None, f"clean.scale_min={scale[0]}", f"clean.scale_max={scale[1]}")
-    assert message.startswith("setting clean")
+    message = error_of(None, f"input.scale_min={scale[0]}", f"input.scale_max={scale[1]}")
+    assert message.startswith("setting input")
 
 
 def test_toml_that_does_not_parse_names_file_and_place() -> None:
     message = error_of("[recommend]\nn = \n")
     assert message == "my.toml is not valid TOML: Invalid value (at line 2, column 5)"
+
+
+@pytest.mark.parametrize(
+    ("scale", "relevant", "neutral", "alpha"),
+    [
+        ((0.5, 5, 0.5), 4.0, 2.5, 1.0),
+        ((1, 5, 1), 4.0, 2.777778, 1.125),
+        ((1, 10, 1), 8.0, 5.0, 0.5),
+        ((0, 1, 1), 1.0, 0.444444, 4.5),
+        ((-1, 1, 2), 1.0, -0.111111, 2.25),
+        ((0, 100, 1), 78.0, 44.444444, 0.045),
+    ],
+)
+def test_what_is_left_out_follows_the_scale(
+    scale: tuple[float, float, float], relevant: float, neutral: float, alpha: float
+) -> None:
+    low, high, step = scale
+    settings = build_settings(f"[input]\nscale_min = {low}\nscale_max = {high}\nscale_step = {step}\n")
+    found = (settings.train.relevant, settings.implicit_als.neutral, settings.implicit_als.alpha)
+    assert found == (relevant, neutral, alpha)
+
+
+def test_what_is_given_does_not_follow_the_scale() -> None:
+    settings = build_settings("[input]\nscale_max = 10\n", "", ["implicit_als.neutral=6", "train.relevant=9"])
+    assert (settings.implicit_als.neutral, settings.train.relevant) == (6, 9)
+
+
+def test_counts_are_liked_as_soon_as_there_are_any() -> None:
+    settings = build_settings(assignments=["input.feedback=counts"])
+    assert (settings.train.relevant, settings.implicit_als.neutral, settings.implicit_als.confidence) == (0, 0, "log")
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (
+            ["input.timestamp=", "train.holdout=time"],
+            'train.holdout = "time" needs timestamps: name their column in input.timestamp',
+        ),
+        (["input.rating="], 'setting input: rating may be empty only with feedback = "counts"'),
+        (["input.user=movieId"], "setting input: one column cannot be two things: movieId, movieId, rating, timestamp"),
+        (["input.scale_max=0.5"], "setting input: scale_max must be above scale_min"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_named(assignments: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        build_settings(assignments=assignments)
+    assert str(caught.value) == message

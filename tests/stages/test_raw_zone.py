@@ -17,9 +17,10 @@ from pyspark.sql import functions as F
 
 from spark_app.data.clean import checked_movies, checked_ratings, rejected
 from spark_app.data.contract import INTEGER, NUMBER, TEXT
+from spark_app.data.ids import Codes
 from spark_app.platform.errors import InputError
 from spark_app.platform.run import Run
-from spark_app.platform.settings import Clean, Raw, Settings
+from spark_app.platform.settings import Clean, Input, Raw, Settings
 from spark_app.stages.raw_zone import RawTable, find_files, note_inputs, read_fields, survey
 
 MOVIES = b"movieId,title,genres\n1,Heat (1995),Action\n"
@@ -37,7 +38,13 @@ def raw_zone(root: Path, files: dict[str, bytes]) -> Raw:
 
 
 def ratings_table(raw: Raw) -> RawTable:
-    return survey(raw)[1]
+    return survey(Settings(raw=raw))[1]
+
+
+def movies_table(raw: Raw) -> RawTable:
+    movies = survey(Settings(raw=raw))[0]
+    assert movies
+    return movies
 
 
 def names(table: RawTable) -> list[str]:
@@ -46,13 +53,13 @@ def names(table: RawTable) -> list[str]:
 
 def error_of(raw: Raw) -> str:
     with pytest.raises(InputError) as caught:
-        survey(raw)
+        survey(Settings(raw=raw))
     return str(caught.value)
 
 
 def checked(spark: SparkSession, table: RawTable) -> DataFrame:
     movies = spark.createDataFrame([(1,), (2,)], "movieId int")
-    return checked_ratings(read_fields(spark, table), movies, Clean(), TODAY)
+    return checked_ratings(read_fields(spark, table), movies, Input(), Clean(), TODAY, Codes())
 
 
 def ratings_in(spark: SparkSession, table: RawTable) -> list[tuple[int, int, float, int]]:
@@ -64,7 +71,8 @@ def ratings_in(spark: SparkSession, table: RawTable) -> list[tuple[int, int, flo
 
 
 def test_survey_gives_the_files_with_their_columns(tmp_path: Path) -> None:
-    movies, ratings = survey(raw_zone(tmp_path, {"ratings.csv": RATINGS}))
+    raw = raw_zone(tmp_path, {"ratings.csv": RATINGS})
+    movies, ratings = movies_table(raw), ratings_table(raw)
     assert (movies.location, names(movies)) == (f"{tmp_path}/movies.csv", ["movies.csv"])
     assert movies.files[0].types == {"movieId": INTEGER, "title": TEXT, "genres": TEXT}
     assert ratings.files[0].header == "userId,movieId,rating,timestamp"
@@ -103,7 +111,8 @@ def test_header_and_types_are_held_against_the_contract_naming_the_file(tmp_path
     )
     assert error_of(renamed) == (
         f"{tmp_path}/a/ratings/2.csv: column 'rating' is missing: "
-        "expected userId,movieId,rating,timestamp, found userId,movieId,stars,timestamp"
+        "expected userId,movieId,rating,timestamp, found userId,movieId,stars,timestamp; "
+        "[input] in the settings says what columns are called"
     )
     swapped = raw_zone(tmp_path / "b", {"ratings.csv": HEADER + b"1,1,1000000000,4.5\n"})
     assert error_of(swapped) == (
@@ -113,7 +122,8 @@ def test_header_and_types_are_held_against_the_contract_naming_the_file(tmp_path
     headless = raw_zone(tmp_path / "c", {"ratings.csv": b"1,1,4.0,1000000000\n2,1,4.0,1000000000\n"})
     assert error_of(headless) == (
         f"{tmp_path}/c/ratings.csv: the first line is no header: "
-        "expected userId,movieId,rating,timestamp, found 1,1,4.0,1000000000"
+        "expected userId,movieId,rating,timestamp, found 1,1,4.0,1000000000; "
+        "[input] in the settings says what columns are called"
     )
 
 
@@ -208,7 +218,7 @@ def test_the_movie_delivered_last_is_kept_over_files_and_lines(spark: SparkSessi
     }
     raw = raw_zone(tmp_path, {"ratings.csv": RATINGS, **files})
     (tmp_path / "movies.csv").unlink()
-    rows = checked_movies(read_fields(spark, survey(raw)[0])).collect()
+    rows = checked_movies(read_fields(spark, movies_table(raw)), Input(), Codes()).collect()
     assert {row["title"] for row in rows if row["status"] == "kept"} == {"Fourth (1993)", "Alone (1990)"}
     assert Counter(row["status"] for row in rows) == {"header": 2, "kept": 2, "superseded": 3}
 
@@ -236,7 +246,8 @@ def test_folders_and_globs_under_a_root_that_looks_like_a_glob(tmp_path: Path, f
 
 
 def test_files_are_described_for_the_manifest(tmp_path: Path) -> None:
-    tables = survey(raw_zone(tmp_path, {"ratings/1.csv": RATINGS, "ratings/2.csv": RATINGS}))
+    raw = raw_zone(tmp_path, {"ratings/1.csv": RATINGS, "ratings/2.csv": RATINGS})
+    tables = movies_table(raw), ratings_table(raw)
     run = Run("etl", Settings())
     note_inputs(run, *tables)
     note_inputs(run, *tables)

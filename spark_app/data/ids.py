@@ -1,0 +1,84 @@
+"""Ids of any type as the 32-bit integers that MLlib takes.
+
+Integers from 1 to 2^31-1, written plainly, stand for themselves. Every other text gets a code of its own, a negative
+integer, so that the two never meet; once given, a code stays.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+MAX_ID = 2**31 - 1
+"""Largest userId and movieId: MLlib's ALS takes 32-bit integers only."""
+
+PLAIN = r"[1-9][0-9]{0,9}"
+"""Not `007`: it would come out as 7, which may be another id."""
+
+SCHEMA = "id STRING, code INT"
+"""A table of codes."""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The codes(id, code) of users and of movies; None where all ids stand for themselves."""
+
+    users: DataFrame | None = None
+    movies: DataFrame | None = None
+
+    @property
+    def by_column(self) -> dict[str, DataFrame]:
+        """The codes of each column that has some."""
+        both = {"userId": self.users, "movieId": self.movies}
+        return {column: codes for column, codes in both.items() if codes is not None}
+
+
+def is_plain_id(text: str) -> bool:
+    """Whether an id stands for itself."""
+    return re.fullmatch(PLAIN, text) is not None and int(text) <= MAX_ID
+
+
+def new_codes(ids: DataFrame, known: DataFrame) -> DataFrame:
+    """Codes (id, code) for those of ids(id, text or null) that need one and have none in known(id, code).
+
+    They go on below the lowest known code, in the order of the ids, so that the same deliveries give the same codes.
+    The new ids are numbered in one task; it sorts them on disk where they are many.
+    """
+    (lowest,) = known.agg(F.least(F.min("code"), F.lit(0))).collect()[0]
+    fresh = ids.filter(F.col("id").isNotNull() & ~_is_plain(F.col("id"))).distinct()
+    fresh = fresh.join(known, on="id", how="left_anti")
+    place = F.row_number().over(Window.orderBy("id"))
+    return fresh.select("id", (F.lit(lowest) - place).cast("int").alias("code"))
+
+
+def with_codes(frame: DataFrame, codes: Codes) -> DataFrame:
+    """Replace userId and movieId, both text, by the text of their codes; null where an id that needs one has none."""
+    for column, known in codes.by_column.items():
+        if column in frame.columns:
+            named = known.select(F.col("id").alias(column), F.col("code").cast("string").alias("id_code"))
+            coded = F.when(_is_plain(F.col(column)), F.col(column)).otherwise(F.col("id_code"))
+            frame = frame.join(named, on=column, how="left").withColumn(column, coded).drop("id_code")
+    return frame
+
+
+def with_original_ids(frame: DataFrame, codes: Codes) -> DataFrame:
+    """Replace userId and movieId by the ids as they were delivered, as text; columns without codes stay integers.
+
+    The order of the columns stays too.
+    """
+    columns = frame.columns
+    for column, known in codes.by_column.items():
+        if column in columns:
+            named = known.select(F.col("code").alias(column), F.col("id").alias("original_id"))
+            original = F.coalesce("original_id", F.col(column).cast("string"))
+            frame = frame.join(named, on=column, how="left").withColumn(column, original).drop("original_id")
+    return frame.select(*columns)
+
+
+def _is_plain(text: Column) -> Column:
+    """Whether an id, as text, stands for itself; false for null."""
+    is_written_plainly = text.rlike(rf"^{PLAIN}\z")
+    return F.coalesce(is_written_plainly & (text.try_cast("bigint") <= MAX_ID), F.lit(False))

@@ -1,0 +1,198 @@
+"""Ratings that are not MovieLens: other columns, ids, scales and times, through whole jobs."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from deltalake import DeltaTable
+
+from spark_app.ask import main
+from tests.pipeline.conftest import Zones
+
+Job = Callable[..., tuple[int, str]]
+
+BOOKS = """
+[raw]
+movies = "books.csv"
+ratings = "votes.csv"
+
+[input]
+user = "reader"
+item = "isbn"
+rating = "stars"
+timestamp = ""
+title = "name"
+genres = ""
+delimiter = ";"
+scale_min = 1
+scale_max = 10
+scale_step = 1
+
+[explicit_als]
+rank = 4
+iterations = 4
+
+[implicit_als]
+rank = 4
+iterations = 4
+"""
+
+PLAYS = """
+[raw]
+movies = ""
+ratings = "plays.csv"
+
+[input]
+user = "listener"
+item = "artist"
+rating = "plays"
+time_format = "iso"
+timestamp = "at"
+feedback = "counts"
+
+[implicit_als]
+rank = 4
+iterations = 4
+"""
+
+
+def readers(seed: int) -> list[tuple[str, str, int]]:
+    """60 readers with e-mail addresses rate 40 books by ISBN; each prefers one half of the books."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for reader in range(60):
+        for book in sorted(rng.choice(40, 12, replace=False)):
+            stars = rng.integers(7, 11) if book % 2 == reader % 2 else rng.integers(1, 5)
+            rows.append((f"reader-{reader}@example.org", f"0{book:03d}-X", int(stars)))
+    return rows
+
+
+def deliver_books(zones: Zones, rows: list[tuple[str, str, int]]) -> Path:
+    zones.raw.mkdir(parents=True, exist_ok=True)
+    books = "".join(f'0{book:03d}-X;"Book; the {book}th"\n' for book in range(40))
+    (zones.raw / "books.csv").write_text("isbn;name\n" + books)
+    (zones.raw / "votes.csv").write_text("reader;isbn;stars\n" + "".join(f"{u};{i};{r}\n" for u, i, r in rows))
+    config = zones.raw / "books.toml"
+    config.write_text(BOOKS)
+    return config
+
+
+def codes_of(zones: Zones, table: str) -> dict[str, int]:
+    rows = DeltaTable(str(zones.processed / "delta" / table)).to_pyarrow_table().to_pylist()
+    return {row["id"]: row["code"] for row in rows}
+
+
+def test_text_ids_and_no_timestamps(job: Job, zones: Zones, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = readers(1)
+    config = deliver_books(zones, [*rows, rows[0], (rows[0][0], rows[0][1], 2)])
+    for stage in ("etl", "explore", "train", "recommend"):
+        code, said = job(stage, "--config", str(config), "--set", "gate.enforce=false")
+        assert code == 0, said
+    etl, explored, trained = zones.manifests()[:3]
+    assert etl["rows"]["ratings"] == {"in": len(rows) + 2, "good": len(rows), "rejected": 0, "superseded": 2}
+    assert explored["profile"]["months"] == []
+    assert trained["settings"]["implicit_als"]["neutral"] == 5.0
+    assert trained["metrics"]["ranking"]["als"]["ndcg@10"] > trained["metrics"]["ranking"]["popularity"]["ndcg@10"]
+
+    rated = {(reader, book) for reader, book, _ in rows}
+    lists = zones.recommendations()
+    assert len(lists) == 60 * 10
+    assert {row["userId"] for row in lists} == {reader for reader, _ in rated}
+    assert not any((row["userId"], row["movieId"]) in rated for row in lists)
+    assert all(row["title"] == f"Book; the {int(row['movieId'][1:4])}th" for row in lists)
+    assert all(1 <= float(row["predicted_rating"]) <= 10 for row in lists)
+    own_half = [int(row["movieId"][1:4]) % 2 == int(row["userId"][7:].split("@")[0]) % 2 for row in lists]
+    assert np.mean(own_half) > 0.8
+
+    main(["show", "--processed-path", str(zones.processed), "--user", rows[0][0], "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["userId"] == rows[0][0]
+    assert {(row["movieId"], row["timestamp"]) for row in answer["history"]} == {
+        (book, None) for reader, book in rated if reader == rows[0][0]
+    }
+    assert {row["movieId"]: row["rating"] for row in answer["history"]}[rows[0][1]] == 2.0  # the last delivered
+    assert [row["movieId"] for row in answer["recommendations"]] == [
+        row["movieId"] for row in lists if row["userId"] == rows[0][0]
+    ]
+    main(["show", "--processed-path", str(zones.processed), "--movie", "0007-X", "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["movieId"], answer["title"]) == ("0007-X", "Book; the 7th")
+    assert answer["similar"][0]["movieId"] in {f"0{book:03d}-X" for book in range(40)}
+    main(["show", "--processed-path", str(zones.processed), "--user", rows[0][0]])
+    assert rows[0][0] in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["show", "--processed-path", str(zones.processed), "--user", "nobody"])
+    assert f"userId nobody is not known in {zones.processed}" in capsys.readouterr().err
+
+
+def test_codes_stay_when_more_ids_come(job: Job, zones: Zones) -> None:
+    rows = readers(2)
+    config = deliver_books(zones, [row for row in rows if not row[0].startswith("reader-3")])
+    assert job("etl", "--config", str(config))[0] == 0
+    users, books = codes_of(zones, "user_ids"), codes_of(zones, "movie_ids")
+    assert sorted(users.values()) == list(range(-len(users), 0))
+    deliver_books(zones, [("aaron@example.org", "0001-X", 9), ("7", "0001-X", 9), *rows])
+    assert job("etl", "--config", str(config))[0] == 0
+    more = codes_of(zones, "user_ids")
+    assert more.items() > users.items()
+    assert len(set(more.values())) == len(more) == 61
+    assert codes_of(zones, "movie_ids") == books
+    kept = DeltaTable(str(zones.processed / "delta" / "ratings")).to_pyarrow_table()
+    assert set(kept["userId"].to_pylist()) == {7, *more.values()}
+
+
+def test_counts_without_a_table_of_items(job: Job, zones: Zones) -> None:
+    rng = np.random.default_rng(3)
+    zones.raw.mkdir(parents=True)
+    lines = []
+    for listener in range(50):
+        own, other = (rng.choice(10, n, replace=False) * 2 + (listener + half) % 2 for half, n in ((0, 6), (1, 2)))
+        plays = {**{artist: rng.integers(5, 300) for artist in own}, **dict.fromkeys(other, 1)}
+        lines += [f"{2**40 + listener},Artist {a},{n},2020-01-02T03:04:05Z" for a, n in plays.items()]
+    first = lines[0].split(",")
+    twice = ",".join([first[0], first[1], "1000", "2021-01-01"])
+    bad = ",".join([first[0], first[1], "0", "2021-01-01"])
+    (zones.raw / "plays.csv").write_text("\n".join(["listener,artist,plays,at", *lines, twice, bad]) + "\n")
+    config = zones.raw / "plays.toml"
+    config.write_text(PLAYS)
+    for stage in ("catalog", "etl", "explore", "train", "recommend"):
+        code, said = job(stage, "--config", str(config), "--set", "gate.enforce=false")
+        assert code == 0, said
+    manifests = {manifest["job"]: manifest for manifest in zones.manifests()}
+    assert manifests["etl"]["rows"] == {"ratings": {"in": 402, "good": 400, "rejected": 1, "superseded": 1}}
+    assert manifests["etl"]["rejects"] == {"ratings": {"plays is not a number above 0": 1}}
+    assert "rating" not in manifests["train"]["metrics"]
+    assert [month["month"] for month in manifests["explore"]["profile"]["months"]] == ["2020-01", "2021-01"]
+
+    ratings = DeltaTable(str(zones.processed / "delta" / "ratings")).to_pyarrow_table().to_pylist()
+    users, artists = codes_of(zones, "user_ids"), codes_of(zones, "movie_ids")
+    added_up = {(row["userId"], row["movieId"]): row["rating"] for row in ratings}
+    assert added_up[users[first[0]], artists[first[1]]] == float(first[2]) + 1000
+    lists = zones.recommendations()
+    assert {row["userId"] for row in lists} == {str(2**40 + listener) for listener in range(50)}
+    assert all(row["title"] == row["movieId"] and row["title"].startswith("Artist ") for row in lists)
+    assert {row["predicted_rating"] for row in lists} == {""}
+    first_of_each = [row for row in lists if row["rank"] == "1"]
+    assert np.mean([int(r["movieId"][7:]) % 2 == (int(r["userId"]) - 2**40) % 2 for r in first_of_each]) > 0.6
+
+
+def test_columns_of_another_name_and_text_ids_that_are_not_wanted(job: Job, zones: Zones) -> None:
+    zones.deliver(ratings="userId,movieId,rating,timestamp\nann,1,4.0,964982703\nbob,1,4.0,964982703\n")
+    code, said = job("etl", "--set", "input.ids=integer")
+    assert code == 3
+    assert "column 'userId' should be BIGINT but most of its values are STRING" in said
+    code, said = job("etl", "--set", "input.user=reader")
+    assert code == 3
+    assert "column 'reader' is missing" in said
+    assert "[input] in the settings says what columns are called" in said
+
+
+def test_the_ids_of_movielens_need_no_codes(movielens: Zones) -> None:
+    assert not (movielens.processed / "delta" / "user_ids").exists()
+    with (movielens.processed / "recommendations" / "movie_recommendations.csv").open() as file:
+        assert all(row["userId"].isdigit() for row in csv.DictReader(file))
