@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_app.model.als import preference
@@ -24,6 +24,11 @@ from spark_app.platform.settings import ImplicitAls
 PERSONAL, POPULAR, LAST_REASON = "based on your ratings", "popular", "all others are rated"
 
 LISTS_SCHEMA = "userId INT, rank INT, movieId INT, score DOUBLE, reason STRING, because ARRAY<INT>"
+
+JUDGED_MODELS = ("als", "popularity")
+"""The rankings that are compared, and the columns of their lists."""
+
+JUDGED_SCHEMA = "userId INT, seen INT, seen_popularity DOUBLE, als ARRAY<INT>, popularity ARRAY<INT>"
 
 
 @dataclass(frozen=True)
@@ -67,14 +72,71 @@ def recommend(
     """
     shared = spark.sparkContext.broadcast(catalogue)
     worth = preference(explain.settings) if explain else F.lit(None)
-    served = users.select("userId", F.col("features").cast("array<float>"))
-    history = seen.select("userId", "movieId", worth.cast("float").alias("preference"))
-    by_user = served.unionByName(history, allowMissingColumns=True).repartition("userId")
 
     def rank_partition(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         return _rank_partition(batches, shared.value, n, block_users, explain)
 
-    return by_user.mapInArrow(rank_partition, LISTS_SCHEMA)
+    return _by_user(users, seen, worth).mapInArrow(rank_partition, LISTS_SCHEMA)
+
+
+def lists_to_judge(
+    spark: SparkSession, users: DataFrame, seen: DataFrame, catalogue: Catalogue, n: int, block_users: int
+) -> DataFrame:
+    """The top N by factors and by popularity of every user in `users`, from one shuffle: what `train` compares.
+
+    Takes the same as `recommend`. A row a user: userId, seen (movies of the catalogue they have rated), seen_popularity
+    (mean number of ratings of these, 0 where there are none), als and popularity (arrays of movieId, the best first).
+    """
+    shared = spark.sparkContext.broadcast(catalogue)
+
+    def rank_partition(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+        return _rank_partition_twice(batches, shared.value, n, block_users)
+
+    return _by_user(users, seen, F.lit(None)).mapInArrow(rank_partition, JUDGED_SCHEMA)
+
+
+def _by_user(users: DataFrame, seen: DataFrame, worth: Column) -> DataFrame:
+    """Users to serve and what they have seen, as rows of one frame: the ratings are shuffled once, by user."""
+    served = users.select("userId", F.col("features").cast("array<float>"))
+    history = seen.select("userId", "movieId", worth.cast("float").alias("preference"))
+    return served.unionByName(history, allowMissingColumns=True).repartition("userId")
+
+
+def _rank_partition_twice(
+    batches: Iterable[pa.RecordBatch], catalogue: Catalogue, n: int, block_users: int
+) -> Iterator[pa.RecordBatch]:
+    """Both lists of all users of one partition, a record batch for each block of them."""
+    tables = [batch for batch in batches if batch.num_rows]
+    if not tables:
+        return
+    rows = pa.Table.from_batches(tables)
+    user_ids, vectors, _ = _user_vectors(rows, catalogue.rank)
+    if not len(user_ids):
+        return
+    seen = _seen(rows, user_ids, catalogue.movie_ids)
+    by_popularity = np.zeros_like(vectors)
+    by_popularity[:, catalogue.rank :] = 1.0
+    popularity = catalogue.vectors[:, catalogue.rank + 1]
+    top = TopN(catalogue, n, block_users)
+    for first in range(0, len(user_ids), block_users):
+        last = min(first + block_users, len(user_ids))
+        history = seen.part(first, last)
+        count = np.bincount(history.users, minlength=last - first)
+        total = np.bincount(history.users, weights=popularity[history.movies], minlength=last - first)
+        lists = []
+        for those in (vectors, by_popularity):
+            of_users, _, places, _ = top(those[first:last], history.users, history.movies)
+            ends = np.searchsorted(of_users, np.arange(last - first + 1))
+            lists.append(pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(catalogue.movie_ids[places])))
+        yield pa.RecordBatch.from_arrays(
+            [
+                pa.array(user_ids[first:last], pa.int32()),
+                pa.array(count, pa.int32()),
+                pa.array(total / np.maximum(count, 1), pa.float64()),
+                *lists,
+            ],
+            names=["userId", "seen", "seen_popularity", *JUDGED_MODELS],
+        )
 
 
 def _rank_partition(

@@ -7,19 +7,18 @@ from typing import Any
 
 from pyspark.ml.recommendation import ALSModel
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
 from spark_app.model import als, metrics
 from spark_app.model.biases import BiasModel, fit_biases
 from spark_app.model.catalogue import build_catalogue
-from spark_app.model.lists import recommend
+from spark_app.model.lists import JUDGED_MODELS, lists_to_judge
 from spark_app.model.split import keep_active, split
 from spark_app.model.stack import RATING_MODELS, StackWeights, fit_stack, with_both_predictions
 from spark_app.platform import storage
 from spark_app.platform.errors import GateError, InputError
 from spark_app.platform.log import logger
 from spark_app.platform.run import Run
-from spark_app.platform.settings import Settings
+from spark_app.platform.settings import Settings, Train
 from spark_app.platform.zones import ProcessedZone
 from spark_app.stages.models import Models, publish_models, save_models
 
@@ -40,11 +39,12 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
         )
 
     models = _fit(training, run.rows["split"]["training"], settings)
-    stack = StackWeights()
+    catalogue = metrics.movie_facts(movies, models.biases.movies, models.biases.users.count())
+    judged = _judge_ranking(spark, training, holdout, movies, models, catalogue, settings)
+    stack, errors = StackWeights(), None
     if models.explicit:
-        stack, run.metrics["rating"] = _judge_ratings(holdout, models.biases, models.explicit, settings)
-        run.metrics["rating_model"] = _best_rating_model(run.metrics["rating"])
-    run.metrics["ranking"] = _judge_ranking(spark, training, holdout, movies, models, settings)
+        stack, errors = _judge_ratings(holdout, models.biases, models.explicit, catalogue, settings)
+    run.metrics |= _quality(judged, errors, catalogue, settings.train)
     _log_metrics(run.metrics)
     _hold_gate(run.metrics, settings)
     training.unpersist()
@@ -86,34 +86,48 @@ def _fit(ratings: DataFrame, count: int, settings: Settings) -> Models:
 
 
 def _judge_ratings(
-    holdout: DataFrame, biases: BiasModel, explicit: ALSModel, settings: Settings
-) -> tuple[StackWeights, dict[str, dict[str, float]]]:
-    """The stack of both rating models, and RMSE and MAE of all three, on the same rows: all of the holdout."""
+    holdout: DataFrame, biases: BiasModel, explicit: ALSModel, facts: metrics.MovieFacts, settings: Settings
+) -> tuple[StackWeights, metrics.RatingErrors]:
+    """The stack of both rating models, and the errors of all three, on the same rows: all of the holdout."""
     both = with_both_predictions(holdout.drop("timestamp"), biases, explicit).persist()
     stack, predicted = fit_stack(both, settings.input.scale)
-    errors = {model: metrics.rating_errors(predicted, model) for model in RATING_MODELS}
+    sums = metrics.rating_sums(predicted, RATING_MODELS, facts.popular_from)
+    errors = metrics.collect_rating_sums(sums, RATING_MODELS)
     both.unpersist()
     return stack, errors
 
 
 def _judge_ranking(
-    spark: SparkSession, training: DataFrame, holdout: DataFrame, movies: DataFrame, models: Models, settings: Settings
-) -> dict[str, dict[str, float]]:
-    """Quality of the lists for users of the holdout, over the whole catalogue, by implicit ALS and by popularity."""
+    spark: SparkSession,
+    training: DataFrame,
+    holdout: DataFrame,
+    movies: DataFrame,
+    models: Models,
+    facts: metrics.MovieFacts,
+    settings: Settings,
+) -> metrics.Judged:
+    """The lists for users of the holdout, over the whole catalogue, by implicit ALS and by popularity, judged."""
     k = settings.train.k
     relevant = metrics.relevant_movies(holdout, settings.train.relevant).persist()
     catalogue = build_catalogue(movies, models.biases.movies, models.implicit.itemFactors, models.implicit.rank)
     factors = models.implicit.userFactors.withColumnRenamed("id", "userId")
-    rankings = {
-        "als": relevant.select("userId").join(factors, on="userId", how="left"),
-        "popularity": relevant.select("userId", F.lit(None).alias("features")),
-    }
-    quality = {}
-    for name, users in rankings.items():
-        top = recommend(spark, users, training, catalogue, k, settings.recommend.block_users)
-        quality[name] = metrics.ranking_quality(top, relevant, k, len(catalogue.movie_ids))
+    users = relevant.select("userId").join(factors, on="userId", how="left")
+    lists = lists_to_judge(spark, users, training, catalogue, k, settings.recommend.block_users)
+    judged = metrics.collect_judged(metrics.judge_lists(lists, JUDGED_MODELS, relevant, facts, k), JUDGED_MODELS, facts)
     relevant.unpersist()
-    return quality
+    return judged
+
+
+def _quality(
+    judged: metrics.Judged, errors: metrics.RatingErrors | None, facts: metrics.MovieFacts, train: Train
+) -> dict[str, Any]:
+    """All figures for the manifest, with their intervals and slices; of counts those of the ranking alone."""
+    ranking, ranking_intervals = metrics.ranking_quality(judged, train.k, train.seed)
+    found: dict[str, Any] = {"ranking": ranking, "intervals": {"ranking": ranking_intervals}}
+    if errors is not None:
+        found["rating"], found["intervals"]["rating"] = metrics.rating_errors(errors, train.seed)
+        found["rating_model"] = _best_rating_model(found["rating"])
+    return {**found, "slices": metrics.slices(judged, errors, facts, train.k)}
 
 
 def _best_rating_model(errors: dict[str, dict[str, float]]) -> str:

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from spark_app.model.catalogue import LAST, Catalogue, build_catalogue
-from spark_app.model.lists import _rank_partition, recommend
+from spark_app.model.lists import _rank_partition, lists_to_judge, recommend
 
 PERSONAL, POPULAR, LAST_REASON = "based on your ratings", "popular", "all others are rated"
 ROWS = pa.schema(
@@ -246,3 +247,26 @@ def served_and_seen(spark: SparkSession) -> tuple[DataFrame, DataFrame]:
     )
     pairs = [(7, 4), (7, 99), (8, 2), (5, 1), (5, 99), *((9, movie) for movie in range(1, 7))]
     return users, spark.createDataFrame([(*pair, 4.0) for pair in pairs], "userId INT, movieId INT, rating DOUBLE")
+
+
+def test_the_lists_to_judge_are_those_of_recommend_by_factors_and_by_popularity(spark: SparkSession) -> None:
+    rng = np.random.default_rng(5)
+    movie_ids = np.arange(10, 110, dtype=np.int32)
+    vectors = np.hstack([rng.normal(size=(100, 3)), np.zeros((100, 1)), rng.integers(1, 9, (100, 1))])
+    catalogue = Catalogue(movie_ids, vectors.astype(np.float32))
+    rows = [(user, rng.normal(size=3).tolist() if user % 3 else None) for user in range(1, 8)]
+    users = spark.createDataFrame(rows, "userId INT, features ARRAY<FLOAT>")
+    history = {user: rng.permutation(movie_ids)[: 5 * (user - 1)].tolist() for user, _ in rows}
+    pairs = [(user, movie, 4.0) for user, movies in history.items() for movie in movies] + [(99, 10, 4.0)]
+    seen = spark.createDataFrame(pairs, "userId INT, movieId INT, rating DOUBLE")
+    found = {row.userId: row for row in lists_to_judge(spark, users, seen, catalogue, 4, 3).collect()}
+    assert sorted(found) == [1, 2, 3, 4, 5, 6, 7]
+    nobody = users.select("userId", F.lit(None).alias("features"))
+    for model, served in (("als", users), ("popularity", nobody)):
+        lists = recommend(spark, served, seen, catalogue, 4, 3).orderBy("userId", "rank").collect()
+        for user, row in found.items():
+            assert row[model] == [entry.movieId for entry in lists if entry.userId == user]
+    for user, row in found.items():
+        ratings = [vectors[movie - 10, 4] for movie in history[user]]
+        assert row.seen == len(ratings)
+        assert row.seen_popularity == pytest.approx(np.mean(ratings) if ratings else 0.0)
