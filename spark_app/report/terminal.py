@@ -10,7 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 MIN_WIDTH = 110
-LOWER_IS_BETTER = ("rmse", "mae")
+ERRORS = ("rmse", "mae")
+LOWER_IS_BETTER = (*ERRORS, "gini")
+NEARER_ONE_IS_BETTER = ("popularity_lift",)
+"""At 1, what is recommended is as popular as what people chose themselves."""
 NAMES = {"als": "ALS", "bias": "biases only", "stacked": "ALS + biases", "popularity": "popularity"}
 
 
@@ -39,31 +42,45 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     table = Table(title="On ratings held out, never seen in training", title_justify="left")
     for heading in ("metric", "model", "", "baseline", "", ""):
         table.add_column(heading, justify="right" if heading == "" else "left")
+    captions = []
     rating_model = metrics.get("rating_model")
-    compared = [("ranking", "als", "popularity")]
-    if rating_model:
-        compared.insert(0, ("rating", rating_model if rating_model != "bias" else "als", "bias"))
-        table.caption = f"predicted_rating comes from: {NAMES[rating_model]}"
-    for task, model, baseline in compared:
+    published = "als" if rating_model in (None, "bias") else rating_model
+    for task, model, baseline in (("rating", published, "bias"), ("ranking", "als", "popularity")):
+        if task not in metrics:
+            continue
         ours, theirs = metrics[task][model], metrics[task][baseline]
+        bounds = metrics.get("intervals", {}).get(task, {})
+        if bounds:
+            captions = ["in brackets: 95 % intervals, bootstrap over users"]
         for metric in ours:
-            if metric == "users":
+            if metric == "users" or metric not in theirs:
                 continue
             table.add_row(
-                metric.upper() if metric in LOWER_IS_BETTER else metric,
+                metric.upper() if metric in ERRORS else metric.replace("_", " "),
                 NAMES[model],
-                f"{ours[metric]:.4f}",
+                _with_interval(ours[metric], bounds.get(model, {}).get(metric)),
                 NAMES[baseline],
-                f"{theirs[metric]:.4f}",
+                _with_interval(theirs[metric], bounds.get(baseline, {}).get(metric)),
                 _verdict(metric, ours[metric], theirs[metric]),
             )
+    if rating_model:
+        captions.append(f"predicted_rating comes from: {NAMES[rating_model]}")
+    table.caption = "\n".join(captions)
     return table
+
+
+def _with_interval(value: float, bounds: Sequence[float] | None) -> Text:
+    shown = Text(f"{value:.4f}")
+    return shown + Text(f" ({bounds[0]:.3f}-{bounds[1]:.3f})", style="dim") if bounds else shown
 
 
 def _verdict(metric: str, ours: float, theirs: float) -> str:
     if ours == theirs:
         return "the same"
-    better = ours < theirs if metric in LOWER_IS_BETTER else ours > theirs
+    if metric in NEARER_ONE_IS_BETTER:
+        better = abs(ours - 1) < abs(theirs - 1)
+    else:
+        better = ours < theirs if metric in LOWER_IS_BETTER else ours > theirs
     ratio = f"{ours / theirs:.2f} x" if theirs else "-"
     return f"[green]{ratio} better[/green]" if better else f"[yellow]{ratio} worse[/yellow]"
 

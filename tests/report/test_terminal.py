@@ -112,3 +112,36 @@ def test_names_every_place_on_one_line(
     printed = capsys.readouterr().out.splitlines()
     assert f"{'recommendations':<16}{long}" in printed
     assert f"{'manifest':<16}out/runs/1.json" in printed
+
+
+def test_intervals_stand_beside_the_figures_they_belong_to(capsys: pytest.CaptureFixture[str]) -> None:
+    intervals = {"rating": {"als": {"rmse": [0.79, 0.8149]}}, "ranking": {"popularity": {"ndcg@10": [0.1, 0.2]}}}
+    show_results(manifest(intervals=intervals), [], {})
+    printed = capsys.readouterr().out
+    assert line(printed, "RMSE")[1:5] == ["ALS", "0.8000 (0.790-0.815)", "biases only", "1.0000"]
+    assert line(printed, "ndcg@10")[1:5] == ["ALS", "0.3000", "popularity", "0.1500 (0.100-0.200)"]
+    assert "95 % intervals" in printed
+
+
+@pytest.mark.parametrize(
+    ("metric", "ours", "theirs", "verdict"),
+    [
+        ("gini", 0.8, 0.9, "0.89 x better"),
+        ("novelty", 3.0, 2.0, "1.50 x better"),
+        ("popularity_lift", 1.5, 3.0, "0.50 x better"),
+        ("popularity_lift", 0.5, 1.2, "0.42 x worse"),
+    ],
+)
+def test_lists_are_better_where_they_are_spread_novel_and_no_more_popular_than_what_people_choose(
+    capsys: pytest.CaptureFixture[str], metric: str, ours: float, theirs: float, verdict: str
+) -> None:
+    show_results(manifest(ranking={"als": {metric: ours}, "popularity": {metric: theirs}}), [], {})
+    assert line(capsys.readouterr().out, metric.replace("_", " "))[5] == verdict
+
+
+def test_without_ratings_there_is_a_ranking_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    show_results({"metrics": {"ranking": RANKING}}, [], {})
+    printed = capsys.readouterr().out
+    assert line(printed, "ndcg@10")[1] == "ALS"
+    assert "RMSE" not in printed
+    assert "predicted_rating" not in printed
