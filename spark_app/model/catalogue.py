@@ -20,12 +20,13 @@ Ints = NDArray[np.int64]
 class Catalogue:
     """The movies that can be recommended, in the order of movieId.
 
-    `vectors` has a row a movie: its factors, then 0 or LAST, then its popularity. A user's vector is their factors,
-    1, 0; that of a user without factors is zeros, 1, 1, so one product ranks both kinds.
+    `vectors` has a row a movie: its factors times its lift, then 0 or LAST, then its popularity. A user's vector is
+    their factors, 1, 0; that of a user without factors is zeros, 1, 1, so one product ranks both kinds.
     """
 
     movie_ids: NDArray[np.int32]
     vectors: Floats
+    popularity_exponent: float = 0.0
 
     @property
     def rank(self) -> int:
@@ -33,15 +34,28 @@ class Catalogue:
         return int(self.vectors.shape[1]) - 2
 
     @property
+    def popularity(self) -> Floats:
+        """The number of ratings of each movie."""
+        return self.vectors[:, self.rank + 1]
+
+    @property
+    def lifts(self) -> Floats:
+        """What the scores of each movie are multiplied by for its popularity."""
+        return (1 + self.popularity) ** np.float32(self.popularity_exponent)
+
+    @property
     def factors(self) -> Floats:
-        """The latent factors, a row a movie; zeros where a movie has none."""
-        return self.vectors[:, : self.rank]
+        """The latent factors as they were fitted, a row a movie; zeros where a movie has none."""
+        return self.vectors[:, : self.rank] / self.lifts[:, None]
 
 
-def build_catalogue(movies: DataFrame, popularity: DataFrame, factors: DataFrame, rank: int) -> Catalogue:
+def build_catalogue(
+    movies: DataFrame, popularity: DataFrame, factors: DataFrame, rank: int, popularity_exponent: float = 0.0
+) -> Catalogue:
     """Collect the movies: movies(movieId), popularity(movieId, rating_count), factors(id, features array of `rank`).
 
-    Reads one row a movie to the driver.
+    Scores are those of the factors times (1 + rating_count) to the power of `popularity_exponent`. Reads one row a
+    movie to the driver.
     """
     joined = (
         movies.select("movieId")
@@ -56,7 +70,9 @@ def build_catalogue(movies: DataFrame, popularity: DataFrame, factors: DataFrame
     vectors[has_factors, :rank] = as_matrix(joined["features"].combine_chunks(), rank)
     vectors[~has_factors, rank] = LAST
     vectors[:, rank + 1] = joined["rating_count"].fill_null(0).to_numpy()
-    return Catalogue(ids, vectors)
+    catalogue = Catalogue(ids, vectors, popularity_exponent)
+    vectors[:, :rank] *= catalogue.lifts[:, None]
+    return catalogue
 
 
 def as_matrix(features: pa.Array, rank: int) -> Floats:

@@ -116,13 +116,12 @@ def _rank_partition_twice(
     seen = _seen(rows, user_ids, catalogue.movie_ids)
     by_popularity = np.zeros_like(vectors)
     by_popularity[:, catalogue.rank :] = 1.0
-    popularity = catalogue.vectors[:, catalogue.rank + 1]
     top = TopN(catalogue, n, block_users)
     for first in range(0, len(user_ids), block_users):
         last = min(first + block_users, len(user_ids))
         history = seen.part(first, last)
         count = np.bincount(history.users, minlength=last - first)
-        total = np.bincount(history.users, weights=popularity[history.movies], minlength=last - first)
+        total = np.bincount(history.users, weights=catalogue.popularity[history.movies], minlength=last - first)
         lists = []
         for those in (vectors, by_popularity):
             of_users, _, places, _ = top(those[first:last], history.users, history.movies)
@@ -152,7 +151,7 @@ def _rank_partition(
         return
     seen = _seen(rows, user_ids, catalogue.movie_ids)
     top = TopN(catalogue, n, block_users)
-    reasons = Reasons(catalogue.factors, explain.settings, explain.most) if explain else None
+    reasons = Reasons(catalogue.factors, explain.settings, explain.most, catalogue.lifts) if explain else None
     for first in range(0, len(user_ids), block_users):
         last = min(first + block_users, len(user_ids))
         history, is_cold_here = seen.part(first, last), is_cold[first:last]

@@ -4,7 +4,9 @@ Implicit ALS solves a user's factors from their history alone, so the score of a
 Y. Hu, Y. Koren, C. Volinsky: Collaborative Filtering for Implicit Feedback Datasets, ICDM 2008, section 5. With MLlib's
 weights, for movie factors Y, preferences r_j (rating less neutral), c_j = alpha |r_j| and n likes (r_j > 0):
 
-    score(i) = sum over likes j of  (1 + c_j) y_i' M^-1 y_j,    M = Y'Y + sum over all rated j of c_j y_j y_j' + reg n I
+    score(i) = l_i sum over likes j of  (1 + c_j) y_i' M^-1 y_j,    M = Y'Y + sum over rated j of c_j y_j y_j' + reg n I
+
+with the lift l_i that the catalogue gives a movie for its popularity.
 """
 
 from __future__ import annotations
@@ -22,8 +24,9 @@ DECIMALS = 6
 class Reasons:
     """Splits scores over histories; keeps what all users share."""
 
-    def __init__(self, factors: Floats, settings: ImplicitAls, most: int) -> None:
+    def __init__(self, factors: Floats, settings: ImplicitAls, most: int, lifts: Floats | None = None) -> None:
         self.factors = factors
+        self.lifts = np.ones(len(factors), dtype=np.float32) if lifts is None else lifts
         self.settings = settings
         self.most = most
         self.gram = factors.T.astype(np.float64) @ factors
@@ -50,6 +53,7 @@ class Reasons:
         is_liked = preferences > 0
         ridge = self.settings.reg * np.count_nonzero(is_liked)
         normal = self.gram + (rated * confidences[:, None]).T @ rated + ridge * np.eye(rated.shape[1])
-        solved = np.linalg.solve(normal, self.factors[recommended].T.astype(np.float64))
+        lifted = self.factors[recommended].astype(np.float64) * self.lifts[recommended, None]
+        solved = np.linalg.solve(normal, lifted.T)
         added = (rated[is_liked] * (1 + confidences[is_liked])[:, None]) @ solved
         return np.asarray(np.round(added.T, DECIMALS), dtype=np.float64)

@@ -11,6 +11,8 @@ from spark_app.platform.settings import Train
 
 HASH_BUCKETS = 1_000_000
 HOUR = 3_600
+VALIDATION_SEED = 1
+"""Added to the seed for the validation split."""
 
 
 def split(ratings: DataFrame, train: Train) -> tuple[DataFrame, DataFrame]:
@@ -26,6 +28,14 @@ def split(ratings: DataFrame, train: Train) -> tuple[DataFrame, DataFrame]:
     else:
         is_held_out = F.unix_seconds("timestamp") >= _first_held_out(ratings, train.holdout_share)
     return ratings.filter(~is_held_out), ratings.filter(is_held_out)
+
+
+def validation_split(training: DataFrame, train: Train) -> tuple[DataFrame, DataFrame]:
+    """Split the training part of `split` again, the same way, into what settings are fitted and tried on.
+
+    The hash has another seed: that of the first split would find nothing left of its buckets.
+    """
+    return split(training, train.model_copy(update={"seed": train.seed + VALIDATION_SEED}))
 
 
 def _first_held_out(ratings: DataFrame, share: float) -> int:

@@ -205,11 +205,11 @@ class ImplicitAls(Section):
     rank: Positive = 64
     """Number of latent factors."""
 
-    reg: Annotated[float, Field(gt=0)] = 0.1
+    reg: Annotated[float, Field(gt=0)] = 0.35
     """Regularisation, scaled by the number of preferences of each user and movie (ALS-WR)."""
 
-    alpha: Annotated[float, Field(gt=0)] = 1.0
-    """Confidence gained per point of distance from `neutral`. Left out: 1, on a scale as wide as 0.5 to 5."""
+    alpha: Annotated[float, Field(gt=0)] = 2.0
+    """Confidence gained per point of distance from `neutral`. Left out: 2, on a scale as wide as 0.5 to 5."""
 
     neutral: float = 2.5
     """A rating above it says that the user likes the movie, one below it that they do not. Left out: as far up the
@@ -219,6 +219,10 @@ class ImplicitAls(Section):
     """What the distance from `neutral` is worth: itself, or ln(1 + distance), so that a hundred plays are not worth a
     hundred times as much as one. Left out: `log` for counts."""
 
+    popularity_exponent: Annotated[float, Field(ge=-1, le=1)] = 0.1
+    """Scores are multiplied by (1 + ratings of the movie) to this power. Above 0 makes up for regularisation, which
+    holds back popular movies most; 0 leaves scores as they are."""
+
     iterations: Positive = 10
     """Sweeps of alternating least squares."""
 
@@ -226,10 +230,10 @@ class ImplicitAls(Section):
 class Biases(Section):
     """The bias-only model: mean + user bias + movie bias. A baseline, and part of `predicted_rating`."""
 
-    movie_reg: Annotated[float, Field(ge=0)] = 3.0
+    movie_reg: Annotated[float, Field(ge=0)] = 5.0
     """Damping of a movie's bias: as if it had this many more ratings at the mean."""
 
-    user_reg: Annotated[float, Field(ge=0)] = 5.0
+    user_reg: Annotated[float, Field(ge=0)] = 8.0
     """Damping of a user's bias: as if they had given this many more ratings at the mean."""
 
     sweeps: Positive = 3

@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pyspark.ml.recommendation import ALSModel
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from spark_app.model.biases import BiasModel
+from spark_app.model.catalogue import Catalogue, build_catalogue
 from spark_app.model.stack import StackWeights
 from spark_app.platform import storage
 from spark_app.platform.errors import InputError
@@ -31,6 +32,11 @@ class Models:
     explicit: ALSModel | None
     biases: BiasModel
     stack: StackWeights = field(default_factory=StackWeights)
+
+    def catalogue(self, movies: DataFrame) -> Catalogue:
+        """The movies(movieId) as the ranking model scores them."""
+        exponent = self.implicit_settings.popularity_exponent
+        return build_catalogue(movies, self.biases.movies, self.implicit.itemFactors, self.implicit.rank, exponent)
 
 
 def save_models(

@@ -6,7 +6,6 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_app.data.ids import with_original_ids
-from spark_app.model.catalogue import build_catalogue
 from spark_app.model.lists import Explain, recommend
 from spark_app.model.stack import with_predicted_ratings
 from spark_app.model.topn import DECIMALS
@@ -32,7 +31,7 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
         run.read(folder)
     logger.info("models in %s, ratings predicted by: %s", folder, rating_model or "no model")
 
-    catalogue = build_catalogue(movies, models.biases.movies, models.implicit.itemFactors, models.implicit.rank)
+    catalogue = models.catalogue(movies)
     factors = models.implicit.userFactors.withColumnRenamed("id", "userId")
     users = ratings.select("userId").distinct().join(factors, on="userId", how="left")
     wanted = settings.recommend

@@ -10,7 +10,6 @@ from pyspark.sql import DataFrame, SparkSession
 
 from spark_app.model import als, metrics
 from spark_app.model.biases import BiasModel, fit_biases
-from spark_app.model.catalogue import build_catalogue
 from spark_app.model.lists import JUDGED_MODELS, lists_to_judge
 from spark_app.model.split import keep_active, split
 from spark_app.model.stack import RATING_MODELS, StackWeights, fit_stack, with_both_predictions
@@ -38,7 +37,7 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
             "deliver more ratings, or split otherwise"
         )
 
-    models = _fit(training, run.rows["split"]["training"], settings)
+    models = fit_models(training, run.rows["split"]["training"], settings)
     catalogue = metrics.movie_facts(movies, models.biases.movies, models.biases.users.count())
     judged = _judge_ranking(spark, training, holdout, movies, models, catalogue, settings)
     stack, errors = StackWeights(), None
@@ -52,7 +51,7 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
 
     if settings.train.refit:
         logger.info("fitting again on all ratings")
-        models = _fit(ratings, sum(run.rows["split"].values()), settings)
+        models = fit_models(ratings, sum(run.rows["split"].values()), settings)
     models = replace(models, stack=stack)
     facts = {"metrics": run.metrics, "settings": run.settings.model_dump(mode="json")}
     run.wrote(save_models(models, run.metrics.get("rating_model"), zone, run.run_id, facts))
@@ -60,7 +59,7 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     run.wrote(zone.current_model)
 
 
-def _fit(ratings: DataFrame, count: int, settings: Settings) -> Models:
+def fit_models(ratings: DataFrame, count: int, settings: Settings) -> Models:
     """All three models on the ratings of users and movies that are active enough."""
     train = settings.train
     active = keep_active(ratings, train.min_user_ratings, train.min_movie_ratings)
@@ -109,7 +108,7 @@ def _judge_ranking(
     """The lists for users of the holdout, over the whole catalogue, by implicit ALS and by popularity, judged."""
     k = settings.train.k
     relevant = metrics.relevant_movies(holdout, settings.train.relevant).persist()
-    catalogue = build_catalogue(movies, models.biases.movies, models.implicit.itemFactors, models.implicit.rank)
+    catalogue = models.catalogue(movies)
     factors = models.implicit.userFactors.withColumnRenamed("id", "userId")
     users = relevant.select("userId").join(factors, on="userId", how="left")
     lists = lists_to_judge(spark, users, training, catalogue, k, settings.recommend.block_users)

@@ -13,7 +13,7 @@ from spark_app.model.lists import Explain, recommend
 from spark_app.model.reasons import Reasons
 from spark_app.platform.settings import ImplicitAls
 
-SETTINGS = ImplicitAls(rank=4, iterations=5, alpha=1.5, reg=0.2)
+SETTINGS = ImplicitAls(rank=4, iterations=5, alpha=1.5, reg=0.2, popularity_exponent=0.3)
 USERS, MOVIES = 20, 30
 
 
@@ -33,8 +33,8 @@ def model(ratings: DataFrame) -> ALSModel:
 @pytest.fixture(scope="module")
 def catalogue(spark: SparkSession, model: ALSModel) -> Catalogue:
     movies = spark.createDataFrame([(movie,) for movie in range(1, MOVIES + 1)], "movieId INT")
-    popularity = movies.selectExpr("movieId", "1L AS rating_count")
-    return build_catalogue(movies, popularity, model.itemFactors, SETTINGS.rank)
+    popularity = movies.selectExpr("movieId", "CAST(movieId AS LONG) AS rating_count")
+    return build_catalogue(movies, popularity, model.itemFactors, SETTINGS.rank, SETTINGS.popularity_exponent)
 
 
 def history_of(ratings: DataFrame, catalogue: Catalogue, user: int) -> tuple[np.ndarray, np.ndarray]:
@@ -43,14 +43,30 @@ def history_of(ratings: DataFrame, catalogue: Catalogue, user: int) -> tuple[np.
     return places, np.array([rating - SETTINGS.neutral for _, rating in rows], dtype=np.float32)
 
 
-def test_weights_add_up_to_the_score_of_mllib(ratings: DataFrame, model: ALSModel, catalogue: Catalogue) -> None:
-    reasons = Reasons(catalogue.factors, SETTINGS, most=2)
+def test_weights_add_up_to_the_score_of_mllib_lifted_by_popularity(
+    ratings: DataFrame, model: ALSModel, catalogue: Catalogue
+) -> None:
+    reasons = Reasons(catalogue.factors, SETTINGS, 2, catalogue.lifts)
     everything = np.arange(MOVIES)
     vectors = {row.id: np.array(row.features) for row in model.userFactors.collect()}
     assert len(vectors) == USERS
+    factors = {row.id: np.array(row.features) for row in model.itemFactors.collect()}
     for user, vector in vectors.items():
         weights = reasons.weights(*history_of(ratings, catalogue, user), everything)
-        assert weights.sum(axis=1) == pytest.approx(catalogue.factors @ vector, abs=1e-4)
+        by_mllib = [factors[movie] @ vector if movie in factors else 0.0 for movie in catalogue.movie_ids]
+        scores = by_mllib * (1.0 + np.arange(1, MOVIES + 1)) ** 0.3
+        assert weights.sum(axis=1) == pytest.approx(scores, abs=1e-4)
+
+
+def test_lists_have_the_lifted_scores(
+    spark: SparkSession, ratings: DataFrame, model: ALSModel, catalogue: Catalogue
+) -> None:
+    users = model.userFactors.withColumnRenamed("id", "userId")
+    vectors = {row.id: np.array(row.features) for row in model.userFactors.collect()}
+    factors = {row.id: np.array(row.features) for row in model.itemFactors.collect()}
+    for row in recommend(spark, users, ratings, catalogue, 3, 7).collect():
+        lifted = factors[row.movieId] @ vectors[row.userId] * (1.0 + row.movieId) ** 0.3
+        assert row.score == pytest.approx(lifted, abs=1e-5)
 
 
 def test_the_heaviest_likes_are_named_and_never_a_dislike(
@@ -59,7 +75,7 @@ def test_the_heaviest_likes_are_named_and_never_a_dislike(
     users = model.userFactors.withColumnRenamed("id", "userId")
     lists = recommend(spark, users, ratings, catalogue, 5, 7, Explain(SETTINGS, most=2)).collect()
     assert len(lists) == 5 * USERS
-    reasons = Reasons(catalogue.factors, SETTINGS, most=2)
+    reasons = Reasons(catalogue.factors, SETTINGS, 2, catalogue.lifts)
     for row in lists:
         history, preferences = history_of(ratings, catalogue, row.userId)
         weights = reasons.weights(history, preferences, np.searchsorted(catalogue.movie_ids, [row.movieId]))[0]

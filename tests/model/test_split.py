@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from spark_app.model.split import keep_active, split
+from spark_app.model.split import keep_active, split, validation_split
 from spark_app.platform.settings import Train
 
 
@@ -101,3 +102,19 @@ def test_keep_active_counts_on_the_ratings_given(spark: SparkSession) -> None:
     # Movie 10 has two ratings, one of them by user 2, who has too few: it stays, as its docstring says.
     ratings = spark.createDataFrame([(1, 10), (1, 20), (2, 10), (3, 20), (3, 30)], "userId INT, movieId INT")
     assert keys(keep_active(ratings, 2, 2)) == {(1, 10), (1, 20), (3, 20)}
+
+
+@pytest.mark.parametrize("holdout", ["hash", "time"])
+def test_the_validation_part_is_a_share_of_the_training_part_alone(spark: SparkSession, holdout: str) -> None:
+    ratings = spark.range(2000).selectExpr(
+        "CAST(id % 40 AS INT) AS userId",
+        "CAST(id AS INT) AS movieId",
+        "4.0D AS rating",
+        "timestamp_seconds(id) AS timestamp",
+    )
+    train = Train.model_validate({"holdout": holdout})
+    training, held_out = split(ratings, train)
+    fitted, validation = validation_split(training, train)
+    ids = [{row.movieId for row in part.collect()} for part in (fitted, validation, held_out)]
+    assert len(ids[0] | ids[1] | ids[2]) == sum(map(len, ids)) == 2000
+    assert len(ids[1]) == pytest.approx(0.2 * 0.8 * 2000, rel=0.2)

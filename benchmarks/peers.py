@@ -1,0 +1,186 @@
+"""What else a data scientist would have built: other libraries' models, and EASE, on the same rows.
+
+A ranker gives the scores of all movies for all users, a row a user; a rater gives the predicted ratings of pairs. Both
+take ratings as places (user, movie) and stars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from scipy import sparse
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+Numbers = NDArray[np.float64]
+Options = dict[str, Any]
+SEED = 42
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """Ratings of users and movies, as places among `shape` (users, movies)."""
+
+    users: Ints
+    movies: Ints
+    stars: Numbers
+    shape: tuple[int, int]
+
+    def matrix(self, values: NDArray[Any]) -> sparse.csr_matrix:
+        """The values of the ratings as a sparse matrix."""
+        return sparse.csr_matrix((values.astype(np.float32), (self.users, self.movies)), self.shape)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A model with the options that are searched for it; `fit` gives scores (ranker) or a predictor (rater)."""
+
+    name: str
+    fit: Callable[..., Any]
+    search: Callable[[optuna.Trial], Options]
+
+
+def weights_of(ratings: Ratings, weighting: str) -> Numbers:
+    """How much a rating counts: `all` alike, its `stars`, or `liked` (4 or more) only."""
+    return {
+        "all": np.ones_like(ratings.stars),
+        "stars": ratings.stars,
+        "liked": (ratings.stars >= 4).astype(np.float64),  # noqa: PLR2004
+    }[weighting]
+
+
+def popularity(ratings: Ratings) -> Floats:
+    """The number of ratings of each movie, for everybody."""
+    counts = np.bincount(ratings.movies, minlength=ratings.shape[1])
+    return np.tile(counts.astype(np.float32), (ratings.shape[0], 1))
+
+
+def ease(ratings: Ratings, weighting: str, ridge: float) -> Floats:
+    """The linear item-item model with a zero diagonal, in closed form.
+
+    H. Steck: Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019: B = I - P diag(1 / diag P) with
+    P = (X'X + ridge I)^-1. Movies without ratings are left out; where users are fewer, the inverse is taken over them.
+    """
+    counts = np.bincount(ratings.movies, minlength=ratings.shape[1])
+    rated = np.flatnonzero(counts)
+    x = ratings.matrix(weights_of(ratings, weighting)).toarray()[:, rated].astype(np.float64)
+    users, movies = x.shape
+    if users < movies:
+        kernel = np.linalg.solve(x @ x.T + ridge * np.eye(users), x)
+        diagonal = (1 - np.einsum("um,um->m", x, kernel)) / ridge
+        projected = (x - (x @ x.T) @ kernel) / ridge
+    else:
+        inverse = np.linalg.inv(x.T @ x + ridge * np.eye(movies))
+        diagonal, projected = np.diag(inverse), x @ inverse
+    scores = np.full(ratings.shape, -1e9, dtype=np.float32)
+    scores[:, rated] = x - projected / diagonal
+    return scores
+
+
+def item_knn(ratings: Ratings, weighting: str, similarity: str, neighbours: int) -> Floats:
+    """`implicit`'s item-item nearest neighbours."""
+    from implicit.nearest_neighbours import BM25Recommender, CosineRecommender, TFIDFRecommender  # noqa: PLC0415
+
+    kinds = {"cosine": CosineRecommender, "tfidf": TFIDFRecommender, "bm25": BM25Recommender}
+    matrix = ratings.matrix(weights_of(ratings, weighting))
+    model = kinds[similarity](K=neighbours, num_threads=0)
+    model.fit(matrix, show_progress=False)
+    return np.asarray((matrix @ model.similarity).todense(), dtype=np.float32)
+
+
+def implicit_als(ratings: Ratings, weighting: str, factors: int, regularization: float, alpha: float) -> Floats:
+    """`implicit`'s ALS."""
+    from implicit.cpu.als import AlternatingLeastSquares  # noqa: PLC0415
+
+    model = AlternatingLeastSquares(
+        factors=factors, regularization=regularization, alpha=alpha, iterations=15, random_state=SEED
+    )
+    model.fit(ratings.matrix(weights_of(ratings, weighting)), show_progress=False)
+    scores = np.asarray(model.user_factors @ model.item_factors.T, dtype=np.float32)
+    scores[:, np.bincount(ratings.movies, minlength=ratings.shape[1]) == 0] = -1e9
+    return scores
+
+
+def surprise_svd(ratings: Ratings, pairs: Ratings, **options: Any) -> Numbers:
+    """Surprise's SVD, predicting the pairs."""
+    import pandas as pd  # noqa: PLC0415
+    import surprise  # noqa: PLC0415
+
+    frame = pd.DataFrame({"user": ratings.users, "movie": ratings.movies, "rating": ratings.stars})
+    scale = (float(ratings.stars.min()), float(ratings.stars.max()))
+    known = surprise.Dataset.load_from_df(frame, surprise.Reader(rating_scale=scale)).build_full_trainset()
+    model = surprise.SVD(random_state=SEED, **options).fit(known)
+    return np.array([model.predict(u, m).est for u, m in zip(pairs.users, pairs.movies, strict=True)])
+
+
+def cmfrec_als(ratings: Ratings, pairs: Ratings, **options: Any) -> Numbers:
+    """ALS with biases of `cmfrec`, predicting the pairs."""
+    import cmfrec  # noqa: PLC0415
+    import pandas as pd  # noqa: PLC0415
+
+    frame = pd.DataFrame({"UserId": ratings.users, "ItemId": ratings.movies, "Rating": ratings.stars})
+    model = cmfrec.CMF(method="als", user_bias=True, item_bias=True, random_state=SEED, verbose=False, **options)
+    model.fit(frame)
+    predicted = np.asarray(model.predict(pairs.users, pairs.movies), dtype=np.float64)
+    return np.clip(np.nan_to_num(predicted, nan=ratings.stars.mean()), ratings.stars.min(), ratings.stars.max())
+
+
+def _weighting(trial: optuna.Trial) -> str:
+    return str(trial.suggest_categorical("weighting", ["all", "stars", "liked"]))
+
+
+RANKERS = (
+    Peer("popularity", popularity, lambda _: {}),
+    Peer(
+        "item-kNN (implicit)",
+        item_knn,
+        lambda trial: {
+            "weighting": _weighting(trial),
+            "similarity": trial.suggest_categorical("similarity", ["cosine", "tfidf", "bm25"]),
+            "neighbours": trial.suggest_int("neighbours", 10, 500, log=True),
+        },
+    ),
+    Peer(
+        "ALS (implicit)",
+        implicit_als,
+        lambda trial: {
+            "weighting": _weighting(trial),
+            "factors": trial.suggest_categorical("factors", [16, 32, 64, 128]),
+            "regularization": trial.suggest_float("regularization", 1e-2, 100, log=True),
+            "alpha": trial.suggest_float("alpha", 0.1, 20, log=True),
+        },
+    ),
+    Peer(
+        "EASE",
+        ease,
+        lambda trial: {"weighting": _weighting(trial), "ridge": trial.suggest_float("ridge", 10, 3000, log=True)},
+    ),
+)
+
+RATERS = (
+    Peer(
+        "SVD (Surprise)",
+        surprise_svd,
+        lambda trial: {
+            "n_factors": trial.suggest_int("n_factors", 5, 200, log=True),
+            "n_epochs": trial.suggest_int("n_epochs", 10, 60),
+            "lr_all": trial.suggest_float("lr_all", 2e-3, 2e-2, log=True),
+            "reg_all": trial.suggest_float("reg_all", 1e-2, 0.2, log=True),
+        },
+    ),
+    Peer(
+        "ALS with biases (cmfrec)",
+        cmfrec_als,
+        lambda trial: {
+            "k": trial.suggest_int("k", 2, 64, log=True),
+            "lambda_": trial.suggest_float("lambda_", 1e-2, 50, log=True),
+            "scale_lam": trial.suggest_categorical("scale_lam", [False, True]),
+            "niter": 15,
+        },
+    ),
+)
