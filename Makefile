@@ -22,11 +22,11 @@ SUBMIT := quiet() { spark-submit "$$@" 2> >(grep --line-buffered -vE \
   '^(WARNING: Using incubator|:: |Ivy Default|The jars for|io\.delta\#|	(confs:|found |::|-+$$|\||io\.delta|[0-9]+ artifacts))' >&2); }; quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo bench-quality test lint format lock clean pipeline $(STAGES)
+.PHONY: help setup setup-dev demo bench-quality test lint format lock clean pipeline tune $(STAGES)
 
 help: ## list the targets
-	@grep -hE '^[a-z$$].*:.*## ' $(MAKEFILE_LIST) | sed -E 's/\$$\(STAGES\) pipeline/STAGE/; s/:[^#]*## /\t/' | expand -t 12
-	@echo; echo "STAGE is one of: $(STAGES) pipeline"
+	@grep -hE '^[a-z$$].*:.*## ' $(MAKEFILE_LIST) | sed -E 's/\$$\(STAGES\) pipeline tune/STAGE/; s/:[^#]*## /\t/' | expand -t 12
+	@echo; echo "STAGE is one of: $(STAGES) pipeline tune"
 
 setup: ## install what the jobs need
 	@tools/setup.sh runtime
@@ -38,7 +38,7 @@ demo: setup ## run the pipeline on MovieLens ml-latest-small and show the result
 	@$(SUBMIT) jobs/pipeline.py --config $(CONFIG) --raw-path demo/raw --processed-path demo/processed \
 	  --set 'ingest.source=[$(DEMO_SOURCE)]' $(OPTIONS)
 
-$(STAGES) pipeline: setup ## run one stage, or all: make STAGE RAW=... PROCESSED=... [SOURCE=...] [OPTIONS=...]
+$(STAGES) pipeline tune: setup ## run one stage, or all: make STAGE RAW=... PROCESSED=... [SOURCE=...] [OPTIONS=...]
 	@$(SUBMIT) jobs/$@.py --config $(CONFIG) $(if $(RAW),--raw-path '$(RAW)') $(if $(PROCESSED),--processed-path '$(PROCESSED)') \
 	  $(if $(SOURCE),--set 'ingest.source=$(SOURCE)') $(OPTIONS)
 

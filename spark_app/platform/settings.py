@@ -263,6 +263,19 @@ class Recommend(Section):
     """Users scored at a time; memory for scores is this x movies x 4 bytes for each core."""
 
 
+class Tune(Section):
+    """How `tune` searches for settings of the models."""
+
+    objective: Literal["both", "ranking", "rating"] = "both"
+    """What is searched: settings of the `ranking` (NDCG@k), of the predicted `rating` (RMSE), or `both` in turn."""
+
+    trials: Positive = 40
+    """Trials of each objective, those of earlier runs on the same ratings and settings included."""
+
+    max_rank: Positive = 128
+    """Most latent factors that are tried: a fit takes up to their square in time."""
+
+
 class Log(Section):
     """What is said while a job runs, on standard error."""
 
@@ -287,6 +300,7 @@ class Settings(Section):
     biases: Biases = Biases()
     gate: Gate = Gate()
     recommend: Recommend = Recommend()
+    tune: Tune = Tune()
     log: Log = Log()
 
     @model_validator(mode="before")

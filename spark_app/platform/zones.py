@@ -65,6 +65,16 @@ class ProcessedZone:
         return storage.join(self.root, "runs")
 
     @property
+    def tuning(self) -> str:
+        """Folder of what `tune` has tried and found."""
+        return storage.join(self.root, "tuning")
+
+    @property
+    def best_settings(self) -> str:
+        """The settings that `tune` has found, for `--config`."""
+        return storage.join(self.tuning, "best.toml")
+
+    @property
     def staging(self) -> str:
         """Folder for what the run has not published yet; removed when it ends, or else when the next begins."""
         return storage.join(self.root, "_staging")

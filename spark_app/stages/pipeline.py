@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from spark_app.platform.run import Run
 from spark_app.platform.settings import Settings
 from spark_app.platform.zones import ProcessedZone
-from spark_app.stages import catalog, etl, explore, ingest, recommend, summary, train
+from spark_app.stages import catalog, etl, explore, ingest, recommend, summary, train, tune
 
 StageFunction = Callable[[SparkSession, Settings, Run], None]
 
@@ -66,4 +66,6 @@ STAGES = (
 
 PIPELINE = Job("pipeline", "All stages, in order, in one Spark session.", _run_all, catalogued=True)
 
-JOBS = {job.name: job for job in (*STAGES, PIPELINE)}
+TUNE = _stage("tune", "delta/ratings -> tuning/best.toml, settings for --config.", tune.run, raw=False)
+
+JOBS = {job.name: job for job in (*STAGES, PIPELINE, TUNE)}

@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from spark_app.model import als, metrics
 from spark_app.model.biases import BiasModel, fit_biases
+from spark_app.model.catalogue import Catalogue
 from spark_app.model.lists import JUDGED_MODELS, lists_to_judge
 from spark_app.model.split import keep_active, split
 from spark_app.model.stack import RATING_MODELS, StackWeights, fit_stack, with_both_predictions
@@ -38,12 +39,13 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
         )
 
     models = fit_models(training, run.rows["split"]["training"], settings)
-    catalogue = metrics.movie_facts(movies, models.biases.movies, models.biases.users.count())
-    judged = _judge_ranking(spark, training, holdout, movies, models, catalogue, settings)
+    facts = metrics.movie_facts(movies, models.biases.movies, models.biases.users.count())
+    catalogue, user_factors = models.catalogue(movies), models.implicit.userFactors
+    judged = judge_ranking(spark, training, holdout, catalogue, user_factors, facts, settings)
     stack, errors = StackWeights(), None
     if models.explicit:
-        stack, errors = _judge_ratings(holdout, models.biases, models.explicit, catalogue, settings)
-    run.metrics |= _quality(judged, errors, catalogue, settings.train)
+        stack, errors = _judge_ratings(holdout, models.biases, models.explicit, facts, settings)
+    run.metrics |= _quality(judged, errors, facts, settings.train)
     _log_metrics(run.metrics)
     _hold_gate(run.metrics, settings)
     training.unpersist()
@@ -53,8 +55,8 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
         logger.info("fitting again on all ratings")
         models = fit_models(ratings, sum(run.rows["split"].values()), settings)
     models = replace(models, stack=stack)
-    facts = {"metrics": run.metrics, "settings": run.settings.model_dump(mode="json")}
-    run.wrote(save_models(models, run.metrics.get("rating_model"), zone, run.run_id, facts))
+    admitted_by = {"metrics": run.metrics, "settings": run.settings.model_dump(mode="json")}
+    run.wrote(save_models(models, run.metrics.get("rating_model"), zone, run.run_id, admitted_by))
     publish_models(zone, run.run_id)
     run.wrote(zone.current_model)
 
@@ -62,13 +64,7 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
 def fit_models(ratings: DataFrame, count: int, settings: Settings) -> Models:
     """All three models on the ratings of users and movies that are active enough."""
     train = settings.train
-    active = keep_active(ratings, train.min_user_ratings, train.min_movie_ratings)
-    active = als.in_stable_order(active, als.blocks_for(count, train)).persist()
-    if active.isEmpty():
-        raise InputError(
-            f"no user has {train.min_user_ratings} ratings of movies with {train.min_movie_ratings}: "
-            "lower train.min_user_ratings or train.min_movie_ratings"
-        )
+    active = active_ratings(ratings, count, train)
     biases = fit_biases(active, settings.biases)
     explicit = None
     if settings.input.feedback == "ratings":
@@ -84,6 +80,21 @@ def fit_models(ratings: DataFrame, count: int, settings: Settings) -> Models:
     return Models(implicit, settings.implicit_als, explicit, biases)
 
 
+def active_ratings(ratings: DataFrame, count: int, train: Train) -> DataFrame:
+    """The ratings that models are fitted to, of `count` in all: cached, in an order that depends on their keys alone.
+
+    Raises InputError where no user or movie is active enough.
+    """
+    active = keep_active(ratings, train.min_user_ratings, train.min_movie_ratings)
+    active = als.in_stable_order(active, als.blocks_for(count, train)).persist()
+    if active.isEmpty():
+        raise InputError(
+            f"no user has {train.min_user_ratings} ratings of movies with {train.min_movie_ratings}: "
+            "lower train.min_user_ratings or train.min_movie_ratings"
+        )
+    return active
+
+
 def _judge_ratings(
     holdout: DataFrame, biases: BiasModel, explicit: ALSModel, facts: metrics.MovieFacts, settings: Settings
 ) -> tuple[StackWeights, metrics.RatingErrors]:
@@ -96,25 +107,28 @@ def _judge_ratings(
     return stack, errors
 
 
-def _judge_ranking(
+def judge_ranking(
     spark: SparkSession,
     training: DataFrame,
     holdout: DataFrame,
-    movies: DataFrame,
-    models: Models,
+    catalogue: Catalogue,
+    user_factors: DataFrame,
     facts: metrics.MovieFacts,
     settings: Settings,
 ) -> metrics.Judged:
-    """The lists for users of the holdout, over the whole catalogue, by implicit ALS and by popularity, judged."""
+    """The lists for users of the holdout, over the whole catalogue, by implicit ALS and by popularity, judged.
+
+    Takes training(userId, movieId, rating), holdout(userId, movieId, rating) and user_factors(id, features).
+    """
     k = settings.train.k
     relevant = metrics.relevant_movies(holdout, settings.train.relevant).persist()
-    catalogue = models.catalogue(movies)
-    factors = models.implicit.userFactors.withColumnRenamed("id", "userId")
+    factors = user_factors.withColumnRenamed("id", "userId")
     users = relevant.select("userId").join(factors, on="userId", how="left")
     lists = lists_to_judge(spark, users, training, catalogue, k, settings.recommend.block_users)
-    judged = metrics.collect_judged(metrics.judge_lists(lists, JUDGED_MODELS, relevant, facts, k), JUDGED_MODELS, facts)
+    judged = metrics.judge_lists(lists, JUDGED_MODELS, relevant, facts, k)
+    found = metrics.collect_judged(judged, JUDGED_MODELS, facts)
     relevant.unpersist()
-    return judged
+    return found
 
 
 def _quality(

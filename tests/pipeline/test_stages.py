@@ -215,3 +215,23 @@ def test_spark_without_delta_is_exit_2_and_says_what_to_set(zones: Zones, tmp_pa
     )
     assert done.returncode == 2
     assert "set SPARK_CONF_DIR to the folder conf/local of movie-reco" in done.stdout
+
+
+def test_tune_goes_on_where_it_was_and_writes_settings_that_train_takes(piped: Zones, config: str) -> None:
+    small = ("--config", config, "--set", "tune.max_rank=12")
+    current = (piped.processed / "models" / "current.json").read_bytes()
+    assert run_job("tune", piped.options(*small, "--set", "tune.trials=1")) == 0
+    assert run_job("tune", piped.options(*small, "--set", "tune.trials=3")) == 0
+    first, second = (manifest["metrics"]["tuning"] for manifest in piped.manifests()[-2:])
+    for objective, metric in (("ranking", "ndcg@10"), ("rating", "rmse")):
+        assert second[objective]["metric"] == metric
+        assert second[objective]["start"] == first[objective]["best"] == first[objective]["start"]
+        assert (first[objective]["trials"], second[objective]["trials"]) == (1, 3)
+    assert second["ranking"]["best"] >= first["ranking"]["best"] > 0
+    assert second["rating"]["best"] <= first["rating"]["best"] < 2
+    assert (piped.processed / "models" / "current.json").read_bytes() == current
+    split = piped.manifests()[-1]["rows"]["validation"]
+    assert sum(split.values()) == pytest.approx(0.8 * 6000, rel=0.05)  # the holdout is not among them
+    best = piped.processed / "tuning" / "best.toml"
+    assert run_job("train", piped.options("--config", str(best), "--set", "gate.enforce=false")) == 0
+    assert piped.manifests()[-1]["settings"]["implicit_als"]["rank"] == second["ranking"]["implicit_als.rank"]

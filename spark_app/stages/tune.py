@@ -1,0 +1,276 @@
+"""Ratings to settings: search for those that do best on a validation part of the training ratings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+import tomlkit
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from sqlalchemy import URL
+from tqdm import tqdm
+
+from spark_app.model import als, metrics
+from spark_app.model.biases import fit_biases
+from spark_app.model.catalogue import build_catalogue
+from spark_app.model.split import split, validation_split
+from spark_app.model.stack import fit_stack, with_both_predictions
+from spark_app.platform import storage
+from spark_app.platform.errors import InputError
+from spark_app.platform.log import logger
+from spark_app.platform.run import Run
+from spark_app.platform.settings import Settings
+from spark_app.platform.zones import ProcessedZone
+from spark_app.stages.train import active_ratings, judge_ranking
+
+Values = dict[str, Any]
+Space = dict[str, BaseDistribution]
+"""Both by the names of settings, SECTION.KEY."""
+
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+MIN_RANK = 8
+PATHS = ("raw", "processed", "log", "tune")
+"""Sections that say where and how a run works, not what the models are: not part of what is written."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is fitted to and tried on, both of the training part and cached; and the catalogue as metrics see it."""
+
+    fitted: DataFrame
+    validation: DataFrame
+    movies: DataFrame
+    facts: metrics.MovieFacts
+    fitted_count: int
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is searched for: a figure, which way it is better, which settings are tried and how one trial goes."""
+
+    name: str
+    metric: str
+    direction: Literal["maximize", "minimize"]
+    space: Callable[[Data, Settings], Space]
+    measure: Callable[[SparkSession, Data, Settings], float]
+
+
+def run(spark: SparkSession, settings: Settings, run: Run) -> None:
+    """Search, going on where an earlier run was stopped, and write `tuning/best.toml` for `--config`."""
+    zone = ProcessedZone(settings.processed.path)
+    ratings, movies = zone.input(spark, "ratings", run), zone.input(spark, "movies", run)
+    spark.sparkContext.setCheckpointDir(storage.join(zone.staging, "checkpoints"))
+    data = _validation_data(ratings, movies, settings)
+    run.rows["validation"] = {"training": data.fitted_count, "validation": data.validation.count()}
+    if not all(run.rows["validation"].values()):
+        raise InputError(f"{zone.table('ratings')} has too few ratings to hold some out twice: deliver more of them")
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    database = storage.join(zone.tuning, "trials.db")
+    Path(zone.tuning).mkdir(parents=True, exist_ok=True)
+    trials = optuna.storages.RDBStorage(URL.create("sqlite", database=database).render_as_string())
+    best = settings
+    found: dict[str, Any] = {}
+    for objective in _objectives(settings):
+        study = _study(objective, trials, _fingerprint(run.inputs, best))
+        _search(spark, study, objective, data, best)
+        best = with_values(best, study.best_params)
+        found[objective.name] = _outcome(study, objective)
+        logger.info(
+            "%s: %s", objective.name, ", ".join(f"{key} {value}" for key, value in found[objective.name].items())
+        )
+    run.metrics["tuning"] = found
+    run.wrote(database)
+    with storage.writing(zone.best_settings) as stream:
+        stream.write(as_toml(best, found).encode("utf-8"))
+    run.wrote(zone.best_settings)
+
+
+def _validation_data(ratings: DataFrame, movies: DataFrame, settings: Settings) -> Data:
+    """The training part of the split of `train`, split again; the holdout is not looked at."""
+    training, _ = split(ratings, settings.train)
+    fitted, validation = (part.drop("timestamp").persist() for part in validation_split(training, settings.train))
+    movies = movies.persist()
+    (row,) = fitted.agg(
+        F.count("*").alias("count"),
+        F.countDistinct("userId").alias("users"),
+        F.min("rating").alias("lowest"),
+        F.max("rating").alias("highest"),
+    ).collect()
+    facts = metrics.movie_facts(movies, _popularity(fitted), row["users"])
+    return Data(fitted, validation, movies, facts, row["count"], row["lowest"] or 0.0, row["highest"] or 0.0)
+
+
+def _popularity(ratings: DataFrame) -> DataFrame:
+    return ratings.groupBy("movieId").agg(F.count("*").alias("rating_count"))
+
+
+def _objectives(settings: Settings) -> tuple[Objective, ...]:
+    """Ranking first: what it finds for the least counts holds for the rating models too, which share the fit."""
+    ranking = Objective("ranking", f"ndcg@{settings.train.k}", "maximize", _ranking_space, _measure_ranking)
+    rating = Objective("rating", "rmse", "minimize", _rating_space, _measure_rating)
+    wanted = settings.tune.objective
+    return tuple(each for each in (ranking, rating) if wanted in ("both", each.name))
+
+
+def _ranking_space(data: Data, settings: Settings) -> Space:
+    model, train, most = settings.implicit_als, settings.train, settings.tune.max_rank
+    likeable = data.lowest + 0.75 * (data.highest - data.lowest)
+    return {
+        "implicit_als.rank": _whole(model.rank, MIN_RANK, most),
+        "implicit_als.reg": _real(model.reg, 0.01, 2.0, log=True),
+        "implicit_als.alpha": _real(model.alpha, 0.1, 20.0, log=True),
+        "implicit_als.neutral": _real(model.neutral, data.lowest, likeable),
+        "implicit_als.popularity_exponent": _real(model.popularity_exponent, 0.0, 0.3),
+        "train.min_user_ratings": _whole(train.min_user_ratings, 1, 20),
+        "train.min_movie_ratings": _whole(train.min_movie_ratings, 1, 20),
+    }
+
+
+def _rating_space(data: Data, settings: Settings) -> Space:
+    model, biases, most = settings.explicit_als, settings.biases, settings.tune.max_rank
+    return {
+        "explicit_als.rank": _whole(model.rank, MIN_RANK, most),
+        "explicit_als.reg": _real(model.reg, 0.01, 1.0, log=True),
+        "biases.movie_reg": _real(biases.movie_reg, 0.0, 30.0),
+        "biases.user_reg": _real(biases.user_reg, 0.0, 30.0),
+    }
+
+
+def _whole(start: int, low: int, high: int) -> IntDistribution:
+    """Whole numbers of a range and the one to start from, the small ones as closely as the large ones."""
+    return IntDistribution(min(low, start), max(high, start), log=True)
+
+
+def _real(start: float, low: float, high: float, *, log: bool = False) -> FloatDistribution:
+    """Numbers of a range that holds the one to start from."""
+    return FloatDistribution(min(low, start), max(high, start), log=log)
+
+
+def _measure_ranking(spark: SparkSession, data: Data, settings: Settings) -> float:
+    """NDCG@k of implicit ALS on the validation part."""
+    active = active_ratings(data.fitted, data.fitted_count, settings.train)
+    model, popularity = als.fit_implicit(active, settings.implicit_als, settings.train.seed), _popularity(active)
+    exponent = settings.implicit_als.popularity_exponent
+    catalogue = build_catalogue(data.movies, popularity, model.itemFactors, model.rank, exponent)
+    judged = judge_ranking(spark, data.fitted, data.validation, catalogue, model.userFactors, data.facts, settings)
+    active.unpersist()
+    figures, _ = metrics.ranking_quality(judged, settings.train.k, settings.train.seed)
+    return figures["als"][f"ndcg@{settings.train.k}"]
+
+
+def _measure_rating(spark: SparkSession, data: Data, settings: Settings) -> float:
+    """RMSE of the stack, out of fold, on the validation part."""
+    active = active_ratings(data.fitted, data.fitted_count, settings.train)
+    biases = fit_biases(active, settings.biases)
+    explicit = als.fit_explicit(active, settings.explicit_als, settings.train.seed)
+    both = with_both_predictions(data.validation, biases, explicit).persist()
+    _, predicted = fit_stack(both, (settings.clean.scale_min, settings.clean.scale_max))
+    (row,) = predicted.agg(F.sqrt(F.avg((F.col("stacked") - F.col("rating")) ** 2)).alias("rmse")).collect()
+    for frame in (active, both, biases.users):
+        frame.unpersist()
+    return float(row["rmse"])
+
+
+def _fingerprint(inputs: list[dict[str, Any]], settings: Settings) -> str:
+    """Tells searches apart that must not be mixed: other ratings, another split, another starting point or range."""
+    facts = settings.model_dump(mode="json", exclude={"raw", "processed", "ingest", "gate", "recommend", "log"})
+    facts["tune"].pop("trials")
+    facts["tune"].pop("objective")
+    text = json.dumps([inputs, facts], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _study(objective: Objective, trials: optuna.storages.BaseStorage, fingerprint: str) -> optuna.Study:
+    """The study as an earlier run has left it, or a new one; what that run was in the middle of counts as failed."""
+    study = optuna.create_study(
+        study_name=f"{objective.name}-{fingerprint}", storage=trials, direction=objective.direction, load_if_exists=True
+    )
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)
+    return study
+
+
+def _search(spark: SparkSession, study: optuna.Study, objective: Objective, data: Data, settings: Settings) -> None:
+    """Bring a study to the number of trials wanted; the settings of the run are the first of them.
+
+    A trial is drawn from those finished before it and a seed of its own, so that a search that was stopped and taken up
+    again finds what one in a single go finds.
+    """
+    space, start = objective.space(data, settings), settings.model_dump()
+    done = len(study.get_trials(states=FINISHED))
+    if done:
+        logger.info("%s: going on after %d trials", objective.name, done)
+    with tqdm(
+        total=settings.tune.trials, initial=min(done, settings.tune.trials), desc=objective.name, file=sys.stderr
+    ) as bar:
+        while done < settings.tune.trials:
+            study.sampler = optuna.samplers.TPESampler(seed=settings.train.seed + done)
+            if not done:
+                study.enqueue_trial({name: start[name.split(".")[0]][name.split(".")[1]] for name in space})
+            trial = study.ask(space)
+            try:
+                value = objective.measure(spark, data, with_values(settings, trial.params))
+                study.tell(trial, value)
+                bar.set_postfix({objective.metric: f"{study.best_value:.4f}"}, refresh=False)
+            except InputError:  # these settings leave nothing to fit
+                study.tell(trial, state=TrialState.PRUNED)
+            done += 1
+            bar.update()
+
+
+def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """The settings with some of them replaced."""
+    sections = settings.model_dump()
+    for name, value in values.items():
+        section, _, key = name.partition(".")
+        sections[section][key] = value
+    return Settings.model_validate(sections)
+
+
+def _outcome(study: optuna.Study, objective: Objective) -> Values:
+    """What a search has found, for the manifest."""
+    finished = study.get_trials(states=(TrialState.COMPLETE,))
+    return {
+        "metric": objective.metric,
+        "start": finished[0].value,
+        "best": study.best_value,
+        "trials": len(study.get_trials(states=FINISHED)),
+        **study.best_params,
+    }
+
+
+def as_toml(settings: Settings, found: Mapping[str, Any]) -> str:
+    """A file for `--config`: what was found, and what else of the run's settings is not as by default."""
+    document = tomlkit.document()
+    for objective, outcome in found.items():
+        document.add(
+            tomlkit.comment(
+                f"{objective}: {outcome['metric']} {outcome['best']:.4f} on the validation part after "
+                f"{outcome['trials']} trials, {outcome['start']:.4f} at the start"
+            )
+        )
+    tried = {name for outcome in found.values() for name in outcome}
+    default = Settings().model_dump()
+    for section, values in settings.model_dump().items():
+        changed = {
+            key: value
+            for key, value in values.items()
+            if section not in PATHS
+            and value is not None
+            and (f"{section}.{key}" in tried or value != default[section][key])
+        }
+        if changed:
+            document.add(section, tomlkit.item(changed))
+    return tomlkit.dumps(document)

@@ -1,0 +1,106 @@
+"""The search for settings: it goes on where it was, and what it writes is a --config file."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any, cast
+
+import optuna
+import pytest
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from pyspark.sql import SparkSession
+
+from spark_app.platform.errors import InputError
+from spark_app.platform.settings import Settings, build_settings
+from spark_app.stages.tune import Data, Objective, _search, _study, as_toml, with_values
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+SETTINGS = build_settings(assignments=["tune.trials=14", "implicit_als.rank=24", "implicit_als.reg=0.5"])
+NOTHING = cast(Any, None)
+
+
+def space(data: Data, settings: Settings) -> dict[str, BaseDistribution]:
+    return {"implicit_als.rank": IntDistribution(8, 64), "implicit_als.reg": FloatDistribution(0.01, 1.0, log=True)}
+
+
+def bowl(spark: SparkSession, data: Data, settings: Settings) -> float:
+    """Least at rank 40 and reg 0.1."""
+    return abs(settings.implicit_als.rank - 40) / 56 + abs(settings.implicit_als.reg - 0.1)
+
+
+class Interrupted:
+    """The same measure, killed in one of its trials."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def __call__(self, spark: SparkSession, data: Data, settings: Settings) -> float:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+        return bowl(spark, data, settings)
+
+
+def search(path: Path, measure: Any = bowl, settings: Settings = SETTINGS) -> optuna.Study:
+    objective = Objective("rating", "rmse", "minimize", space, measure)
+    study = _study(objective, optuna.storages.RDBStorage(f"sqlite:///{path}"), "data")
+    _search(NOTHING, study, objective, NOTHING, settings)
+    return study
+
+
+def tried(study: optuna.Study) -> list[dict[str, Any]]:
+    return [trial.params for trial in study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))]
+
+
+@pytest.mark.parametrize("killed_in", [1, 12])
+def test_a_search_that_was_killed_goes_on_and_finds_what_one_in_a_single_go_finds(
+    tmp_path: Path, killed_in: int
+) -> None:
+    whole = search(tmp_path / "whole.db")
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path / "stopped.db", Interrupted(killed_in))
+    resumed = search(tmp_path / "stopped.db")
+    assert len(tried(whole)) == 14
+    assert tried(resumed) == tried(whole)
+    assert resumed.best_params == whole.best_params
+    assert not resumed.get_trials(states=(optuna.trial.TrialState.RUNNING,))
+
+
+def test_the_first_trial_are_the_settings_of_the_run_and_the_best_is_better(tmp_path: Path) -> None:
+    study = search(tmp_path / "trials.db")
+    assert tried(study)[0] == {"implicit_als.rank": 24, "implicit_als.reg": 0.5}
+    assert study.best_value < 0.4 < study.get_trials()[0].values[0]
+
+
+def test_a_finished_search_tries_no_more_and_a_longer_one_goes_on(tmp_path: Path) -> None:
+    first = tried(search(tmp_path / "trials.db"))
+    assert tried(search(tmp_path / "trials.db", Interrupted(1))) == first
+    longer = with_values(SETTINGS, {"tune.trials": 15})
+    assert tried(search(tmp_path / "trials.db", settings=longer))[:14] == first
+
+
+def test_settings_that_leave_nothing_to_fit_are_passed_over(tmp_path: Path) -> None:
+    def picky(spark: SparkSession, data: Data, settings: Settings) -> float:
+        if settings.implicit_als.rank > 40:
+            raise InputError("nothing left")
+        return bowl(spark, data, settings)
+
+    study = search(tmp_path / "trials.db", picky)
+    assert 1 < len(tried(study)) < 14
+    assert all(params["implicit_als.rank"] <= 40 for params in tried(study))
+
+
+def test_what_is_written_is_a_config_file_with_what_was_found_and_what_else_was_set() -> None:
+    toml = "[raw]\npath = 'raw'\n[clean]\nearliest = 1970-01-01\n[recommend]\nn = 7\n[tune]\ntrials = 3\n"
+    start = build_settings(toml, assignments=["ingest.source=a"])
+    best = with_values(start, {"implicit_als.rank": 48, "biases.user_reg": 8.0})
+    outcome = {"metric": "ndcg@10", "start": 0.25, "best": 0.3, "trials": 3}
+    text = as_toml(best, {"ranking": {**outcome, "implicit_als.rank": 48, "biases.user_reg": 8.0}})
+    read = build_settings(text)
+    assert read.implicit_als.rank == 48
+    assert (read.clean.earliest, read.recommend.n, read.ingest.source) == (date(1970, 1, 1), 7, ["a"])
+    assert (read.raw.path, read.tune.trials) == ("", 40)
+    assert "user_reg = 8.0" in text  # found, though it is the default
+    assert "movie_reg" not in text
+    assert text.startswith("# ranking: ndcg@10 0.3000 on the validation part after 3 trials, 0.2500 at the start\n")
