@@ -1,9 +1,9 @@
 """Other libraries' models and ours on the same splits of MovieLens, judged by the same code.
 
 `make bench-quality` runs it: MOVIELENS_DIR names a folder with movies.csv and ratings.csv. The holdout of each split is
-looked at once, at the end. What is searched for is searched on the first split alone, where a fifth of the training part
-is held out for it. A peer has TRIALS trials of Optuna (TPE) for its best options; ours are the defaults of
-conf/pipeline.toml, which were searched on such validation parts too. The weights of our stack are fitted there as well.
+looked at once, at the end. What is searched for is searched on the first split alone, where a fifth of the training
+part is held out for it. A peer has TRIALS trials of Optuna (TPE) for its best options; ours are the defaults of
+conf/pipeline.toml, which were searched on such validation parts too, and the weights of our stack are fitted there.
 
 Figures are over all splits: the numbers of a user are added up, and the intervals are a bootstrap over users.
 """
@@ -313,8 +313,8 @@ def as_markdown(found: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any]
         "",
         f"`make bench-quality`, {facts['date']}, {facts['machine']}. A fifth of the {facts['ratings']:,} ratings "
         f"of {facts['data']} is held out, by a hash of the keys or by time.",
-        f"Peers have their best of {TRIALS} trials on a validation part of the first split's training ratings; ours are the "
-        "defaults. In brackets: 95 % intervals, bootstrap over users. `ahead` is how far",
+        f"Peers have their best of {TRIALS} trials on a validation part of the first split's training ratings; ours "
+        "are the defaults. In brackets: 95 % intervals, bootstrap over users. `ahead` is how far",
         f"{OURS} is ahead of each, on the same users (for ratings in squared error, so below 0 is better).",
     ]
     for title, tables in found.items():

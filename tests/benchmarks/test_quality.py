@@ -1,0 +1,87 @@
+"""The comparison: EASE against its definition, lists and figures by hand. Other libraries are not needed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pyspark.sql import SparkSession
+
+from benchmarks.peers import Ratings, ease, popularity, weights_of
+from benchmarks.quality import OURS, Judged, Part, as_markdown, best_unseen, figures, part_of, rating_pairs
+from spark_app.model.metrics import MovieFacts
+from spark_app.platform.settings import Settings
+
+
+def some_ratings(users: int, movies: int) -> Ratings:
+    rng = np.random.default_rng(1)
+    pairs = np.sort(rng.choice(users * movies, users * movies // 3, replace=False))
+    return Ratings(pairs // movies, pairs % movies, rng.integers(1, 11, len(pairs)) / 2, (users, movies))
+
+
+@pytest.mark.parametrize(("users", "movies"), [(8, 20), (30, 12)])
+@pytest.mark.parametrize("weighting", ["all", "stars"])
+def test_ease_minimises_what_it_is_defined_by(users: int, movies: int, weighting: str) -> None:
+    """Each column of B is a ridge regression of a movie on all others, which is the constraint of a zero diagonal."""
+    ratings, ridge = some_ratings(users, movies), 3.0
+    x = np.zeros((users, movies))
+    x[ratings.users, ratings.movies] = weights_of(ratings, weighting)
+    rated = x.any(axis=0)
+    expected = np.full((users, movies), -1e9)
+    for movie in np.flatnonzero(rated):
+        others = x[:, np.arange(movies) != movie]
+        solved = np.linalg.solve(others.T @ others + ridge * np.eye(movies - 1), others.T @ x[:, movie])
+        expected[:, movie] = others @ solved
+    assert ease(ratings, weighting, ridge) == pytest.approx(expected, abs=1e-4)
+
+
+def part(k: int = 2) -> Part:
+    """Movies 10, 20, 30, 40. User 1 knows 10, 2 knows 10 and 20, 3 is cold. 1 likes 20, 2 and 3 like 30."""
+    facts = MovieFacts(np.array([10, 20, 30, 40]), np.array([2.0, 1, 0, 0]), np.ones((4, 1), dtype=np.float32), 2)
+    known = Ratings(np.array([0, 1, 1]), np.array([0, 0, 1]), np.array([4.0, 4, 4]), (3, 4))
+    judged = Ratings(np.array([0, 1, 1, 2]), np.array([1, 2, 3, 2]), np.array([5.0, 4, 1, 4.5]), (3, 4))
+    return Part(known, judged, np.array([1, 2, 3]), facts, 4.0, k)
+
+
+def test_lists_hold_the_best_unseen_and_popular_ones_for_who_is_cold() -> None:
+    scores = np.array([[9, 1, 5, 5], [9, 9, 1, 2], [0, 0, 1, 2]], dtype=np.float32)
+    listed = best_unseen(scores, part())
+    assert listed.movies.reshape(3, 2).tolist() == [[30, 40], [40, 30], [10, 20]]
+    assert part().wanted.movies.tolist() == [20, 30, 30]
+    assert part().wanted.lengths.tolist() == [1, 1, 1]
+    assert popularity(part().known).tolist() == [[2, 1, 0, 0]] * 3
+
+
+def test_figures_add_up_over_splits_and_ours_is_ahead_by_the_difference() -> None:
+    # Squared errors over two splits: ours 1 and 1 of user 1, 0 of user 2; theirs 4, 4 and 0.
+    ours = Judged(
+        {}, [np.array([1, 2]), np.array([1])], [np.array([[1.0, 1, 1], [0, 0, 1]]), np.array([[1.0, 1, 1]])], []
+    )
+    theirs = Judged(
+        {"k": 3}, [np.array([1, 2]), np.array([1])], [np.array([[4.0, 2, 1], [0, 0, 1]]), np.array([[4.0, 2, 1]])], []
+    )
+    found = figures({OURS: ours, "them": theirs}, rating_pairs, "mse")
+    assert found[OURS]["rmse"]["value"] == pytest.approx((2 / 3) ** 0.5)
+    assert found["them"]["rmse"]["value"] == pytest.approx((8 / 3) ** 0.5)
+    assert found["them"]["mae"]["value"] == pytest.approx(4 / 3)
+    assert found["them"]["ahead"]["value"] == pytest.approx(-2)
+    assert found["them"]["ahead"]["interval"] == pytest.approx([-3, 0])
+    facts = {"k": 10, "date": "", "machine": "", "data": "", "ratings": 3, "versions": {}}
+    lines = as_markdown({"hash": {"rating": found}}, facts).splitlines()
+    rows = [line for line in lines if line.startswith("| ") and "_" not in line][1:]
+    assert rows[0].startswith(f"| **{OURS}** | 0.8165 (")
+    assert rows[1].startswith("| them | 1.6330 (")
+    assert "- hash, rating, them: k 3" in lines
+
+
+def test_a_split_becomes_arrays_in_the_order_of_users_and_movies(spark: SparkSession) -> None:
+    schema = "userId INT, movieId INT, rating DOUBLE"
+    known = spark.createDataFrame([(7, 30, 1.0), (5, 10, 4.0), (7, 10, 2.0)], schema)
+    judged = spark.createDataFrame([(9, 20, 5.0), (7, 20, 3.0)], schema)
+    movies = spark.createDataFrame([(m, ["Drama"]) for m in (30, 10, 20)], "movieId INT, genres ARRAY<STRING>")
+    found = part_of(known, judged, movies, Settings())
+    assert found.user_ids.tolist() == [5, 7, 9]
+    assert (found.known.users.tolist(), found.known.movies.tolist()) == ([0, 1, 1], [0, 0, 2])
+    assert (found.known.stars.tolist(), found.facts.popularity.tolist()) == ([4.0, 2.0, 1.0], [2, 0, 1])
+    assert (found.judged.users.tolist(), found.judged.movies.tolist()) == ([1, 2], [1, 1])
+    assert found.likers.tolist() == [2]
+    assert found.facts.users == 2
