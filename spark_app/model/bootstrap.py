@@ -13,6 +13,9 @@ RESAMPLES = 1000
 BOUNDS = (2.5, 97.5)
 """Percentiles between which lie 95 % of the resamples."""
 
+BLOCK_DRAWS = 4_000_000
+"""Draws of users at a time: 32 MB of counts, which one matrix product adds up."""
+
 Numbers = NDArray[np.float64]
 
 
@@ -31,9 +34,12 @@ def ratio_intervals(numerators: Numbers, denominators: Numbers, seed: int) -> Nu
     both = np.hstack([numerators, denominators])
     rng = np.random.default_rng(seed)
     found = np.full((RESAMPLES, columns), np.nan)
-    for resample in range(RESAMPLES if users else 0):
-        sums = np.bincount(rng.integers(0, users, users), minlength=users) @ both
-        found[resample] = _divide(sums[:columns], sums[columns:])
+    block = max(1, BLOCK_DRAWS // max(users, 1))
+    for first in range(0, RESAMPLES if users else 0, block):
+        last = min(first + block, RESAMPLES)
+        drawn = [np.bincount(rng.integers(0, users, users, np.int32), minlength=users) for _ in range(first, last)]
+        sums = np.array(drawn, dtype=np.float64) @ both
+        found[first:last] = _divide(sums[:, :columns], sums[:, columns:])
     intervals = np.full((columns, 2), np.nan)
     for column, values in enumerate(found.T):
         known = values[~np.isnan(values)]

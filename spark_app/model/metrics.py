@@ -231,6 +231,11 @@ class Judged:
     numbers: Mapping[str, Numbers]
     exposure: Mapping[str, Ints]
 
+    def mean(self, model: str, number: str) -> float:
+        """The mean of one number over all users; 0 where there are none."""
+        values = _number(self.numbers[model], number)
+        return float(values.mean()) if len(values) else 0.0
+
     def of_users(self, chosen: NDArray[np.bool_]) -> Mapping[str, Numbers]:
         """The numbers of some of the users."""
         return {model: numbers[chosen] for model, numbers in self.numbers.items()}

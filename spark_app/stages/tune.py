@@ -166,8 +166,7 @@ def _measure_ranking(spark: SparkSession, data: Data, settings: Settings) -> flo
     catalogue = build_catalogue(data.movies, popularity, model.itemFactors, model.rank, exponent)
     judged = judge_ranking(spark, data.fitted, data.validation, catalogue, model.userFactors, data.facts, settings)
     active.unpersist()
-    figures, _ = metrics.ranking_quality(judged, settings.train.k, settings.train.seed)
-    return figures["als"][f"ndcg@{settings.train.k}"]
+    return judged.mean("als", "ndcg")
 
 
 def _measure_rating(spark: SparkSession, data: Data, settings: Settings) -> float:
