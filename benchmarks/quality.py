@@ -25,6 +25,7 @@ from typing import Any, Literal
 import numpy as np
 import optuna
 from numpy.typing import NDArray
+from pyspark.ml.recommendation import ALSModel
 from pyspark.sql import DataFrame, SparkSession
 from tqdm import tqdm
 
@@ -217,13 +218,15 @@ def fit_ours(known: DataFrame, settings: Settings) -> Models:
 
 def stack_weights(models: Models, judged: DataFrame, settings: Settings) -> StackWeights:
     """The weights of the stack that fit the judged ratings best."""
-    both = with_both_predictions(judged, models.biases, models.explicit).persist()
-    return fit_stack(both, scale_of(settings))[0]
+    both = with_both_predictions(judged, models.biases, explicit_of(models)).persist()
+    return fit_stack(both, settings.input.scale)[0]
 
 
-def scale_of(settings: Settings) -> tuple[float, float]:
-    """The ends of the rating scale."""
-    return settings.clean.scale_min, settings.clean.scale_max
+def explicit_of(models: Models) -> ALSModel:
+    """The explicit model, which there is wherever there are ratings and not counts."""
+    if models.explicit is None:
+        raise ValueError("these models were fitted to counts: there are no rating errors to compare")
+    return models.explicit
 
 
 def judge_our_lists(
@@ -249,7 +252,7 @@ def judge_our_lists(
 
 def our_errors(models: Models, weights: StackWeights, judged: DataFrame, settings: Settings) -> dict[str, Numbers]:
     """Squared and absolute error and 1 of each judged rating, by rating model, ordered by user and movie."""
-    rated = with_predicted_ratings(judged, models.biases, models.explicit, weights, scale_of(settings))
+    rated = with_predicted_ratings(judged, models.biases, explicit_of(models), weights, settings.input.scale)
     table = rated.orderBy("userId", "movieId").toArrow().to_pandas()
     errors = {model: (table[model] - table.rating).to_numpy() for model in RATING_MODELS}
     return {model: np.column_stack([error**2, np.abs(error), np.ones_like(error)]) for model, error in errors.items()}

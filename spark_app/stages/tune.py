@@ -25,7 +25,7 @@ from spark_app.model.catalogue import build_catalogue
 from spark_app.model.split import split, validation_split
 from spark_app.model.stack import fit_stack, with_both_predictions
 from spark_app.platform import storage
-from spark_app.platform.errors import InputError
+from spark_app.platform.errors import InputError, UsageError
 from spark_app.platform.log import logger
 from spark_app.platform.run import Run
 from spark_app.platform.settings import Settings
@@ -38,8 +38,8 @@ Space = dict[str, BaseDistribution]
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 MIN_RANK = 8
-PATHS = ("raw", "processed", "log", "tune")
-"""Sections that say where and how a run works, not what the models are: not part of what is written."""
+ELSEWHERE = ("processed", "log", "tune")
+"""Sections that say where and how a run works, not what the data and the models are: not part of what is written."""
 
 
 @dataclass(frozen=True)
@@ -121,17 +121,23 @@ def _objectives(settings: Settings) -> tuple[Objective, ...]:
     ranking = Objective("ranking", f"ndcg@{settings.train.k}", "maximize", _ranking_space, _measure_ranking)
     rating = Objective("rating", "rmse", "minimize", _rating_space, _measure_rating)
     wanted = settings.tune.objective
-    return tuple(each for each in (ranking, rating) if wanted in ("both", each.name))
+    there = (ranking, rating) if settings.input.feedback == "ratings" else (ranking,)
+    found = tuple(each for each in there if wanted in ("both", each.name))
+    if not found:
+        raise UsageError(f"tune.objective={wanted}: no ratings are predicted from counts; leave it out")
+    return found
 
 
 def _ranking_space(data: Data, settings: Settings) -> Space:
     model, train, most = settings.implicit_als, settings.train, settings.tune.max_rank
     likeable = data.lowest + 0.75 * (data.highest - data.lowest)
+    # A count is a like, however small it is.
+    neutral = {"implicit_als.neutral": _real(model.neutral, data.lowest, likeable)}
     return {
         "implicit_als.rank": _whole(model.rank, MIN_RANK, most),
         "implicit_als.reg": _real(model.reg, 0.01, 2.0, log=True),
         "implicit_als.alpha": _real(model.alpha, 0.1, 20.0, log=True),
-        "implicit_als.neutral": _real(model.neutral, data.lowest, likeable),
+        **(neutral if settings.input.feedback == "ratings" else {}),
         "implicit_als.popularity_exponent": _real(model.popularity_exponent, 0.0, 0.3),
         "train.min_user_ratings": _whole(train.min_user_ratings, 1, 20),
         "train.min_movie_ratings": _whole(train.min_movie_ratings, 1, 20),
@@ -175,7 +181,7 @@ def _measure_rating(spark: SparkSession, data: Data, settings: Settings) -> floa
     biases = fit_biases(active, settings.biases)
     explicit = als.fit_explicit(active, settings.explicit_als, settings.train.seed)
     both = with_both_predictions(data.validation, biases, explicit).persist()
-    _, predicted = fit_stack(both, (settings.clean.scale_min, settings.clean.scale_max))
+    _, predicted = fit_stack(both, settings.input.scale)
     (row,) = predicted.agg(F.sqrt(F.avg((F.col("stacked") - F.col("rating")) ** 2)).alias("rmse")).collect()
     for frame in (active, both, biases.users):
         frame.unpersist()
@@ -266,7 +272,8 @@ def as_toml(settings: Settings, found: Mapping[str, Any]) -> str:
         changed = {
             key: value
             for key, value in values.items()
-            if section not in PATHS
+            if section not in ELSEWHERE
+            and key != "path"
             and value is not None
             and (f"{section}.{key}" in tried or value != default[section][key])
         }
