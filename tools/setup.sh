@@ -56,6 +56,22 @@ has_fitting_java() {
   "${JAVA_HOME:+$JAVA_HOME/bin/}java" -version 2>&1 | grep -qE 'version "(17|21)[."]'
 }
 
+has_browser() {
+  command -v chromium || command -v chromium-browser || command -v google-chrome ||
+    "$VENV/bin/python" -c 'import pathlib, sys; from playwright.sync_api import sync_playwright
+with sync_playwright() as p: sys.exit(not pathlib.Path(p.chromium.executable_path).exists())'
+} >/dev/null 2>&1
+
+# The system's package where it can be had, for it brings what the browser needs; else Playwright's own build.
+install_browser() {
+  echo "set-up: installing Chromium, for the tests of the report"
+  {
+    [ "$(id -u)" = 0 ] && command -v apt-get && apt-get -q update &&
+      DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends chromium fonts-liberation
+  } >"$LOG" 2>&1 || "$VENV/bin/playwright" install chromium >>"$LOG" 2>&1 ||
+    echo "set-up: Chromium could not be installed (details: $LOG); the tests that need a browser will be skipped" >&2
+}
+
 fetch_jars() {
   echo "set-up: fetching Spark's jars"
   if ! "$VENV/bin/python" -c 'from pyspark.sql import SparkSession; SparkSession.builder.getOrCreate().stop()' >"$LOG" 2>&1; then
@@ -72,5 +88,6 @@ once runtime requirements/runtime.lock -- install_lock runtime "Spark and what t
 [ "$1" != dev ] || once dev requirements/dev.lock -- install_lock dev "the tools for tests"
 [ "$1" != bench ] || once bench requirements/bench.lock -- install_lock bench "the libraries to compare with, some of which a C compiler builds"
 once package pyproject.toml -- install_package
+[ "$1" != dev ] || has_browser || install_browser
 has_fitting_java || once java requirements/java.lock -- install_lock java "a Java of its own, since there is no Java 17 or 21"
 once jars requirements/runtime.lock conf/local/spark-defaults.conf -- fetch_jars
