@@ -38,6 +38,7 @@ class Run:
     rejects: dict[str, dict[str, int]] = field(default_factory=dict)
     profile: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    comparison: dict[str, Any] = field(default_factory=dict)
     stages: list[dict[str, Any]] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     clock: float = field(default_factory=time.monotonic)
@@ -89,6 +90,7 @@ class Run:
             "rejects": self.rejects,
             "profile": self.profile,
             "metrics": self.metrics,
+            "comparison": self.comparison,
             "stages": self.stages,
             "outputs": self.outputs,
         }

@@ -118,8 +118,13 @@ def read_json(path: str) -> Any:
 
 def write_json(path: str, value: Any) -> None:
     """Write a JSON file that appears whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a UTF-8 text that appears whole or not at all."""
     with writing(path) as stream:
-        stream.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8"))
+        stream.write(text.encode("utf-8"))
 
 
 @contextlib.contextmanager

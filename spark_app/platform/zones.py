@@ -59,6 +59,10 @@ class ProcessedZone:
         """The manifest of one run."""
         return storage.join(self.runs, f"{run_id}.json")
 
+    def report(self, run_id: str) -> str:
+        """The report of one run, a page of HTML."""
+        return storage.join(self.root, "reports", f"{run_id}.html")
+
     @property
     def runs(self) -> str:
         """Folder of the manifests; their names begin with the time."""

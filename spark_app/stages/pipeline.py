@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyspark.sql import SparkSession
 
+from spark_app.platform.errors import GateError
 from spark_app.platform.run import Run
 from spark_app.platform.settings import Settings
 from spark_app.platform.zones import ProcessedZone
-from spark_app.stages import catalog, etl, explore, ingest, recommend, summary, train, tune
+from spark_app.stages import catalog, etl, explore, ingest, recommend, report, summary, train, tune
+
+REPORT = "report"
+"""What the writing of the report is called among the stages of a run."""
 
 StageFunction = Callable[[SparkSession, Settings, Run], None]
 
@@ -28,12 +32,26 @@ class Job:
 
 
 def _run_all(spark: SparkSession, settings: Settings, run: Run) -> None:
-    for stage in STAGES:
-        stage.run(spark, settings, run)
+    try:
+        for stage in STAGES:
+            stage.run(spark, settings, run)
+    except GateError as failed:
+        with run.stage(REPORT):
+            report.write(settings, run, "failed", str(failed))
+        raise
     # The crawler came before the tables; now that they are there, they get their names.
     with run.stage("catalog of results"):
         run.outputs.extend(catalog.register_processed(spark, ProcessedZone(settings.processed.path)))
+    with run.stage(REPORT):
+        report.write(settings, run)
     summary.show(settings, run)
+
+
+def _explore_and_report(spark: SparkSession, settings: Settings, run: Run) -> None:
+    """The stage as a job of its own: in the pipeline the report comes at the end, with all there is."""
+    EXPLORE.run(spark, settings, run)
+    with run.stage(REPORT):
+        report.write(settings, run)
 
 
 def _stage(
@@ -54,11 +72,15 @@ def _stage(
     return Job(name, purpose, timed, needs_raw=raw, needs_processed=processed, catalogued=catalogued)
 
 
+EXPLORE = _stage(
+    "explore", "delta/ratings -> features of users and movies, a profile, a report.", explore.run, raw=False
+)
+
 STAGES = (
     _stage("ingest", "A download, a folder, a zip or the generator -> raw zone.", ingest.run, processed=False),
     _stage("catalog", "Files of both zones -> tables by name for Spark SQL.", catalog.run, catalogued=True),
     _stage("etl", "Raw zone -> delta/ratings, movies, movie_stats, rejects, and final/.", etl.run),
-    _stage("explore", "delta/ratings -> features of users and movies, and a profile.", explore.run, raw=False),
+    EXPLORE,
     _stage("train", "delta/ratings -> models that beat their baselines.", train.run, raw=False),
     _stage("recommend", "Models -> delta/recommendations and the CSV.", recommend.run, raw=False),
 )
@@ -68,4 +90,4 @@ PIPELINE = Job("pipeline", "All stages, in order, in one Spark session.", _run_a
 
 TUNE = _stage("tune", "delta/ratings -> tuning/best.toml, settings for --config.", tune.run, raw=False)
 
-JOBS = {job.name: job for job in (*STAGES, PIPELINE, TUNE)}
+JOBS = {job.name: job for job in (*STAGES, replace(EXPLORE, run=_explore_and_report), PIPELINE, TUNE)}

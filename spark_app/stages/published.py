@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
+from numpy.typing import NDArray
 
 from spark_app.data.ids import is_plain_id
 from spark_app.model.catalogue import as_matrix
@@ -75,6 +77,55 @@ def manifest(zone: ProcessedZone, run_id: str = "") -> Any:
     if not path or not storage.exists(path):
         raise InputError(f"{path or zone.runs}: there is no manifest of a run; is {zone.root} a processed zone?")
     return storage.read_json(path)
+
+
+def earlier_manifests(zone: ProcessedZone, run_id: str) -> Iterator[dict[str, Any]]:
+    """The manifests of the runs before one that ended well, the latest first; each is read when it is asked for."""
+    runs = storage.list_files(zone.runs) if storage.exists(zone.runs) else []
+    for path in sorted(runs, reverse=True):
+        if storage.name_of(path) < f"{run_id}.json":
+            found = storage.read_json(path)
+            if found["status"] == "done":
+                yield found
+
+
+def model_facts(zone: ProcessedZone) -> dict[str, Any]:
+    """What is known of the published models: the run that fitted them, and the metrics that admitted them."""
+    if not storage.exists(zone.current_model):
+        return {}
+    return dict(storage.read_json(storage.join(published_models(zone), "model.json")))
+
+
+def rating_counts(zone: ProcessedZone, features: str) -> NDArray[np.int64]:
+    """The ratings that every user has given, or every movie got, the most first; of the table named."""
+    counts = _read(zone, features, None, ["rating_count"])["rating_count"].to_numpy()
+    return np.sort(counts)[::-1]
+
+
+def most_rated(zone: ProcessedZone, count: int) -> list[dict[str, Any]]:
+    """The most rated movies: rows of `final`; ties by movieId."""
+    if not storage.exists(zone.final_file):
+        return []
+    columns = ["movieId", "title", "genres", "average_rating", "rating_count"]
+    table = ds.dataset(zone.final_file).to_table(filter=ds.field("rating_count") > 0, columns=columns)
+    order = [("rating_count", "descending"), ("movieId", "ascending")]
+    return list(table.sort_by(order).slice(0, count).to_pylist())
+
+
+def sample_users(zone: ProcessedZone, places: Sequence[float]) -> list[dict[str, Any]]:
+    """Users at these places between the least (0) and the most (1) active, as `user` gives them.
+
+    None where nothing is recommended yet. Of users alike the lowest userId is meant.
+    """
+    if not DeltaTable.is_deltatable(zone.table("recommendations")):
+        return []
+    served = pc.unique(_read(zone, "recommendations", ds.field("rank") == 1, ["userId"])["userId"])
+    of_users = _read(zone, "user_features", ds.field("userId").isin(served), ["userId", "rating_count"])
+    if not of_users.num_rows:
+        return []
+    by_activity = of_users.sort_by([("rating_count", "ascending"), ("userId", "ascending")])["userId"].to_pylist()
+    chosen = dict.fromkeys(by_activity[round(place * (len(by_activity) - 1))] for place in places)
+    return [user(zone, user_id) for user_id in chosen]
 
 
 def _similar(zone: ProcessedZone, movie_id: int) -> list[dict[str, Any]]:

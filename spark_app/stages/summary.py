@@ -23,6 +23,7 @@ def show(settings: Settings, run: Run) -> None:
         "recommendations": zone.recommendations_csv,
         "movies": zone.final_file,
         "Delta tables": zone.table(""),
+        "report": zone.report(run.run_id),
         "manifest": zone.manifest(run.run_id),
     }
     show_results(run.manifest("done"), top, places)

@@ -1,0 +1,62 @@
+"""Drift: how far a distribution has moved between two data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+LEAST_SHARE = 1e-4
+"""A smaller share counts as this one: the logarithm of nought would make the index infinite."""
+
+MOST_VALUES = 20
+"""A distribution with more values than this is put into bins."""
+
+STABLE, MAJOR = 0.1, 0.25
+"""Below the first the distribution is as good as the same, from the second on it is another one (Siddiqi 2006)."""
+
+
+def population_stability_index(before: Mapping[str, float], after: Mapping[str, float]) -> float:
+    """The sum over all values of (a - b) ln(a / b), with a and b the shares of a value after and before.
+
+    0 where the distributions are the same; it has no upper limit. Takes counts by value; a value that one of them lacks
+    counts as nought. N. Siddiqi, Credit Risk Scorecards, 2006; it is the symmetric Kullback-Leibler divergence
+    (Jeffreys 1946). Raises ValueError where one of them is empty.
+    """
+    values = sorted(set(before) | set(after))
+    shares = [np.array([counts.get(value, 0) for value in values], dtype=float) for counts in (before, after)]
+    if not all(share.sum() for share in shares):
+        raise ValueError("a distribution without counts has no shares")
+    b, a = (np.maximum(share / share.sum(), LEAST_SHARE) for share in shares)
+    return float(np.sum((a - b) * np.log(a / b)))
+
+
+def verdict(index: float) -> str:
+    """`stable`, `moved` or `another`, by the usual thresholds."""
+    return "stable" if index < STABLE else "moved" if index < MAJOR else "another"
+
+
+def binned(histograms: Sequence[Mapping[str, int]]) -> list[dict[str, int]]:
+    """Histograms of numbers over the same few values: as they are, or else in bins that double in width.
+
+    Keys are numbers as text, and `from-to` for bins: 0, 1, 2-3, 4-7 and so on. For ratings on a scale, which have few
+    values, nothing changes; counts, such as plays, have many.
+    """
+    if len({value for histogram in histograms for value in histogram}) <= MOST_VALUES:
+        return [dict(histogram) for histogram in histograms]
+    found: list[dict[str, int]] = []
+    for histogram in histograms:
+        bins: dict[str, int] = {}
+        for value in sorted(histogram, key=float):
+            name = doubling_bin(float(value))
+            bins[name] = bins.get(name, 0) + histogram[value]
+        found.append(bins)
+    return found
+
+
+def doubling_bin(value: float) -> str:
+    """The name of the bin of a number, which is cut to an integer: 0, 1, 2-3, 4-7, 8-15 and so on."""
+    if value < 2:  # noqa: PLR2004 - the first bin of more than one number begins here
+        return f"{max(int(value), 0)}"
+    start = 1 << (int(value).bit_length() - 1)
+    return f"{start:,}-{2 * start - 1:,}"

@@ -1,0 +1,333 @@
+"""The charts of the report: each with what it says in a sentence, the same for ears, and the figures behind it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from spark_app.report.drift import binned, doubling_bin
+from spark_app.report import charts
+from spark_app.report.charts import Estimate
+from spark_app.report.terminal import NAMES
+from spark_app.report.words import THIN, number, percent, plural
+
+GENRES_SHOWN = 12
+TAIL_POINTS = 400
+"""Of the curve of the long tail: more would not be seen."""
+
+DASH = "\N{EN DASH}"
+"""Stands where a value is not known."""
+
+ACRONYMS = ("ndcg", "map", "rmse", "mae")
+TAIL_MARKS = (0.01, 0.1)
+YEAR = 12
+"""Months over which the recent past is averaged."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing with its title, the sentence it stands for, its text alternative, and its figures as a table."""
+
+    title: str
+    message: str
+    svg: Markup
+    alternative: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]] = field(default_factory=list)
+
+
+def of_data(
+    profile: Mapping[str, Any], ratings_of_users: NDArray[np.int64], ratings_of_movies: NDArray[np.int64]
+) -> list[Chart]:
+    """What is in the data; charts for which it has nothing are left out."""
+    found: list[Chart] = []
+    if sum(profile.get("rating_histogram", {}).values()):
+        found.append(_ratings(profile["rating_histogram"]))
+    if profile.get("user_activity") and len(ratings_of_users):
+        found.append(_activity(profile["user_activity"], ratings_of_users))
+    if profile.get("movie_popularity") and ratings_of_movies.sum():
+        found.append(_long_tail(profile["movie_popularity"], ratings_of_movies))
+    if any(genre["ratings"] for genre in profile.get("genres", {}).values()):
+        found.append(_genres(profile["genres"]))
+    if any(decade["ratings"] for decade in profile.get("decades", {}).values()):
+        found.append(_decades(profile["decades"]))
+    return found
+
+
+def mean_rating(histogram: Mapping[str, int]) -> float:
+    """The mean of all ratings, by how often each was given."""
+    return sum(float(value) * count for value, count in histogram.items()) / sum(histogram.values())
+
+
+def _ratings(histogram: Mapping[str, int]) -> Chart:
+    (shown,) = binned([histogram])
+    total = sum(shown.values())
+    most = max(shown, key=lambda value: shown[value])
+    message = (
+        f"{most} is given most often, {percent(shown[most] / total)} of the time. "
+        f"The mean is {mean_rating(histogram):.2f}."
+    )
+    return Chart(
+        "Ratings",
+        message,
+        charts.columns(shown, "rating"),
+        f"Bar chart of {plural(total, 'rating')} by value. {message}",
+        ("rating", "ratings", "share"),
+        [(value, number(count), percent(count / total)) for value, count in shown.items()],
+    )
+
+
+def _activity(activity: Mapping[str, float], ratings_of_users: NDArray[np.int64]) -> Chart:
+    bins = Counter(doubling_bin(float(count)) for count in ratings_of_users[::-1])
+    message = (
+        f"Half of the users have rated {number(activity['median'])} movies or fewer. "
+        f"The most active 10{THIN}% gave {percent(activity['top_10_percent'])} of all ratings."
+    )
+    return Chart(
+        "How much users rate",
+        message,
+        charts.columns({name.split("-")[0]: count for name, count in bins.items()}, "ratings a user has given, from"),
+        f"Bar chart of {plural(len(ratings_of_users), 'user')} by how many ratings they gave. {message}",
+        ("ratings given", "users", "share"),
+        [(name, number(count), percent(count / len(ratings_of_users))) for name, count in bins.items()],
+    )
+
+
+def _long_tail(popularity: Mapping[str, float], ratings_of_movies: NDArray[np.int64]) -> Chart:
+    held = np.concatenate([[0.0], np.cumsum(ratings_of_movies) / ratings_of_movies.sum()])
+    way = np.linspace(0, 1, TAIL_POINTS + 1)
+    shares = np.interp(way, np.linspace(0, 1, len(held)), held)
+    marks = dict(zip(TAIL_MARKS, (popularity["top_1_percent"], popularity["top_10_percent"]), strict=True))
+    message = (
+        f"The most rated 1{THIN}% of movies have {percent(marks[0.01])} of the ratings; "
+        f"half of the movies have {plural(popularity['median'], 'rating')} or fewer."
+    )
+    return Chart(
+        "The long tail",
+        message,
+        charts.long_tail(shares, {place: f"{percent(place)} of movies: {percent(marks[place])}" for place in marks}),
+        f"Curve of the share of all ratings that the most rated movies have together. {message}",
+        ("the most rated", "movies", "share of all ratings"),
+        [
+            (percent(top), number(round(top * len(ratings_of_movies))), percent(float(np.interp(top, way, shares))))
+            for top in (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
+        ],
+    )
+
+
+def _genres(genres: Mapping[str, Mapping[str, Any]]) -> Chart:
+    rated = {name: genre for name, genre in genres.items() if genre["ratings"]}
+    shown = dict(list(rated.items())[:GENRES_SHOWN])
+    first = next(iter(rated))
+    best = max(shown, key=lambda name: shown[name]["average_rating"])
+    message = (
+        f"{first} is rated most. Of these, {best} is liked best, with a mean of {shown[best]['average_rating']:.2f}. "
+        "A movie counts for each of its genres."
+    )
+    return Chart(
+        "Genres",
+        message,
+        charts.ranking({name: genre["ratings"] for name, genre in shown.items()}),
+        f"Bar chart of ratings by genre, the {len(shown)} most rated. {message}",
+        ("genre", "movies", "ratings", "mean"),
+        [
+            (name, number(genre["movies"]), number(genre["ratings"]), decimal(genre["average_rating"], 2))
+            for name, genre in genres.items()
+        ],
+    )
+
+
+def _decades(decades: Mapping[str, Mapping[str, int]]) -> Chart:
+    total = sum(decade["ratings"] for decade in decades.values())
+    most = max(decades, key=lambda name: decades[name]["ratings"])
+    message = f"{percent(decades[most]['ratings'] / total)} of the ratings are of movies from the {most}."
+    return Chart(
+        "Years of release",
+        message,
+        charts.columns(_ends_apart({name: decade["ratings"] for name, decade in decades.items()}), "decade of release"),
+        f"Bar chart of ratings by the decade in which the movie came out. {message}",
+        ("decade", "movies", "ratings"),
+        [(name, number(decade["movies"]), number(decade["ratings"])) for name, decade in decades.items()],
+    )
+
+
+def _ends_apart(decades: Mapping[str, int]) -> dict[str, float]:
+    """Decades as `'90s`, or in full where two of them would read alike."""
+    short = {f"'{name[2:]}": float(count) for name, count in decades.items()}
+    return short if len(short) == len(decades) else dict(decades)
+
+
+def over_time(months: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """How it grew: ratings, active users, new users and new movies a month."""
+    if not months:
+        return []
+    what = (
+        ("ratings", "Ratings a month", "ratings"),
+        ("active_users", "Active users a month", "users who rated anything"),
+        ("new_users", "New users a month", "users who rated for the first time"),
+        ("new_movies", "New movies a month", "movies that were rated for the first time"),
+    )
+    return [_monthly(months, key, title, meaning) for key, title, meaning in what]
+
+
+def _monthly(months: Sequence[Mapping[str, Any]], key: str, title: str, meaning: str) -> Chart:
+    names, values = [row["month"] for row in months], [row[key] for row in months]
+    recent = recent_mean(months, key)
+    message = f"{meaning[0].upper()}{meaning[1:]}: {number(recent)} a month in the last year of the data."
+    peak = max(range(len(values)), key=lambda place: values[place])
+    return Chart(
+        title,
+        message,
+        charts.over_time(names, values),
+        f"Line chart of {meaning} from {names[0]} to {names[-1]}. {message} "
+        f"The most were {number(values[peak])}, in {names[peak]}.",
+        ("month", key.replace("_", " ")),
+        [(name, number(value)) for name, value in zip(names, values, strict=True)],
+    )
+
+
+def recent_mean(months: Sequence[Mapping[str, Any]], key: str) -> float:
+    """The mean over the last twelve months up to the latest, or over all there are; months without a row are nought."""
+    at = [charts.month_number(row["month"]) for row in months]
+    span = min(YEAR, at[-1] - at[0] + 1)
+    return float(sum(row[key] for row, month in zip(months, at, strict=True) if month > at[-1] - span)) / span
+
+
+def of_models(metrics: Mapping[str, Any]) -> list[Chart]:
+    """How good the models are beside their baselines, with intervals where the manifest has them."""
+    found: list[Chart] = []
+    ranking = metrics.get("ranking", {})
+    if ranking:
+        k_metrics = [name for name in ranking["als"] if "@" in name]
+        found.append(_lists(ranking, metrics.get("intervals", {}).get("ranking", {}), k_metrics))
+    if metrics.get("rating"):
+        found.append(
+            _errors(metrics["rating"], metrics.get("intervals", {}).get("rating", {}), metrics["rating_model"])
+        )
+    return found
+
+
+def _lists(ranking: Mapping[str, Any], intervals: Mapping[str, Any], names: Sequence[str]) -> Chart:
+    ours, theirs = ranking["als"], ranking["popularity"]
+    lead = names[0]
+    message = f"{metric_name(lead)} is {times(ours[lead], theirs[lead])} that of a list of the most popular movies."
+    rows = {
+        metric_name(name): {NAMES[model]: estimate(ranking, intervals, model, name) for model in ("als", "popularity")}
+        for name in names
+    }
+    table = [
+        (metric_name(name), NAMES[model], decimal(ranking[model][name], 4), interval(intervals, model, name))
+        for name in names
+        for model in ranking
+    ]
+    told = "; ".join(f"{metric_name(name)} {ours[name]:.3f} against {theirs[name]:.3f}" for name in names)
+    return Chart(
+        "Lists, beside popularity",
+        message,
+        charts.dots(rows, NAMES["als"]),
+        f"Dot plot, the model against popularity. {told}. {message}",
+        ("metric", "model", "value", "95 % interval"),
+        table,
+    )
+
+
+def _errors(rating: Mapping[str, Any], intervals: Mapping[str, Any], published: str) -> Chart:
+    ours, theirs = rating[published], rating["bias"]
+    message = f"Predicted ratings come from {NAMES[published]}; they are off by {ours['mae']:.2f} on average"
+    if published != "bias":
+        message += f", those of {NAMES['bias']} by {theirs['mae']:.2f}"
+    rows = {
+        name.upper() + ", lower is better": {NAMES[model]: estimate(rating, intervals, model, name) for model in rating}
+        for name in ("rmse", "mae")
+    }
+    told = "; ".join(
+        f"{NAMES[model]}: RMSE {rating[model]['rmse']:.3f}, MAE {rating[model]['mae']:.3f}" for model in rating
+    )
+    return Chart(
+        "Predicted ratings, beside biases",
+        f"{message}.",
+        charts.dots(rows, NAMES[published], from_zero=False),
+        f"Dot plot of the errors of each rating model. {told}. {message}.",
+        ("metric", "model", "value", "95 % interval"),
+        [
+            (name.upper(), NAMES[model], decimal(rating[model][name], 4), interval(intervals, model, name))
+            for name in ("rmse", "mae")
+            for model in rating
+        ],
+    )
+
+
+def of_slices(metrics: Mapping[str, Any]) -> list[Chart]:
+    """A chart for each metric that is known for slices of users or movies."""
+    slices = metrics.get("slices", [])
+    return [
+        _sliced(metric, [one for one in slices if one["metric"] == metric], metrics)
+        for metric in dict.fromkeys(one["metric"] for one in slices)
+    ]
+
+
+def _sliced(metric: str, slices: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> Chart:
+    ours = "als" if "@" in metric else str(metrics.get("rating_model", "als"))
+    lower = "@" not in metric
+    wins = [one for one in slices if _is_best(one["values"], ours, lower=lower)]
+    message = f"{NAMES[ours]} is best in {len(wins)} of {plural(len(slices), 'slice')}."
+    if lower:
+        message += " Lower is better."
+    models = list(slices[0]["values"])
+    rows = {
+        one["slice"]: {NAMES.get(model, model): Estimate(value) for model, value in one["values"].items()}
+        for one in slices
+    }
+    told = "; ".join(
+        f"{one['slice']}: {', '.join(f'{NAMES.get(m, m)} {v:.3f}' for m, v in one['values'].items())}" for one in slices
+    )
+    return Chart(
+        f"{metric_name(metric)} by slice",
+        message,
+        charts.dots(rows, NAMES[ours], from_zero=not lower),
+        f"Dot plot of {metric_name(metric)} by slice. {told}. {message}",
+        ("slice", "count", *(NAMES.get(model, model) for model in models)),
+        [
+            (one["slice"], number(one["count"]), *(decimal(one["values"].get(model), 4) for model in models))
+            for one in slices
+        ],
+    )
+
+
+def _is_best(values: Mapping[str, float], ours: str, *, lower: bool) -> bool:
+    best = min if lower else max
+    return ours in values and values[ours] == best(values.values())
+
+
+def estimate(values: Mapping[str, Any], intervals: Mapping[str, Any], model: str, metric: str) -> Estimate:
+    """A metric of a model with its interval."""
+    low, high = intervals.get(model, {}).get(metric, (None, None))
+    return Estimate(values[model][metric], low, high)
+
+
+def interval(intervals: Mapping[str, Any], model: str, metric: str) -> str:
+    """The interval as text; a dash where it is not known."""
+    found = intervals.get(model, {}).get(metric)
+    return f"{found[0]:.4f} to {found[1]:.4f}" if found else DASH
+
+
+def times(ours: float, theirs: float) -> str:
+    """A multiple, as `1.95 times`."""
+    return f"{ours / theirs:.2f} times" if theirs else "more than any multiple of"
+
+
+def decimal(value: float | None, digits: int) -> str:
+    """A number with so many digits behind the point; a dash for none."""
+    return DASH if value is None else f"{value:.{digits}f}"
+
+
+def metric_name(name: str) -> str:
+    """A metric as a person reads it: `NDCG@10`, `popularity lift`."""
+    kind, at, k = name.partition("@")
+    return f"{kind.upper() if kind in ACRONYMS else kind.replace('_', ' ')}{at}{k}"

@@ -1,0 +1,301 @@
+"""The report of a run: one page of HTML that needs nothing but itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from numpy.typing import NDArray
+
+from spark_app.report.drift import MAJOR, STABLE
+from spark_app.report import figures
+from spark_app.report.terminal import NAMES
+from spark_app.report.words import THIN, day, duration, minute, number, percent, plural, size
+
+SHOWN = 6
+"""Of a user's history, and of their list."""
+
+MEANINGS = {
+    "ndcg": "how many of the movies that people went on to like are in their list, the top places counting most",
+    "recall": "the share of the movies that people went on to like that is in their list",
+    "map": "how near the top of the lists those movies are",
+    "coverage": "the share of the catalogue that is recommended to anybody",
+    "gini": "how unevenly recommendations are spread over movies: 0 evenly, near 1 on a few",
+    "novelty": "how little known the recommended movies are",
+    "diversity": "how unlike each other the movies of one list are",
+    "popularity_lift": "how popular the recommended movies are, beside those that their users rate",
+    "rmse": "how far predicted ratings are off, large errors counting more",
+    "mae": "how far predicted ratings are off, on average",
+}
+"""What each metric says; keys without what stands behind the @."""
+
+VERDICTS = {
+    "stable": "The ratings are distributed as before",
+    "moved": "The distribution of ratings has moved",
+    "another": "The ratings are distributed quite differently",
+}
+SHARES = ("share_of_movies_rated", "density", "coverage")
+VOLUME_NAMES = {"share_of_movies_rated": "share of movies rated", "density": "share of all user-movie pairs rated"}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the page tells: the manifest of its run, and what is published beside it.
+
+    `rows` and `rejects` are those of the manifest, or of the latest run that counted them; `metrics` are those of the
+    models that `model_run` fitted; `users` are answers of `published.user`.
+    """
+
+    manifest: Mapping[str, Any]
+    rows: Mapping[str, Mapping[str, int]]
+    rejects: Mapping[str, Mapping[str, int]]
+    metrics: Mapping[str, Any]
+    model_run: str
+    ratings_of_users: NDArray[np.int64]
+    ratings_of_movies: NDArray[np.int64]
+    most_rated: Sequence[Mapping[str, Any]]
+    users: Sequence[Mapping[str, Any]]
+    lists_are_new: bool
+
+
+def render(facts: Facts) -> str:
+    """The whole page. Texts in the facts are data from others: they come out as text, whatever is in them."""
+    environment = Environment(
+        loader=PackageLoader("spark_app.report"),
+        autoescape=select_autoescape(("html",)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        **{"number": number, "percent": percent, "size": size, "duration": duration, "minute": minute},
+        "decimal": figures.decimal,
+    }
+    manifest, profile = facts.manifest, facts.manifest["profile"]
+    return environment.get_template("report.html").render(
+        facts=facts,
+        manifest=manifest,
+        profile=profile,
+        day=day(manifest["started"]),
+        verdict=_verdict(facts),
+        headlines=_headlines(facts),
+        comparison=_comparison(manifest["comparison"]),
+        drift=_drift(manifest["comparison"]),
+        model_charts=figures.of_models(facts.metrics),
+        slice_charts=figures.of_slices(facts.metrics),
+        qualities=_qualities(facts.metrics.get("ranking", {})),
+        users=[_person(user) for user in facts.users],
+        data_charts=figures.of_data(profile, facts.ratings_of_users, facts.ratings_of_movies),
+        time_charts=figures.over_time(profile.get("months", [])),
+        business=_business(profile),
+        flow=_flow(facts),
+        checks=_checks(facts),
+        settings=[
+            (f"{section}.{key}", value)
+            for section, values in manifest["settings"].items()
+            for key, value in values.items()
+        ],
+    )
+
+
+def _verdict(facts: Facts) -> str:
+    """What the run came to, in a sentence or two."""
+    if facts.manifest["status"] != "done":
+        return "This run was stopped: what had been published before stays."
+    ranking = facts.metrics.get("ranking")
+    if not ranking:
+        return "A look at the data: no model is published yet."
+    lead = next(name for name in ranking["als"] if "@" in name)
+    ours, theirs = ranking["als"][lead], ranking["popularity"][lead]
+    said = (
+        f"At finding what people like, the recommendations are {figures.times(ours, theirs)} as good as a list of the "
+        "most popular movies."
+    )
+    published = facts.metrics.get("rating", {}).get(facts.metrics.get("rating_model"))
+    if published:
+        said += f" Predicted ratings are off by {published['mae']:.2f} on average."
+    return said
+
+
+def _headlines(facts: Facts) -> list[tuple[str, str, str]]:
+    """What, how much, and what to know about it."""
+    profile, metrics = facts.manifest["profile"], facts.metrics
+    found: list[tuple[str, str, str]] = []
+    if profile:
+        histogram = profile["rating_histogram"]
+        mean = f"{figures.mean_rating(histogram):.2f} on average" if sum(histogram.values()) else ""
+        found += [
+            ("Ratings", number(profile["ratings"]), mean),
+            ("Users", number(profile["users"]), _typical(profile.get("user_activity", {}))),
+            ("Movies", number(profile["movies"]), f"{percent(profile['share_of_movies_rated'])} rated by anybody"),
+        ]
+    if lists := facts.rows.get("recommendations"):
+        found.append(("Recommendations", number(lists["rows"]), f"for {plural(lists['users'], 'user')}"))
+    if ranking := metrics.get("ranking"):
+        lead = next(name for name in ranking["als"] if "@" in name)
+        found.append(
+            (figures.metric_name(lead), f"{ranking['als'][lead]:.3f}", f"popularity {ranking['popularity'][lead]:.3f}")
+        )
+    if rating := metrics.get("rating"):
+        published = rating[metrics["rating_model"]]
+        found.append(("RMSE", f"{published['rmse']:.3f}", f"{NAMES['bias']} {rating['bias']['rmse']:.3f}"))
+    return found
+
+
+def _typical(activity: Mapping[str, float]) -> str:
+    return f"{plural(activity['median'], 'rating')} each is typical" if activity else ""
+
+
+def _comparison(comparison: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """What, before, now, and the change."""
+    found = []
+    for kind in ("volumes", "metrics"):
+        for key, both in comparison.get(kind, {}).items():
+            before, after = both["before"], both["after"]
+            name = VOLUME_NAMES.get(key, key.replace("_", " ")) if kind == "volumes" else figures.metric_name(key)
+            found.append((name, _amount(key, kind, before), _amount(key, kind, after), _change(before, after)))
+    return found
+
+
+def _amount(key: str, kind: str, value: float) -> str:
+    if key in SHARES:
+        return percent(value)
+    return number(value) if kind == "volumes" else figures.decimal(value, 4)
+
+
+def _change(before: float, after: float) -> str:
+    """The change in percent of what was before."""
+    if before == after:
+        return "same"
+    if not before:
+        return "new"
+    change = (after - before) / before
+    sign = "+" if change > 0 else "\N{MINUS SIGN}"
+    return f"{sign}{100 * abs(change):.1f}{THIN}%"
+
+
+def _drift(comparison: Mapping[str, Any]) -> str:
+    """The drift of the rating distribution, in a sentence with its measure and thresholds."""
+    found = comparison.get("drift", {}).get("rating_distribution")
+    if not found:
+        return ""
+    return (
+        f"{VERDICTS[found['verdict']]}: population stability index {found['psi']:.3f} "
+        f"(below {STABLE:g} as good as the same, from {MAJOR:g} a different one; Siddiqi 2006)."
+    )
+
+
+def _qualities(ranking: Mapping[str, Any]) -> list[tuple[str, str, list[str]]]:
+    """Metric, its meaning, and its value for the model and for popularity."""
+    if not ranking:
+        return []
+    models = ("als", "popularity")
+    return [
+        (
+            figures.metric_name(name),
+            MEANINGS.get(name.split("@")[0], ""),
+            [
+                percent(ranking[model][name]) if name in SHARES else figures.decimal(ranking[model].get(name), 3)
+                for model in models
+            ],
+        )
+        for name in ranking["als"]
+        if name != "users"
+    ]
+
+
+def _person(user: Mapping[str, Any]) -> dict[str, Any]:
+    """A user as a card: what they rated highest beside what is recommended to them."""
+    return {
+        **user,
+        "shown": user["history"][:SHOWN],
+        "listed": user["recommendations"][:SHOWN],
+        "has_ratings": any(row["rating"] is not None for row in user["history"]),
+        "has_predictions": any(row["predicted_rating"] is not None for row in user["recommendations"]),
+    }
+
+
+def _business(profile: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What, how much, and what that means: the figures of the business."""
+    found: list[tuple[str, str, str]] = []
+    if months := profile.get("months", []):
+        last = months[-1]
+        found += [
+            ("Active users", number(last["active_users"]), f"rated anything in {last['month']}, the latest month"),
+            ("New users", number(figures.recent_mean(months, "new_users")), "a month, over the last year of the data"),
+            ("New movies", number(figures.recent_mean(months, "new_movies")), "a month, rated for the first time"),
+        ]
+    if profile.get("movies"):
+        found.append(("Catalogue rated", percent(profile["share_of_movies_rated"]), "of movies have any rating"))
+    for key, who in (("movie_popularity", "movies"), ("user_activity", "users")):
+        if figure := profile.get(key):
+            top = (
+                f"of ratings on the top 10{THIN}% of {who}"
+                if who == "movies"
+                else f"of ratings by the top 10{THIN}% of users"
+            )
+            found.append(
+                (f"Concentration, {who}", percent(figure["top_10_percent"]), f"{top}; Gini {figure['gini']:.2f}")
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class Step:
+    """A station of the flow: its name, what it does, and what goes in and comes out."""
+
+    name: str
+    does: str
+    rows_in: Sequence[tuple[str, str]]
+    rows_out: Sequence[tuple[str, str]]
+
+
+def _flow(facts: Facts) -> list[Step]:
+    """The way of the rows through the stages, as far as they have been counted."""
+    rows, profile = facts.rows, facts.manifest["profile"]
+    ratings, movies = rows.get("ratings"), rows.get("movies")
+    files = [file for file in facts.manifest["inputs"] if "bytes" in file]
+    found: list[Step] = []
+    if ratings and movies:
+        came = [("ratings", number(ratings["in"])), ("movies", number(movies["in"]))]
+        read = [("files", number(len(files))), ("size", size(sum(file["bytes"] for file in files)))] if files else []
+        away = sum(table[what] for table in (ratings, movies) for what in ("rejected", "superseded"))
+        kept = [("ratings", number(ratings["good"])), ("movies", number(movies["good"]))]
+        found += [
+            Step("files", "the raw zone", read, came),
+            Step("etl", "checks every row", came, [*kept, ("turned away", number(away))]),
+        ]
+    if profile:
+        given = [("ratings", number(profile["ratings"]))]
+        known = [("users", number(profile["users"])), ("movies", number(profile["movies"]))]
+        found.append(Step("explore", "features of each", given, known))
+    if parts := rows.get("split"):
+        parted = [("to learn from", number(parts["training"])), ("held out", number(parts["holdout"]))]
+        found.append(Step("split", "keeps some unseen", [("ratings", number(sum(parts.values())))], parted))
+        judged = facts.metrics.get("ranking", {}).get("als", {}).get("users")
+        found.append(
+            Step("train", "learns and is judged", parted, [("users judged", number(judged))] if judged else [])
+        )
+    if lists := rows.get("recommendations"):
+        served = [("users", number(lists["users"]))]
+        found.append(Step("recommend", "ranks what is unseen", served, [("recommendations", number(lists["rows"]))]))
+    return found
+
+
+def _checks(facts: Facts) -> list[dict[str, Any]]:
+    """Of each table that was cleaned: its rows in = good + rejected + superseded, and the reasons."""
+    return [
+        {
+            "table": table,
+            **facts.rows[table],
+            "reasons": [
+                (reason, number(count), percent(count / facts.rows[table]["in"]))
+                for reason, count in facts.rejects.get(table, {}).items()
+            ],
+        }
+        for table in ("ratings", "movies")
+        if table in facts.rows
+    ]

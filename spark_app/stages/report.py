@@ -1,0 +1,54 @@
+"""What a run did and what is published, as one page for people: `reports/RUN_ID.html`. Without Spark."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from spark_app.platform import storage
+from spark_app.platform.run import Run
+from spark_app.platform.settings import Settings
+from spark_app.platform.zones import ProcessedZone
+from spark_app.report.comparison import compare
+from spark_app.report.page import Facts, render
+from spark_app.stages import published
+
+MOST_RATED = 7
+SAMPLE = (0.1, 0.5, 0.9)
+"""Users shown: where they stand between the least and the most active."""
+
+EARLIER_RUNS = 50
+"""How far back is looked for what this run has not done itself."""
+
+
+def write(settings: Settings, run: Run, status: str = "done", error: str | None = None) -> None:
+    """Compare the run with the one before, and write its report with what is published by now."""
+    zone = ProcessedZone(settings.processed.path)
+    earlier = list(itertools.islice(published.earlier_manifests(zone, run.run_id), EARLIER_RUNS))
+    before = next((manifest for manifest in earlier if manifest.get("profile")), None)
+    if before:
+        run.comparison = compare(run.manifest(status, error), before)
+    model = published.model_facts(zone)
+    facts = Facts(
+        manifest=run.manifest(status, error),
+        rows=_latest("rows", run, earlier),
+        rejects=_latest("rejects", run, earlier),
+        metrics=run.metrics or model.get("metrics", {}),
+        model_run=run.run_id if run.metrics else model.get("run_id", ""),
+        ratings_of_users=published.rating_counts(zone, "user_features"),
+        ratings_of_movies=published.rating_counts(zone, "movie_features"),
+        most_rated=published.most_rated(zone, MOST_RATED),
+        users=published.sample_users(zone, SAMPLE),
+        lists_are_new=run.has_written(zone.table("recommendations")),
+    )
+    storage.write_text(zone.report(run.run_id), render(facts))
+    run.wrote(zone.report(run.run_id))
+
+
+def _latest(key: str, run: Run, earlier: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Rows, or rejects, by what they are of: of this run, or else of the latest one that counted them."""
+    found: dict[str, dict[str, int]] = {}
+    for manifest in reversed(earlier):
+        found |= manifest[key]
+    own: dict[str, dict[str, int]] = getattr(run, key)
+    return found | own
