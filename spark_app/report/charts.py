@@ -133,7 +133,7 @@ def over_time(months: Sequence[str], values: Sequence[float]) -> Markup:
         peak = int(np.argmax(line))
         right = peak > len(every) / 2
         axes.annotate(
-            f"{number(line[peak])} in {_month_name(int(every[peak]))}",
+            f"{number(line[peak])} in {month_name(int(every[peak]))}",
             (every[peak], line[peak]),
             (-4 if right else 4, 4),
             **_label(INK, at="right" if right else "left"),
@@ -272,7 +272,8 @@ def month_number(month: str) -> int:
     return 12 * int(month[:4]) + int(month[5:7]) - 1
 
 
-def _month_name(number: int) -> str:
+def month_name(number: int) -> str:
+    """That number as `Sep 2018`."""
     return f"{MONTHS[number % 12]} {number // 12}"
 
 
@@ -281,7 +282,7 @@ def _year_ticks(axes: Any, every: np.ndarray) -> None:
     years = [number for number in every if number % 12 == 0]
     if len(years) < 2:  # noqa: PLR2004
         ends = sorted({int(every[0]), int(every[-1])})
-        axes.set_xticks(ends, [_month_name(number) for number in ends])
+        axes.set_xticks(ends, [month_name(number) for number in ends])
         return
     shown = [number for number in years if (number // 12) % (1 + len(years) // 6) == 0]
     axes.set_xticks(shown, [str(number // 12) for number in shown])

@@ -11,9 +11,9 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from spark_app.report.drift import binned, doubling_bin
 from spark_app.report import charts
 from spark_app.report.charts import Estimate
+from spark_app.report.drift import binned, doubling_bin
 from spark_app.report.terminal import NAMES
 from spark_app.report.words import THIN, number, percent, plural
 
@@ -168,10 +168,10 @@ def over_time(months: Sequence[Mapping[str, Any]]) -> list[Chart]:
     if not months:
         return []
     what = (
-        ("ratings", "Ratings a month", "ratings"),
-        ("active_users", "Active users a month", "users who rated anything"),
-        ("new_users", "New users a month", "users who rated for the first time"),
-        ("new_movies", "New movies a month", "movies that were rated for the first time"),
+        ("ratings", "Ratings a month", "ratings were given"),
+        ("active_users", "Active users a month", "users rated anything"),
+        ("new_users", "New users a month", "users rated for the first time"),
+        ("new_movies", "New movies a month", "movies were rated for the first time"),
     )
     return [_monthly(months, key, title, meaning) for key, title, meaning in what]
 
@@ -179,13 +179,13 @@ def over_time(months: Sequence[Mapping[str, Any]]) -> list[Chart]:
 def _monthly(months: Sequence[Mapping[str, Any]], key: str, title: str, meaning: str) -> Chart:
     names, values = [row["month"] for row in months], [row[key] for row in months]
     recent = recent_mean(months, key)
-    message = f"{meaning[0].upper()}{meaning[1:]}: {number(recent)} a month in the last year of the data."
+    message = f"In the last year of the data, {number(recent)} {meaning} in a month, on average."
     peak = max(range(len(values)), key=lambda place: values[place])
     return Chart(
         title,
         message,
         charts.over_time(names, values),
-        f"Line chart of {meaning} from {names[0]} to {names[-1]}. {message} "
+        f"Line chart: how many {meaning}, each month from {names[0]} to {names[-1]}. {message} "
         f"The most were {number(values[peak])}, in {names[peak]}.",
         ("month", key.replace("_", " ")),
         [(name, number(value)) for name, value in zip(names, values, strict=True)],

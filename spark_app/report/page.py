@@ -10,8 +10,8 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from numpy.typing import NDArray
 
+from spark_app.report import charts, figures
 from spark_app.report.drift import MAJOR, STABLE
-from spark_app.report import figures
 from spark_app.report.terminal import NAMES
 from spark_app.report.words import THIN, day, duration, minute, number, percent, plural, size
 
@@ -224,7 +224,11 @@ def _business(profile: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if months := profile.get("months", []):
         last = months[-1]
         found += [
-            ("Active users", number(last["active_users"]), f"rated anything in {last['month']}, the latest month"),
+            (
+                "Active users",
+                number(last["active_users"]),
+                f"rated anything in {charts.month_name(charts.month_number(last['month']))}",
+            ),
             ("New users", number(figures.recent_mean(months, "new_users")), "a month, over the last year of the data"),
             ("New movies", number(figures.recent_mean(months, "new_movies")), "a month, rated for the first time"),
         ]
