@@ -60,3 +60,8 @@ def doubling_bin(value: float) -> str:
         return f"{max(int(value), 0)}"
     start = 1 << (int(value).bit_length() - 1)
     return f"{start:,}-{2 * start - 1:,}"
+
+
+def bin_start(name: str) -> str:
+    """Where the bin of that name begins; a value that is no bin is itself."""
+    return name.split("-", maxsplit=1)[0] or name

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from spark_app.report import charts
 from spark_app.report.charts import Estimate
-from spark_app.report.drift import binned, doubling_bin
+from spark_app.report.drift import bin_start, binned, doubling_bin
 from spark_app.report.terminal import NAMES
 from spark_app.report.words import THIN, number, percent, plural
 
@@ -76,7 +76,7 @@ def _ratings(histogram: Mapping[str, int]) -> Chart:
     return Chart(
         "Ratings",
         message,
-        charts.columns(shown, "rating"),
+        charts.columns({bin_start(value): count for value, count in shown.items()}, "rating"),
         f"Bar chart of {plural(total, 'rating')} by value. {message}",
         ("rating", "ratings", "share"),
         [(value, number(count), percent(count / total)) for value, count in shown.items()],
@@ -92,7 +92,7 @@ def _activity(activity: Mapping[str, float], ratings_of_users: NDArray[np.int64]
     return Chart(
         "How much users rate",
         message,
-        charts.columns({name.split("-")[0]: count for name, count in bins.items()}, "ratings a user has given, from"),
+        charts.columns({bin_start(name): count for name, count in bins.items()}, "ratings a user has given, from"),
         f"Bar chart of {plural(len(ratings_of_users), 'user')} by how many ratings they gave. {message}",
         ("ratings given", "users", "share"),
         [(name, number(count), percent(count / len(ratings_of_users))) for name, count in bins.items()],

@@ -94,7 +94,7 @@ def render(facts: Facts) -> str:
         flow=_flow(facts),
         checks=_checks(facts),
         settings=[
-            (f"{section}.{key}", value)
+            (f"{section}.{key}", "not set" if value is None else value)
             for section, values in manifest["settings"].items()
             for key, value in values.items()
         ],
@@ -223,11 +223,12 @@ def _business(profile: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     found: list[tuple[str, str, str]] = []
     if months := profile.get("months", []):
         last = months[-1]
+        latest = charts.month_name(charts.month_number(last["month"]))
         found += [
             (
                 "Active users",
                 number(last["active_users"]),
-                f"rated anything in {charts.month_name(charts.month_number(last['month']))}",
+                f"rated anything in {latest}",
             ),
             ("New users", number(figures.recent_mean(months, "new_users")), "a month, over the last year of the data"),
             ("New movies", number(figures.recent_mean(months, "new_movies")), "a month, rated for the first time"),

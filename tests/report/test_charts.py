@@ -1,0 +1,65 @@
+"""Charts: drawn once, coloured by the page, and safe whatever the names in them are."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+
+from spark_app.report import charts
+from spark_app.report.charts import Estimate
+from tests.report.conftest import HOSTILE
+
+DRAWINGS = {
+    "columns": charts.columns({"1": 1, "2": 3}),
+    "ranking": charts.ranking({HOSTILE: 3, "Drama": 1}),
+    "over_time": charts.over_time(["2001-11", "2002-01"], [3, 1]),
+    "one month": charts.over_time(["2001-11"], [3]),
+    "long_tail": charts.long_tail(np.array([0, 0.5, 1]), {0.5: "half"}),
+    "dots": charts.dots({"NDCG@10": {"ALS": Estimate(0.3, 0.2, 0.4), "popularity": Estimate(0.1)}}, "ALS"),
+    "dots alike": charts.dots({"NDCG@10": {"ALS": Estimate(0.0), "popularity": Estimate(0.0)}}, "ALS"),
+}
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_every_colour_is_one_of_the_page(name: str) -> None:
+    svg = DRAWINGS[name]
+    assert set(re.findall(r"(?:fill|stroke): ([^;\"]+)", svg)) <= {"none", *charts.ROLES.values()}
+    assert "var(--accent)" in svg
+    assert not re.search(r"#[0-9a-f]{6}\b", svg)
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_a_drawing_is_well_formed_and_carries_nothing_but_itself(name: str) -> None:
+    svg = DRAWINGS[name].replace("xlink:href", "href")
+    root = ET.fromstring(svg)  # noqa: S314 - made here
+    assert root.attrib["aria-hidden"] == "true"
+    assert {element.tag for element in root.iter()}.isdisjoint({"script", "style", "image", "metadata"})
+    assert "http" not in svg
+
+
+def test_texts_are_as_they_were_given() -> None:
+    root = ET.fromstring(DRAWINGS["ranking"])  # noqa: S314 - made here
+    texts = {element.text for element in root.iter("text")}
+    assert {HOSTILE[:23] + "…", "Drama", "3", "1"} <= texts
+
+
+def test_no_two_drawings_share_an_id() -> None:
+    ids = [re.findall(r' id="([^"]+)"', svg) for svg in DRAWINGS.values()]
+    assert any(ids)
+    assert len({one for some in ids for one in some}) == sum(len(some) for some in ids)
+    for svg in DRAWINGS.values():
+        assert set(re.findall(r'(?:url\(|href=")#([^")]+)', svg)) == set(re.findall(r' id="([^"]+)"', svg))
+
+
+def test_a_month_without_ratings_is_drawn_as_nought() -> None:
+    points = re.findall(r'<path d="([^"]*)"[^>]*style="fill: none; stroke: var\(--accent\)', DRAWINGS["over_time"])
+    heights = [float(y) for y in re.findall(r"[ML] \S+ (\S+)", points[0])]
+    assert len(heights) == 3
+    assert heights[1] == max(heights)  # down is larger in SVG
+
+
+def test_the_same_data_gives_the_same_drawing() -> None:
+    assert charts.columns({"1": 1, "2": 3}) == DRAWINGS["columns"]

@@ -1,0 +1,38 @@
+"""A run beside the one before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spark_app.report.comparison import compare, headline_metrics
+from tests.report.conftest import MANIFEST, METRICS
+
+
+def with_ratings(histogram: dict[str, int], **more: Any) -> dict[str, Any]:
+    profile = {"ratings": sum(histogram.values()), "users": 2, "rating_histogram": histogram}
+    return {**MANIFEST, "profile": profile, **more}
+
+
+def test_volumes_metrics_and_drift_of_both_runs() -> None:
+    before = with_ratings({"1": 1, "2": 1}, run_id="before", started="2026-01-01T00:00:00+00:00")
+    found = compare(with_ratings({"1": 3, "2": 1}), before)
+    assert (found["run_id"], found["started"]) == ("before", "2026-01-01T00:00:00+00:00")
+    assert found["volumes"] == {"ratings": {"before": 2, "after": 4}, "users": {"before": 2, "after": 2}}
+    assert found["metrics"]["rmse"] == {"before": 0.84, "after": 0.84}
+    assert found["metrics"]["ndcg@10"] == {"before": 0.3, "after": 0.3}
+    assert found["drift"]["rating_distribution"]["verdict"] == "another"
+    assert round(found["drift"]["rating_distribution"]["psi"], 4) == 0.2747
+
+
+def test_what_one_of_them_does_not_know_is_left_out() -> None:
+    before = with_ratings({}, metrics={"ranking": {"als": {"ndcg@10": 0.2, "users": 5}}})
+    found = compare(with_ratings({"1": 1}), before)
+    assert found["metrics"] == {"ndcg@10": {"before": 0.2, "after": 0.3}}
+    assert found["drift"] == {}
+
+
+def test_the_metrics_are_those_of_what_is_published() -> None:
+    assert headline_metrics(METRICS)["mae"] == 0.65
+    assert "users" not in headline_metrics(METRICS)
+    assert headline_metrics({}) == {}
+    assert headline_metrics({"ranking": {"als": {"ndcg@5": 0.1}}}) == {"ndcg@5": 0.1}

@@ -1,0 +1,62 @@
+"""Drift of distributions, against figures worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from spark_app.report.drift import bin_start, binned, doubling_bin, population_stability_index, verdict
+
+
+def test_the_index_of_two_distributions() -> None:
+    # (0.75 - 0.5) ln 1.5 + (0.25 - 0.5) ln 0.5
+    assert population_stability_index({"a": 1, "b": 1}, {"a": 3, "b": 1}) == pytest.approx(0.2746531)
+    assert population_stability_index({"a": 3, "b": 1}, {"a": 1, "b": 1}) == pytest.approx(0.2746531)
+
+
+def test_size_does_not_matter_and_the_same_is_nought() -> None:
+    assert population_stability_index({"a": 1, "b": 3}, {"a": 100, "b": 300}) == pytest.approx(0.0)
+
+
+def test_a_value_that_is_new_counts_as_if_it_had_been_one_in_ten_thousand() -> None:
+    index = population_stability_index({"a": 10}, {"a": 5, "b": 5})
+    assert index == pytest.approx(0.5 * math.log(2) + 0.4999 * math.log(5000))
+
+
+def test_nothing_has_no_distribution() -> None:
+    with pytest.raises(ValueError, match="without counts"):
+        population_stability_index({}, {"a": 1})
+
+
+@pytest.mark.parametrize(
+    ("index", "said"), [(0.0, "stable"), (0.0999, "stable"), (0.1, "moved"), (0.2499, "moved"), (0.25, "another")]
+)
+def test_the_usual_thresholds(index: float, said: str) -> None:
+    assert verdict(index) == said
+
+
+def test_ratings_on_a_scale_stay_as_they_are() -> None:
+    scale = {f"{value / 2:g}": value for value in range(1, 11)}
+    assert binned([scale, {"5": 1}]) == [scale, {"5": 1}]
+
+
+def test_counts_of_many_values_come_in_bins_that_double() -> None:
+    plays = {str(count): 1 for count in range(1, 25)}
+    assert binned([plays, {"3": 7, "2.5": 1}]) == [
+        {"1": 1, "2-3": 2, "4-7": 4, "8-15": 8, "16-31": 9},
+        {"2-3": 8},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "name", "start"),
+    [(0, "0", "0"), (1, "1", "1"), (7, "4-7", "4"), (8, "8-15", "8"), (1500, "1,024-2,047", "1,024")],
+)
+def test_bins_are_named(value: float, name: str, start: str) -> None:
+    assert doubling_bin(value) == name
+    assert bin_start(name) == start
+
+
+def test_a_rating_below_nought_is_no_bin() -> None:
+    assert bin_start("-1") == "-1"

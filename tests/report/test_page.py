@@ -1,0 +1,148 @@
+"""The page of a run, read as HTML; how it looks is seen in test_browser."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spark_app.report.page import render
+from tests.report.conftest import HOSTILE, MANIFEST, METRICS, PROFILE, RANKING, USER, facts
+
+
+class Page(HTMLParser):
+    """Tags, attributes and texts of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.text = ""
+        self.feed(html)
+        self.text = " ".join(self.text.replace("\u202f", " ").split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        if self.lasttag != "style":
+            self.text += f" {data}"
+
+
+def page(**changes: Any) -> Page:
+    return Page(render(facts(**changes)))
+
+
+def test_it_says_what_a_person_wants_to_know_first() -> None:
+    text = page().text
+    assert "the recommendations are 2.00 times as good as a list of the most popular movies" in text
+    assert "Predicted ratings are off by 0.65 on average" in text
+    assert "It passed its gate : NDCG@10 0.300 must be above the 0.150 of popularity" in text.replace("gate:", "gate :")
+    assert "4 is given most often, 50 % of the time. The mean is 4.00." in text
+    assert "7 in = 4 good + 2 rejected + 1 superseded" in text
+    assert "rating is off the scale 2 29 %" in text
+    assert "1,234" in text
+
+
+def test_the_run_before_is_compared_with_a_measure_and_its_thresholds() -> None:
+    text = page().text
+    assert "The distribution of ratings has moved: population stability index 0.123" in text
+    assert "below 0.1 as good as the same, from 0.25 a different one; Siddiqi 2006" in text
+    assert "ratings 2 4 +100.0 % users 2 2 same NDCG@10 0.4000 0.3000 \N{MINUS SIGN}25.0 %" in text
+
+
+def test_what_others_wrote_comes_out_as_text() -> None:
+    html = render(facts())
+    assert "<script" not in html
+    assert Page(html).text.count(HOSTILE) >= 3  # in the history, as a reason, among the most rated
+    assert "script" not in Page(html).tags
+    assert not [name for _, name, _ in Page(html).attributes if name.startswith("on")]
+
+
+def test_it_is_one_file_without_any_address() -> None:
+    found = page()
+    links = [value or "" for _, name, value in found.attributes if name in ("src", "href", "xlink:href", "srcset")]
+    assert all(link.startswith(("#", "data:")) for link in links)
+    assert "@import" not in render(facts())
+    assert ("html", "lang", "en") in found.attributes
+    assert any(tag == "meta" and name == "name" and value == "viewport" for tag, name, value in found.attributes)
+    assert found.tags.count("title") == found.tags.count("h1") == found.tags.count("main") == 1
+
+
+def test_every_chart_has_words_with_figures_and_a_table() -> None:
+    html = render(facts())
+    figures = re.findall(r'<figure role="img" aria-label="([^"]*)">', html)
+    assert len(figures) == html.count("<figure") == html.count("<svg") == 12
+    assert all(len(words) > 40 and re.search(r"\d", words) for words in figures)
+    charts = re.findall(r'<article class="card chart">.*?</article>', html, flags=re.DOTALL)
+    assert all("<details>" in chart and "<tbody>" in chart for chart in charts)
+
+
+def test_intervals_and_slices_are_shown_where_they_are_known() -> None:
+    text = page().text
+    assert "NDCG@10 ALS 0.3000 0.2800 to 0.3200" in text
+    assert "RMSE ALS 0.8800 \N{EN DASH}" in text
+    assert "users with 1 to 35 ratings 203 0.2000 0.1000" in text
+    assert "ALS is best in 1 of 2 slices." in text
+
+
+def test_a_failed_gate_is_told() -> None:
+    gate = {**METRICS["gate"], "passed": False, "min_lift": 3.0}
+    text = page(status="failed", error="not <published>", metrics={**METRICS, "gate": gate}, lists_are_new=False).text
+    assert "Stopped. not <published>" in text
+    assert "It failed its gate: NDCG@10 0.300 must be above 3.0 times the 0.150 of popularity" in text
+    assert "These lists were published by an earlier run." in text
+
+
+COUNTS = {"ranking": RANKING, "gate": METRICS["gate"]}
+WITHOUT: dict[str, dict[str, Any]] = {
+    "rating metrics (counts)": {
+        "metrics": COUNTS,
+        "users": [{**USER, "recommendations": [{**USER["recommendations"][0], "predicted_rating": None}]}],  # type: ignore[index]
+    },
+    "intervals and slices": {"metrics": {key: METRICS[key] for key in ("rating", "ranking", "rating_model", "gate")}},
+    "times": {"profile": {**PROFILE, "months": []}},
+    "genres and years": {"profile": {**PROFILE, "genres": {}, "decades": {}}},
+    "models": {"metrics": {}, "model_run": ""},
+    "lists": {"users": [], "rows": {key: MANIFEST["rows"][key] for key in ("ratings", "movies", "split")}},
+    "an earlier run": {"comparison": {}},
+    "rows": {"rows": {}, "rejects": {}},
+    "most rated movies": {"most_rated": []},
+    "ratings of their own in the history": {"users": [{**USER, "average_rating": None}]},
+    "a useful baseline": {"metrics": {"ranking": {**RANKING, "popularity": dict.fromkeys(RANKING["popularity"], 0.0)}}},
+    "any rating": {
+        "profile": {
+            **{"ratings": 0, "users": 0, "movies": 0, "share_of_movies_rated": 0.0, "density": 0.0},
+            **{"rating_histogram": {}, "user_activity": {}, "movie_popularity": {}, "genres": {}, "decades": {}},
+            "months": [],
+        },
+        **{"ratings_of_users": np.array([], dtype=int), "ratings_of_movies": np.array([], dtype=int)},
+    },
+    "a profile": {"profile": {}, "comparison": {}},
+}
+
+
+@pytest.mark.parametrize("what", WITHOUT)
+def test_it_does_without(what: str) -> None:
+    found = page(**WITHOUT[what])
+    assert "This run" in found.text
+    assert "None" not in found.text
+    assert "nan" not in found.text.lower().split()
+
+
+def test_what_is_not_there_is_not_announced() -> None:
+    assert "Predicted ratings" not in page(metrics=COUNTS).text
+    assert "Since the last run" not in page(comparison={}).text
+    assert "What people get" not in page(users=[]).text
+    assert "The ratings carry no time" in page(profile={**PROFILE, "months": []}).text
+    assert "A look at the data: no model is published yet." in page(metrics={}).text
+    assert "were fitted and judged by the run earlier" in page(model_run="earlier").text
+
+
+def test_plays_come_in_bins() -> None:
+    plays = {str(count): 2 for count in range(1, 41)}
+    assert "32-63 18 22 %" in page(profile={**PROFILE, "rating_histogram": plays}).text
