@@ -79,6 +79,18 @@ def manifest(zone: ProcessedZone, run_id: str = "") -> Any:
     return storage.read_json(path)
 
 
+def movie_factors(zone: ProcessedZone) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The movieIds that the ranking model knows, in order, and their latent factors, a row a movie."""
+    folder = storage.join(published_models(zone), IMPLICIT, "itemFactors")
+    factors = ds.dataset(storage.list_files(folder)).to_table().sort_by("id")
+    return factors["id"].to_numpy(), as_matrix(factors["features"].combine_chunks(), len(factors["features"][0]))
+
+
+def table(zone: ProcessedZone, name: str, columns: list[str] | None = None) -> pa.Table:
+    """A whole Delta table, or some of its columns. Raises InputError where it is missing."""
+    return _read(zone, name, None, columns)
+
+
 def earlier_manifests(zone: ProcessedZone, run_id: str) -> Iterator[dict[str, Any]]:
     """The manifests of the runs before one that ended well, the latest first; each is read when it is asked for."""
     runs = storage.list_files(zone.runs) if storage.exists(zone.runs) else []
@@ -98,7 +110,7 @@ def model_facts(zone: ProcessedZone) -> dict[str, Any]:
 
 def rating_counts(zone: ProcessedZone, features: str) -> NDArray[np.int64]:
     """The ratings that every user has given, or every movie got, the most first; of the table named."""
-    counts = _read(zone, features, None, ["rating_count"])["rating_count"].to_numpy()
+    counts = table(zone, features, ["rating_count"])["rating_count"].to_numpy()
     return np.sort(counts)[::-1]
 
 
@@ -130,10 +142,7 @@ def sample_users(zone: ProcessedZone, places: Sequence[float]) -> list[dict[str,
 
 def _similar(zone: ProcessedZone, movie_id: int) -> list[dict[str, Any]]:
     """The movies whose factors point most nearly the same way; none for a movie without factors."""
-    folder = storage.join(published_models(zone), IMPLICIT, "itemFactors")
-    factors = ds.dataset(storage.list_files(folder)).to_table().sort_by("id")
-    ids = factors["id"].to_numpy()
-    vectors = as_matrix(factors["features"].combine_chunks(), len(factors["features"][0]))
+    ids, vectors = movie_factors(zone)
     lengths = np.linalg.norm(vectors, axis=1)
     (place,) = np.nonzero(ids == movie_id)
     if not len(place) or not lengths[place[0]]:
