@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 from spark_app.platform.settings import Settings, build_settings
@@ -51,3 +54,14 @@ def test_lock_files_hold_versions_and_hashes_and_no_address() -> None:
         text = lock.read_text()
         assert "--hash=sha256:" in text
         assert "://" not in text
+
+
+def test_a_wheel_has_the_templates_of_the_report(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "spark_app", tmp_path / "spark_app", ignore=shutil.ignore_patterns("__pycache__"))
+    build = ["pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(tmp_path / "out"), "."]
+    subprocess.run([sys.executable, "-m", *build], cwd=tmp_path, check=True, timeout=120)
+    (wheel,) = (tmp_path / "out").glob("*.whl")
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"spark_app/report/templates/{name}" for name in ("report.html", "report.css")} <= packed

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -230,7 +231,9 @@ def _drawing(height: float) -> Iterator[tuple[Figure, Any]]:
 def _svg(figure: Figure) -> Markup:
     """The SVG element of a figure: as wide as there is room, its colours those of the page, hidden from readers."""
     out = io.StringIO()
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        # Matplotlib measures texts in a font of its own; the page sets them in one that has the letters.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(out, format="svg")
     text = out.getvalue()[out.getvalue().index("<svg") :]
     # A style inside would be one of the whole page.

@@ -24,9 +24,9 @@ MEANINGS = {
     "map": "how near the top of the lists those movies are",
     "coverage": "the share of the catalogue that is recommended to anybody",
     "gini": "how unevenly recommendations are spread over movies: 0 evenly, near 1 on a few",
-    "novelty": "how little known the recommended movies are",
-    "diversity": "how unlike each other the movies of one list are",
-    "popularity_lift": "how popular the recommended movies are, beside those that their users rate",
+    "novelty": "how little known the recommended movies are, in bits: 1 more is half as many users who rated them",
+    "diversity": "how unlike in their genres the movies of one list are, 0 to 1",
+    "popularity_lift": "how many times as popular as what their users have rated the recommended movies are",
     "rmse": "how far predicted ratings are off, large errors counting more",
     "mae": "how far predicted ratings are off, on average",
 }
@@ -86,7 +86,7 @@ def render(facts: Facts) -> str:
         drift=_drift(manifest["comparison"]),
         model_charts=figures.of_models(facts.metrics),
         slice_charts=figures.of_slices(facts.metrics),
-        qualities=_qualities(facts.metrics.get("ranking", {})),
+        qualities=_qualities(facts.metrics),
         users=[_person(user) for user in facts.users],
         data_charts=figures.of_data(profile, facts.ratings_of_users, facts.ratings_of_movies),
         time_charts=figures.over_time(profile.get("months", [])),
@@ -188,23 +188,33 @@ def _drift(comparison: Mapping[str, Any]) -> str:
     )
 
 
-def _qualities(ranking: Mapping[str, Any]) -> list[tuple[str, str, list[str]]]:
-    """Metric, its meaning, and its value for the model and for popularity."""
+def _qualities(metrics: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """Metric, its meaning, and its value with its interval for the model and for popularity."""
+    ranking = metrics.get("ranking")
     if not ranking:
         return []
-    models = ("als", "popularity")
+    bounds = metrics.get("intervals", {}).get("ranking", {})
     return [
         (
             figures.metric_name(name),
             MEANINGS.get(name.split("@")[0], ""),
             [
-                percent(ranking[model][name]) if name in SHARES else figures.decimal(ranking[model].get(name), 3)
-                for model in models
+                (_quality(name, ranking[model].get(name)), _bounds(bounds, model, name))
+                for model in ("als", "popularity")
             ],
         )
         for name in ranking["als"]
         if name != "users"
     ]
+
+
+def _quality(name: str, value: float | None) -> str:
+    return percent(value) if name in SHARES and value is not None else figures.decimal(value, 3)
+
+
+def _bounds(bounds: Mapping[str, Any], model: str, metric: str) -> str:
+    low, high = bounds.get(model, {}).get(metric, (None, None))
+    return "" if low is None else f"{low:.3f} to {high:.3f}"
 
 
 def _person(user: Mapping[str, Any]) -> dict[str, Any]:

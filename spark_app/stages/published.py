@@ -79,8 +79,15 @@ def manifest(zone: ProcessedZone, run_id: str = "") -> Any:
     return storage.read_json(path)
 
 
-def movie_factors(zone: ProcessedZone) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The movieIds that the ranking model knows, in order, and their latent factors, a row a movie."""
+def movie_factors(zone: ProcessedZone) -> tuple[list[int] | list[str], NDArray[np.float32]]:
+    """The movieIds that the ranking model knows, as delivered, and their latent factors, a row a movie."""
+    codes, vectors = _factors(zone)
+    ids = _with_original_ids(zone, pa.table({"movieId": pa.chunked_array([codes])}))
+    return ids["movieId"].to_pylist(), vectors
+
+
+def _factors(zone: ProcessedZone) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The integers that stand for the movies that the ranking model knows, in order, and their latent factors."""
     folder = storage.join(published_models(zone), IMPLICIT, "itemFactors")
     factors = ds.dataset(storage.list_files(folder)).to_table().sort_by("id")
     return factors["id"].to_numpy(), as_matrix(factors["features"].combine_chunks(), len(factors["features"][0]))
@@ -137,12 +144,12 @@ def sample_users(zone: ProcessedZone, places: Sequence[float]) -> list[dict[str,
         return []
     by_activity = of_users.sort_by([("rating_count", "ascending"), ("userId", "ascending")])["userId"].to_pylist()
     chosen = dict.fromkeys(by_activity[round(place * (len(by_activity) - 1))] for place in places)
-    return [user(zone, user_id) for user_id in chosen]
+    return [user(zone, str(user_id)) for user_id in chosen]
 
 
 def _similar(zone: ProcessedZone, movie_id: int) -> list[dict[str, Any]]:
     """The movies whose factors point most nearly the same way; none for a movie without factors."""
-    ids, vectors = movie_factors(zone)
+    ids, vectors = _factors(zone)
     lengths = np.linalg.norm(vectors, axis=1)
     (place,) = np.nonzero(ids == movie_id)
     if not len(place) or not lengths[place[0]]:

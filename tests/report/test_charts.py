@@ -63,3 +63,8 @@ def test_a_month_without_ratings_is_drawn_as_nought() -> None:
 
 def test_the_same_data_gives_the_same_drawing() -> None:
     assert charts.columns({"1": 1, "2": 3}) == DRAWINGS["columns"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_letters_that_the_drawing_has_no_font_for_are_left_to_the_page() -> None:
+    assert "七人の侍" in charts.ranking({"七人の侍": 3})
