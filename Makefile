@@ -22,7 +22,7 @@ SUBMIT := quiet() { spark-submit "$$@" 2> >(grep --line-buffered -vE \
   '^(WARNING: Using incubator|:: |Ivy Default|The jars for|io\.delta\#|	(confs:|found |::|-+$$|\||io\.delta|[0-9]+ artifacts))' >&2); }; quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo bench-quality test lint format lock clean pipeline tune $(STAGES)
+.PHONY: help setup setup-dev demo notebook bench-quality test lint format lock clean pipeline tune $(STAGES)
 
 help: ## list the targets
 	@grep -hE '^[a-z$$].*:.*## ' $(MAKEFILE_LIST) | sed -E 's/\$$\(STAGES\) pipeline tune/STAGE/; s/:[^#]*## /\t/' | expand -t 12
@@ -42,6 +42,11 @@ $(STAGES) pipeline tune: setup ## run one stage, or all: make STAGE RAW=... PROC
 	@$(SUBMIT) jobs/$@.py --config $(CONFIG) $(if $(RAW),--raw-path '$(RAW)') $(if $(PROCESSED),--processed-path '$(PROCESSED)') \
 	  $(if $(SOURCE),--set 'ingest.source=$(SOURCE)') $(OPTIONS)
 
+notebook: ## open the notebook on what the demo, or a run with PROCESSED=..., has published
+	@tools/setup.sh notebook
+	@MOVIE_RECO_PROCESSED='$(if $(findstring ://,$(PROCESSED)),$(PROCESSED),$(abspath $(or $(PROCESSED),demo/processed)))' \
+	  jupyter lab notebooks/explore.ipynb
+
 bench-quality: ## compare the models with other libraries' on MovieLens; writes benchmarks/results/
 	@tools/setup.sh bench
 	@python -m benchmarks.quality $(OPTIONS)
@@ -56,9 +61,10 @@ format: setup-dev ## put the code into its format
 	@ruff check --fix . ; ruff format .
 
 lock: ## resolve the dependencies anew into requirements/
-	@tools/setup.sh venv && pip install -q uv && for group in runtime dev bench java; do \
+	@tools/setup.sh venv && pip install -q uv && for group in runtime dev bench notebook java; do \
 	  uv pip compile $$([ $$group = runtime ] && echo pyproject.toml --group build || echo "--group $$group") --universal --python-version 3.11 \
-	    $$([[ $$group = dev || $$group = bench ]] && echo "-c requirements/runtime.lock") --generate-hashes --no-header --no-emit-index-url --no-annotate -q -o requirements/$$group.lock; done
+	    $$([[ $$group = dev || $$group = bench || $$group = notebook ]] && echo "-c requirements/runtime.lock") \
+	    $$([ $$group = notebook ] && echo "-c requirements/dev.lock") --generate-hashes --no-header --no-emit-index-url --no-annotate -q -o requirements/$$group.lock; done
 
 clean: ## remove what set-up, demo and tests have made
 	@rm -rf .venv demo metastore .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up what a target of the Makefile needs: tools/setup.sh venv|runtime|dev|bench
+# Set up what a target of the Makefile needs: tools/setup.sh venv|runtime|dev|bench|notebook
 # Nothing is done twice: each step leaves a stamp that holds the checksum of what it was made from.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -86,6 +86,7 @@ fetch_jars() {
 [ "$1" != venv ] || exit 0
 once runtime requirements/runtime.lock -- install_lock runtime "Spark and what the jobs need"
 [ "$1" != dev ] || once dev requirements/dev.lock -- install_lock dev "the tools for tests"
+[ "$1" != notebook ] || once notebook requirements/notebook.lock -- install_lock notebook "Jupyter"
 [ "$1" != bench ] || once bench requirements/bench.lock -- install_lock bench "the libraries to compare with, some of which a C compiler builds"
 once package pyproject.toml -- install_package
 [ "$1" != dev ] || has_browser || install_browser
