@@ -330,4 +330,6 @@ def decimal(value: float | None, digits: int) -> str:
 def metric_name(name: str) -> str:
     """A metric as a person reads it: `NDCG@10`, `popularity lift`."""
     kind, at, k = name.partition("@")
+    if kind == "gini":
+        return "Gini"
     return f"{kind.upper() if kind in ACRONYMS else kind.replace('_', ' ')}{at}{k}"

@@ -38,6 +38,9 @@ VERDICTS = {
     "another": "The ratings are distributed quite differently",
 }
 SHARES = ("share_of_movies_rated", "density", "coverage")
+LEAST_CHANGE = 0.0005
+"""A smaller one would be told as nought percent."""
+
 VOLUME_NAMES = {"share_of_movies_rated": "share of movies rated", "density": "share of all user-movie pairs rated"}
 
 
@@ -173,6 +176,8 @@ def _change(before: float, after: float) -> str:
     if not before:
         return "new"
     change = (after - before) / before
+    if abs(change) < LEAST_CHANGE:
+        return "nearly the same"
     sign = "+" if change > 0 else "\N{MINUS SIGN}"
     return f"{sign}{100 * abs(change):.1f}{THIN}%"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from spark_app.report.page import render
-from tests.report.conftest import HOSTILE, MANIFEST, METRICS, PROFILE, RANKING, USER, facts
+from tests.report.conftest import COMPARISON, HOSTILE, MANIFEST, METRICS, PROFILE, RANKING, USER, facts
 
 
 class Page(HTMLParser):
@@ -55,6 +55,14 @@ def test_the_run_before_is_compared_with_a_measure_and_its_thresholds() -> None:
     assert "ratings 2 4 +100.0 % users 2 2 same NDCG@10 0.4000 0.3000 \N{MINUS SIGN}25.0 %" in text
 
 
+def test_small_and_odd_changes() -> None:
+    both = [(100, 100.01), (100, 99.9), (0, 3), (0, 0)]
+    volumes = {name: {"before": b, "after": a} for name, (b, a) in zip("wxyz", both, strict=True)}
+    text = page(comparison={**COMPARISON, "volumes": volumes, "drift": {}}).text
+    assert "w 100 100 nearly the same x 100 100 \N{MINUS SIGN}0.1 % y 0 3 new z 0 0 same" in text
+    assert "population stability index" not in text
+
+
 def test_what_others_wrote_comes_out_as_text() -> None:
     html = render(facts())
     assert "<script" not in html
@@ -86,7 +94,7 @@ def test_intervals_and_slices_are_shown_where_they_are_known() -> None:
     text = page().text
     assert "NDCG@10 ALS 0.3000 0.2800 to 0.3200" in text
     assert "RMSE ALS 0.8800 \N{EN DASH}" in text
-    assert "NDCG@10 0.300 0.280 to 0.320 0.150 0.130 to 0.170" in text
+    assert "the top places counting most 0.300 0.280 to 0.320 0.150 0.130 to 0.170" in text
     assert "users with 1 to 35 ratings 203 0.2000 0.1000" in text
     assert "ALS is best in 1 of 2 slices." in text
 
