@@ -219,7 +219,7 @@ def _quality(name: str, value: float | None) -> str:
 
 def _bounds(bounds: Mapping[str, Any], model: str, metric: str) -> str:
     low, high = bounds.get(model, {}).get(metric, (None, None))
-    return "" if low is None else f"{low:.3f} to {high:.3f}"
+    return "" if low is None else f"{low:.3f} to\N{NO-BREAK SPACE}{high:.3f}"
 
 
 def _person(user: Mapping[str, Any]) -> dict[str, Any]:
