@@ -33,6 +33,13 @@ def _power_of_two(power: int) -> str:
     return f"{2**power}-{2 ** (power + 1) - 1}"
 
 
+def average_rating(features: DataFrame) -> float | None:
+    """The mean of all ratings, from the table of `user_features`; None where there are none."""
+    total = F.sum(F.col("average_rating") * F.col("rating_count"))
+    (row,) = features.agg(F.try_divide(total, F.sum("rating_count")).alias("mean")).collect()
+    return None if row["mean"] is None else float(row["mean"])
+
+
 def activity(features: DataFrame) -> dict[str, float]:
     """How `rating_count` is distributed over users, or over movies: quantiles and concentration.
 

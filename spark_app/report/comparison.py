@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from spark_app.report.drift import binned, population_stability_index, verdict
+from spark_app.report.drift import population_stability_index, verdict
 
 VOLUMES = ("ratings", "users", "movies", "share_of_movies_rated", "density")
 """Keys of a profile that are compared."""
@@ -21,7 +21,7 @@ def compare(manifest: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str
     histograms = [dict(profile.get("rating_histogram", {})) for profile in (before, after)]
     drift = {}
     if all(sum(histogram.values()) for histogram in histograms):
-        index = population_stability_index(*binned(histograms))
+        index = population_stability_index(*histograms)
         drift["rating_distribution"] = {"psi": index, "verdict": verdict(index)}
     return {
         "run_id": earlier["run_id"],

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 LEAST_SHARE = 1e-4
 """A smaller share counts as this one: the logarithm of nought would make the index infinite."""
-
-MOST_VALUES = 20
-"""A distribution with more values than this is put into bins."""
 
 STABLE, MAJOR = 0.1, 0.25
 """Below the first the distribution is as good as the same, from the second on it is another one (Siddiqi 2006)."""
@@ -34,24 +31,6 @@ def population_stability_index(before: Mapping[str, float], after: Mapping[str, 
 def verdict(index: float) -> str:
     """`stable`, `moved` or `another`, by the usual thresholds."""
     return "stable" if index < STABLE else "moved" if index < MAJOR else "another"
-
-
-def binned(histograms: Sequence[Mapping[str, int]]) -> list[dict[str, int]]:
-    """Histograms of numbers over the same few values: as they are, or else in bins that double in width.
-
-    Keys are numbers as text, and `from-to` for bins: 0, 1, 2-3, 4-7 and so on. For ratings on a scale, which have few
-    values, nothing changes; counts, such as plays, have many.
-    """
-    if len({value for histogram in histograms for value in histogram}) <= MOST_VALUES:
-        return [dict(histogram) for histogram in histograms]
-    found: list[dict[str, int]] = []
-    for histogram in histograms:
-        bins: dict[str, int] = {}
-        for value in sorted(histogram, key=float):
-            name = doubling_bin(float(value))
-            bins[name] = bins.get(name, 0) + histogram[value]
-        found.append(bins)
-    return found
 
 
 def doubling_bin(value: float) -> str:

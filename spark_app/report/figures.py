@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from spark_app.report import charts
 from spark_app.report.charts import Estimate
-from spark_app.report.drift import bin_start, binned, doubling_bin
+from spark_app.report.drift import bin_start, doubling_bin
 from spark_app.report.terminal import NAMES
 from spark_app.report.words import THIN, number, percent, plural
 
@@ -48,7 +48,7 @@ def of_data(
     """What is in the data; charts for which it has nothing are left out."""
     found: list[Chart] = []
     if sum(profile.get("rating_histogram", {}).values()):
-        found.append(_ratings(profile["rating_histogram"]))
+        found.append(_ratings(profile["rating_histogram"], profile["average_rating"]))
     if profile.get("user_activity") and len(ratings_of_users):
         found.append(_activity(profile["user_activity"], ratings_of_users))
     if profile.get("movie_popularity") and ratings_of_movies.sum():
@@ -60,19 +60,10 @@ def of_data(
     return found
 
 
-def mean_rating(histogram: Mapping[str, int]) -> float:
-    """The mean of all ratings, by how often each was given."""
-    return sum(float(value) * count for value, count in histogram.items()) / sum(histogram.values())
-
-
-def _ratings(histogram: Mapping[str, int]) -> Chart:
-    (shown,) = binned([histogram])
+def _ratings(shown: Mapping[str, int], mean: float) -> Chart:
     total = sum(shown.values())
     most = max(shown, key=lambda value: shown[value])
-    message = (
-        f"{most} is given most often, {percent(shown[most] / total)} of the time. "
-        f"The mean is {mean_rating(histogram):.2f}."
-    )
+    message = f"{most} is given most often, {percent(shown[most] / total)} of the time. The mean is {mean:.2f}."
     return Chart(
         "Ratings",
         message,

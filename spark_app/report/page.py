@@ -128,8 +128,7 @@ def _headlines(facts: Facts) -> list[tuple[str, str, str]]:
     profile, metrics = facts.manifest["profile"], facts.metrics
     found: list[tuple[str, str, str]] = []
     if profile:
-        histogram = profile["rating_histogram"]
-        mean = f"{figures.mean_rating(histogram):.2f} on average" if sum(histogram.values()) else ""
+        mean = f"{profile['average_rating']:.2f} on average" if profile["ratings"] else ""
         found += [
             ("Ratings", number(profile["ratings"]), mean),
             ("Users", number(profile["users"]), _typical(profile.get("user_activity", {}))),

@@ -32,6 +32,7 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     users = of_users.count()
     run.profile = {
         "ratings": sum(given.values()),
+        "average_rating": profile.average_rating(of_users),
         "users": users,
         "movies": catalogue,
         "share_of_movies_rated": rated / catalogue if catalogue else 0.0,

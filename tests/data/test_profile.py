@@ -33,6 +33,13 @@ def test_ratings_are_counted_lowest_first(spark: SparkSession) -> None:
     assert list(profile.rating_histogram(ratings, "ratings").items()) == [("0.5", 1), ("4", 2)]
 
 
+def test_the_average_rating_is_that_of_all_ratings(spark: SparkSession) -> None:
+    schema = "average_rating double, rating_count long"
+    features = spark.createDataFrame([(4.0, 3), (2.0, 1)], schema)
+    assert profile.average_rating(features) == 3.5
+    assert profile.average_rating(spark.createDataFrame([], schema)) is None
+
+
 def test_counts_go_by_powers_of_two(spark: SparkSession) -> None:
     counts = spark.createDataFrame([(0.2,), (1.0,), (2.0,), (3.0,), (4.0,), (7.5,), (1024.0,)], "rating double")
     expected = {"<1": 1, "1": 1, "2-3": 2, "4-7": 2, "1024-2047": 1}

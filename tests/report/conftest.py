@@ -26,6 +26,7 @@ MONTHS = [
 ]
 PROFILE = {
     "ratings": 4,
+    "average_rating": 4.0,
     "users": 2,
     "movies": 5,
     "share_of_movies_rated": 0.8,

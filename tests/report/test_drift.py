@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from spark_app.report.drift import bin_start, binned, doubling_bin, population_stability_index, verdict
+from spark_app.report.drift import bin_start, doubling_bin, population_stability_index, verdict
 
 
 def test_the_index_of_two_distributions() -> None:
@@ -34,19 +34,6 @@ def test_nothing_has_no_distribution() -> None:
 )
 def test_the_usual_thresholds(index: float, said: str) -> None:
     assert verdict(index) == said
-
-
-def test_ratings_on_a_scale_stay_as_they_are() -> None:
-    scale = {f"{value / 2:g}": value for value in range(1, 11)}
-    assert binned([scale, {"5": 1}]) == [scale, {"5": 1}]
-
-
-def test_counts_of_many_values_come_in_bins_that_double() -> None:
-    plays = {str(count): 1 for count in range(1, 25)}
-    assert binned([plays, {"3": 7, "2.5": 1}]) == [
-        {"1": 1, "2-3": 2, "4-7": 4, "8-15": 8, "16-31": 9},
-        {"2-3": 8},
-    ]
 
 
 @pytest.mark.parametrize(

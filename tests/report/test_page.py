@@ -153,5 +153,5 @@ def test_what_is_not_there_is_not_announced() -> None:
 
 
 def test_plays_come_in_bins() -> None:
-    plays = {str(count): 2 for count in range(1, 41)}
+    plays = {"1": 2, "2-3": 4, "4-7": 8, "8-15": 16, "16-31": 32, "32-63": 18}
     assert "32-63 18 22 %" in page(profile={**PROFILE, "rating_histogram": plays}).text
