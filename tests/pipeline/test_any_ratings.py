@@ -12,6 +12,8 @@ import pytest
 from deltalake import DeltaTable
 
 from spark_app.ask import main
+from spark_app.platform.zones import ProcessedZone
+from spark_app.stages import published
 from tests.pipeline.conftest import Zones
 
 Job = Callable[..., tuple[int, str]]
@@ -125,6 +127,13 @@ def test_text_ids_and_no_timestamps(job: Job, zones: Zones, capsys: pytest.Captu
     assert answer["similar"][0]["movieId"] in {f"0{book:03d}-X" for book in range(40)}
     main(["show", "--processed-path", str(zones.processed), "--user", rows[0][0]])
     assert rows[0][0] in capsys.readouterr().out
+    zone = ProcessedZone(str(zones.processed))
+    (typical,) = published.sample_users(zone, [0.0])
+    assert typical["userId"] == min(reader for reader, _ in rated)  # all have rated as much: the first of them
+    assert len(typical["recommendations"]) == 10
+    known, factors = published.movie_factors(zone)
+    assert set(known) == {book for _, book in rated}
+    assert len(factors) == len(known)
     with pytest.raises(SystemExit):
         main(["show", "--processed-path", str(zones.processed), "--user", "nobody"])
     assert f"userId nobody is not known in {zones.processed}" in capsys.readouterr().err
