@@ -25,7 +25,7 @@ SUBMIT := quiet() { spark-submit "$$@" 2> >(grep --line-buffered -vE \
 .PHONY: help setup setup-dev demo notebook bench-quality test lint format lock clean pipeline tune $(STAGES)
 
 help: ## list the targets
-	@grep -hE '^[a-z$$].*:.*## ' $(MAKEFILE_LIST) | sed -E 's/\$$\(STAGES\) pipeline tune/STAGE/; s/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z$$].*:.*## ' $(MAKEFILE_LIST) | sed -E 's/\$$\(STAGES\) pipeline tune/STAGE/; s/:[^#]*## /\t/' | expand -t 16
 	@echo; echo "STAGE is one of: $(STAGES) pipeline tune"
 
 setup: ## install what the jobs need

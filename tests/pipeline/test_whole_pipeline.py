@@ -91,6 +91,25 @@ def test_the_model_beats_popularity_and_what_is_published_is_no_worse_than_biase
     assert metrics["rating"]["bias"]["rmse"] <= 0.869
 
 
+def test_figures_have_intervals_and_slices_add_up(movielens: Zones) -> None:
+    metrics = movielens.manifests()[-1]["metrics"]
+    for task in ("rating", "ranking"):
+        for model, figures in metrics[task].items():
+            bounds = metrics["intervals"][task][model]
+            assert set(figures) - set(bounds) <= {"coverage", "gini", "users"}
+            assert all(low < figures[metric] < high for metric, (low, high) in bounds.items())
+    als, popular = metrics["ranking"]["als"], metrics["ranking"]["popularity"]
+    assert als["gini"] < popular["gini"]
+    assert als["novelty"] > popular["novelty"]
+    assert 1 < als["popularity_lift"] < popular["popularity_lift"]
+    counts = {(entry["metric"], entry["slice"].split()[0]): 0 for entry in metrics["slices"]}
+    for entry in metrics["slices"]:
+        counts[entry["metric"], entry["slice"].split()[0]] += entry["count"]
+    assert counts["ndcg@10", "users"] == als["users"]
+    held_out = movielens.manifests()[-1]["rows"]["split"]["holdout"]
+    assert counts["rmse", "users"] == counts["rmse", "movies"] == held_out
+
+
 def test_the_manifest_accounts_for_everything(movielens: Zones) -> None:
     manifest = movielens.manifests()[-1]
     assert manifest["status"] == "done"
