@@ -316,22 +316,23 @@ def as_markdown(found: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any]
         "",
         f"`make bench-quality`, {facts['date']}, {facts['machine']}. A fifth of the {facts['ratings']:,} ratings "
         f"of {facts['data']} is held out, by a hash of the keys or by time.",
-        f"Peers have their best of {TRIALS} trials on a validation part of the first split's training ratings; ours "
-        "are the defaults. In brackets: 95 % intervals, bootstrap over users. `ahead` is how far",
-        f"{OURS} is ahead of each, on the same users (for ratings in squared error, so below 0 is better).",
+        "",
+        f"Each peer has the best of {TRIALS} trials on a validation part of the first split's training ratings; ours are "
+        "the defaults, searched on such parts of all splits. In brackets: 95 % intervals, bootstrap over users. `ahead`: "
+        f"how far {OURS} is ahead, on the same users; of ratings the difference of squared errors, so below 0 is better.",
     ]
     for title, tables in found.items():
-        for name, columns, key, sign in (
-            ("ranking", ("ndcg", "recall", "map", "ahead"), "ndcg", -1),
-            ("ranking", ("coverage", "gini", "novelty", "diversity", "popularity_lift"), "ndcg", -1),
-            ("rating", ("rmse", "mae", "ahead"), "rmse", 1),
+        for heading, name, columns, key, sign in (
+            ("ranking", "ranking", ("ndcg", "recall", "map", "ahead"), "ndcg", -1),
+            ("lists", "ranking", ("coverage", "gini", "novelty", "diversity", "popularity_lift"), "ndcg", -1),
+            ("rating", "rating", ("rmse", "mae", "ahead"), "rmse", 1),
         ):
             if name not in tables:
                 continue
             heads = [f"{column}@{k}" if column in OVER_USERS else column.replace("_", " ") for column in columns]
             lines += [
                 "",
-                f"## {title}: {name}",
+                f"## {title}: {heading}",
                 "",
                 "| | " + " | ".join(heads) + " |",
                 "|---" * (len(columns) + 1) + "|",
