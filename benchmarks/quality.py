@@ -317,9 +317,10 @@ def as_markdown(found: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any]
         f"`make bench-quality`, {facts['date']}, {facts['machine']}. A fifth of the {facts['ratings']:,} ratings "
         f"of {facts['data']} is held out, by a hash of the keys or by time.",
         "",
-        f"Each peer has the best of {TRIALS} trials on a validation part of the first split's training ratings; ours are "
-        "the defaults, searched on such parts of all splits. In brackets: 95 % intervals, bootstrap over users. `ahead`: "
-        f"how far {OURS} is ahead, on the same users; of ratings the difference of squared errors, so below 0 is better.",
+        f"Each peer has the best of {TRIALS} trials on a validation part of the first split's training ratings; "
+        "ours are the defaults, searched on such parts of all splits. In brackets: 95 % intervals, bootstrap over "
+        f"users. `ahead`: how far {OURS} is ahead, on the same users; of ratings the difference of squared errors, so "
+        "below 0 is better.",
     ]
     for title, tables in found.items():
         for heading, name, columns, key, sign in (
