@@ -25,7 +25,7 @@ FITTING = {
 }
 """The types that are found in a file where each is expected."""
 
-ID_COLUMNS = {"userId", "movieId"}
+ID_COLUMNS = frozenset({"userId", "movieId"})
 ID_KINDS = {"integer": INTEGER, "auto": ID, "any": TEXT}
 TIME_KINDS = {"seconds": INTEGER, "milliseconds": INTEGER, "iso": TEXT}
 """What a column holds, by the settings input.ids and input.time_format."""
@@ -121,7 +121,7 @@ def coded_ids(contract: Contract, header: Sequence[str], rows: Sequence[Sequence
     coded = set()
     for ours in ID_COLUMNS & contract.columns.keys():
         place = header.index(contract.columns[ours].name)
-        values = [row[place] for row in whole if row[place].strip()]
+        values = [row[place].strip() for row in whole if row[place].strip()]
         are_mostly_plain = 2 * sum(map(is_plain_id, values)) >= len(values)
         if contract.columns[ours].kind == TEXT or (contract.columns[ours].kind == ID and not are_mostly_plain):
             coded.add(ours)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +22,10 @@ def rating_histogram(ratings: DataFrame, feedback: str) -> dict[str, int]:
     """
     if feedback != "counts":
         rows = ratings.groupBy("rating").count().orderBy("rating").collect()
-        return {f"{row['rating']:g}": row["count"] for row in rows}
+        found: Counter[str] = Counter()
+        for row in rows:  # ratings that differ in the last digits of a float read alike
+            found[f"{row['rating']:g}"] += row["count"]
+        return dict(found)
     power = F.greatest(F.floor(F.log2("rating")), F.lit(-1)).alias("power")
     rows = ratings.groupBy(power).count().orderBy("power").collect()
     return {_power_of_two(row["power"]): row["count"] for row in rows}

@@ -24,10 +24,13 @@ Figures = dict[str, float]
 Intervals = dict[str, list[float]]
 
 LIST_NUMBERS = (
-    *("ndcg", "recall", "map", "novelty", "diversity", "popularity", "has_list", "has_pairs", "has_history"),
+    *("ndcg", "recall", "map", "novelty", "diversity", "popularity", "has_list", "has_pairs"),
     *("seen_popularity", "popular_recall", "has_popular", "rare_recall", "has_rare"),
 )
 """What is known of one user's list; a figure is the sum of one of them over that of another or the number of users."""
+
+BLOCK_USERS = 1_000
+"""Users judged at a time: their lists are compared pair by pair, in memory of users x k x (k + genres)."""
 
 OVER_USERS = ("ndcg", "recall", "map")
 RATIOS = {
@@ -98,7 +101,8 @@ def judge_lists(lists: DataFrame, models: Sequence[str], relevant: DataFrame, fa
     columns = ["userId INT", "seen INT", *(f"{m} ARRAY<INT>" for m in models), *(f"{name} DOUBLE" for name in names)]
 
     def judge(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
+        blocks = (rows.slice(first, BLOCK_USERS) for rows in batches for first in range(0, len(rows), BLOCK_USERS))
+        for batch in blocks:
             wanted, history = _as_lists(batch["relevant"]), batch["seen_popularity"].to_numpy()
             numbers = [list_numbers(_as_lists(batch[model]), wanted, history, shared.value, k) for model in models]
             values = [pa.array(column) for of_model in numbers for column in of_model.T]
@@ -163,7 +167,6 @@ def list_numbers(listed: Lists, relevant: Lists, seen_popularity: Numbers, facts
         "novelty": _safely(over_list(information[places]), listed.lengths),
         "popularity": _safely(over_list(facts.popularity[places]), listed.lengths) * has_history,
         "has_list": has_list,
-        "has_history": has_history,
         "seen_popularity": seen_popularity * has_list,
     }
     found["diversity"], found["has_pairs"] = _diversity(listed, places, facts)
@@ -182,7 +185,7 @@ def _totals(rows: Ints, values: NDArray[Any], users: int) -> Numbers:
 
 def _keys(lists: Lists) -> Ints:
     """One number for each (row, movie)."""
-    return (lists.rows << 32) | lists.movies
+    return (lists.rows << 32) + lists.movies
 
 
 def _running(is_hit: NDArray[np.bool_], listed: Lists) -> Ints:

@@ -338,7 +338,7 @@ def _of_scale(given: Input) -> dict[str, dict[str, Any]]:
 
     steps = round((moved(train.relevant) - given.scale_min) / given.scale_step)
     return {
-        "train": {"relevant": given.scale_min + steps * given.scale_step},
+        "train": {"relevant": round(given.scale_min + steps * given.scale_step, 6)},
         "implicit_als": {"neutral": round(moved(implicit.neutral), 6), "alpha": round(implicit.alpha / stretch, 6)},
     }
 

@@ -31,16 +31,3 @@ def population_stability_index(before: Mapping[str, float], after: Mapping[str, 
 def verdict(index: float) -> str:
     """`stable`, `moved` or `another`, by the usual thresholds."""
     return "stable" if index < STABLE else "moved" if index < MAJOR else "another"
-
-
-def doubling_bin(value: float) -> str:
-    """The name of the bin of a number, which is cut to an integer: 0, 1, 2-3, 4-7, 8-15 and so on."""
-    if value < 2:  # noqa: PLR2004 - the first bin of more than one number begins here
-        return f"{max(int(value), 0)}"
-    start = 1 << (int(value).bit_length() - 1)
-    return f"{start:,}-{2 * start - 1:,}"
-
-
-def bin_start(name: str) -> str:
-    """Where the bin of that name begins; a value that is no bin is itself."""
-    return name.split("-", maxsplit=1)[0] or name

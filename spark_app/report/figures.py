@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from spark_app.report import charts
 from spark_app.report.charts import Estimate
-from spark_app.report.drift import bin_start, doubling_bin
 from spark_app.report.terminal import NAMES
 from spark_app.report.words import THIN, number, percent, plural
 
@@ -88,6 +87,19 @@ def _activity(activity: Mapping[str, float], ratings_of_users: NDArray[np.int64]
         ("ratings given", "users", "share"),
         [(name, number(count), percent(count / len(ratings_of_users))) for name, count in bins.items()],
     )
+
+
+def doubling_bin(value: float) -> str:
+    """The name of the bin of a number, which is cut to an integer: 0, 1, 2-3, 4-7, 8-15 and so on."""
+    if value < 2:  # noqa: PLR2004 - the first bin of more than one number begins here
+        return f"{max(int(value), 0)}"
+    start = 1 << (int(value).bit_length() - 1)
+    return f"{start:,}-{2 * start - 1:,}"
+
+
+def bin_start(name: str) -> str:
+    """Where the bin of that name begins; a value that is no bin is itself."""
+    return name.split("-", maxsplit=1)[0] or name
 
 
 def _long_tail(popularity: Mapping[str, float], ratings_of_movies: NDArray[np.int64]) -> Chart:

@@ -278,11 +278,12 @@ def _flow(facts: Facts) -> list[Step]:
     ratings, movies = rows.get("ratings"), rows.get("movies")
     files = [file for file in facts.manifest["inputs"] if "bytes" in file]
     found: list[Step] = []
-    if ratings and movies:
-        came = [("ratings", number(ratings["in"])), ("movies", number(movies["in"]))]
+    if ratings:
+        tables = {"ratings": ratings, **({"movies": movies} if movies else {})}
+        came = [(name, number(table["in"])) for name, table in tables.items()]
         read = [("files", number(len(files))), ("size", size(sum(file["bytes"] for file in files)))] if files else []
-        away = sum(table[what] for table in (ratings, movies) for what in ("rejected", "superseded"))
-        kept = [("ratings", number(ratings["good"])), ("movies", number(movies["good"]))]
+        away = sum(table[what] for table in tables.values() for what in ("rejected", "superseded"))
+        kept = [(name, number(table["good"])) for name, table in tables.items()]
         found += [
             Step("files", "the raw zone", read, came),
             Step("etl", "checks every row", came, [*kept, ("turned away", number(away))]),

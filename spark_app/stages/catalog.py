@@ -41,6 +41,7 @@ def _register_raw(spark: SparkSession, table: RawTable) -> str:
         if list(file.types) != list(types):
             logger.warning("%s: its columns differ from those of %s", file.path, table.files[0].path)
     agreed = {column.name: column.kind for column in table.contract.columns.values() if column.kind != contract.ID}
+    agreed |= {table.contract.names[ours]: contract.TEXT for ours in table.coded}
     known = {column: agreed.get(column, kind) for column, kind in types.items()}
     registered = {column: "STRING" if kind == contract.EMPTY else kind for column, kind in known.items()}
     for column, kind in registered.items():

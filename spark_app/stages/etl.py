@@ -16,7 +16,7 @@ from spark_app.platform.log import logger
 from spark_app.platform.run import Run
 from spark_app.platform.settings import Settings
 from spark_app.platform.zones import ProcessedZone
-from spark_app.stages.ids import give_codes
+from spark_app.stages.ids import check_no_codes, find_codes, keep_codes
 from spark_app.stages.raw_zone import note_inputs, read_fields, survey
 
 MOVIE_COLUMNS = ("movieId", "title", "year", "genres")
@@ -35,7 +35,9 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     listed = read_fields(spark, raw_movies) if raw_movies else None
     rated = read_fields(spark, raw_ratings)
     coded = raw_ratings.coded.union(raw_movies.coded if raw_movies else ())
-    codes = give_codes(spark, zone, run, {"userId": rated, "movieId": rated if listed is None else listed}, coded)
+    if settings.input.ids == "integer":
+        check_no_codes(spark, zone)
+    codes, new_codes = find_codes(spark, zone, {"userId": rated, "movieId": rated if listed is None else listed}, coded)
 
     checked = {}
     if listed is not None:
@@ -54,6 +56,7 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     run.wrote(zone.table("rejects"))
     _check_reject_share(run, settings.clean.max_reject_share, zone.table("rejects"))
 
+    keep_codes(zone, run, new_codes)
     zone.overwrite(movies.orderBy("movieId"), "movies")
     run.wrote(zone.table("movies"))
     zone.overwrite(ratings, "ratings")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from spark_app.data import ids, rules
 from spark_app.data.ids import Codes
+from spark_app.platform.errors import UsageError
 from spark_app.platform.log import logger
 from spark_app.platform.run import Run
 from spark_app.platform.zones import ProcessedZone
@@ -20,31 +22,47 @@ def read_codes(spark: SparkSession, zone: ProcessedZone) -> Codes:
     return Codes(users=found.get("userId"), movies=found.get("movieId"))
 
 
-def give_codes(
-    spark: SparkSession, zone: ProcessedZone, run: Run, fields: dict[str, DataFrame], coded: frozenset[str]
-) -> Codes:
-    """Give codes to new ids of the columns that need them, or had some before; returns all codes.
+def find_codes(
+    spark: SparkSession, zone: ProcessedZone, fields: dict[str, DataFrame], coded: frozenset[str]
+) -> tuple[Codes, dict[str, DataFrame]]:
+    """All codes, and by table those of them that are new: of the columns that need codes, or had some before.
 
     Takes for userId and movieId the parsed lines that decide which there are. Each column costs a pass over its files,
-    which is not needed where all ids are integers.
+    which is not needed where all ids are integers. The new codes are persisted until `keep_codes` has written them.
     """
+    found, fresh = {}, {}
     for column, table in TABLES.items():
-        if column in coded or zone.has_table(spark, table):
-            logger.info("%s: ids that are no integers get codes in %s", column, zone.table(table))
-            _add_codes(spark, zone, run, table, _ids_in(fields[column], column))
-    return read_codes(spark, zone)
+        is_there = zone.has_table(spark, table)
+        if column in coded or is_there:
+            known = zone.read(spark, table) if is_there else spark.createDataFrame([], ids.SCHEMA)
+            new = ids.new_codes(_ids_in(fields[column], column), known).persist()
+            if not new.isEmpty():
+                fresh[table] = new
+            if is_there or table in fresh:
+                found[column] = known.union(new)
+                logger.info("%s: ids that are no integers have codes in %s", column, zone.table(table))
+    return Codes(users=found.get("userId"), movies=found.get("movieId")), fresh
+
+
+def keep_codes(zone: ProcessedZone, run: Run, fresh: dict[str, DataFrame]) -> None:
+    """Add new codes to their tables; this comes before any row that they stand in is published."""
+    for table, codes in fresh.items():
+        zone.append(codes, table)
+        run.wrote(zone.table(table))
+        codes.unpersist()
+
+
+def check_no_codes(spark: SparkSession, zone: ProcessedZone) -> None:
+    """Raise UsageError where ids are to be integers and the zone has codes for others."""
+    for table in TABLES.values():
+        if zone.has_table(spark, table):
+            raise UsageError(
+                f'input.ids = "integer", but {zone.table(table)} has codes for other ids: leave input.ids out, '
+                "or choose another --processed-path"
+            )
 
 
 def _ids_in(fields: DataFrame, column: str) -> DataFrame:
     """The ids (id, text) in lines that could be read."""
-    return fields.filter(rules.first_reason(rules.line_rules()).isNull()).selectExpr(f"{column} AS id")
-
-
-def _add_codes(spark: SparkSession, zone: ProcessedZone, run: Run, table: str, found: DataFrame) -> None:
-    is_there = zone.has_table(spark, table)
-    known = zone.read(spark, table) if is_there else spark.createDataFrame([], ids.SCHEMA)
-    fresh = ids.new_codes(found, known).persist()
-    if not is_there or not fresh.isEmpty():
-        zone.append(fresh, table)
-        run.wrote(zone.table(table))
-    fresh.unpersist()
+    is_read = rules.first_reason(rules.line_rules()).isNull()
+    return fields.filter(is_read & (F.col(column) != "")).select(F.col(column).alias("id"))

@@ -97,5 +97,7 @@ def load_models(spark: SparkSession, folder: str) -> tuple[Models, str | None]:
     )
     implicit = ALSModel.load(storage.join(folder, IMPLICIT))
     explicit = ALSModel.load(storage.join(folder, EXPLICIT)) if facts["rating_model"] else None
-    settings, stack = ImplicitAls(**facts["implicit_als"]), StackWeights(**facts["stack"])
+    # Models that say nothing of a lift were judged without one.
+    settings = ImplicitAls(**{"popularity_exponent": 0.0, **facts["implicit_als"]})
+    stack = StackWeights(**facts["stack"])
     return Models(implicit, settings, explicit, biases, stack), facts["rating_model"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pyspark.sql import SparkSession
 
 from spark_app.platform.errors import GateError
+from spark_app.platform.log import logger
 from spark_app.platform.run import Run
 from spark_app.platform.settings import Settings
 from spark_app.platform.zones import ProcessedZone
@@ -36,8 +37,12 @@ def _run_all(spark: SparkSession, settings: Settings, run: Run) -> None:
         for stage in STAGES:
             stage.run(spark, settings, run)
     except GateError as failed:
-        with run.stage(REPORT):
-            report.write(settings, run, "failed", str(failed))
+        try:
+            with run.stage(REPORT):
+                report.write(settings, run, "failed", str(failed))
+        except Exception:
+            # What has to be told is that the gate has failed, even where there is no report of it.
+            logger.exception("no report could be written")
         raise
     # The crawler came before the tables; now that they are there, they get their names.
     with run.stage("catalog of results"):

@@ -41,7 +41,7 @@ def user(zone: ProcessedZone, user_id: str) -> dict[str, Any]:
         [("rating", "descending"), ("timestamp", "descending"), ("movieId", "ascending")]
     )
     published_id = _as_published(zone, "userId", user_id)
-    recommended = _read(zone, "recommendations", ds.field("userId") == published_id)
+    recommended = _read(zone, "recommendations", _is_id("userId", published_id))
     history = _with_original_ids(zone, best_first).select(["movieId", "title", "genres", "rating", "timestamp"])
     return {
         "userId": published_id,
@@ -61,8 +61,7 @@ def movie(zone: ProcessedZone, movie_id: str) -> dict[str, Any]:
     """
     if not storage.exists(zone.final_file):
         raise InputError(f"{zone.final_file} is missing: run the stage 'etl' first")
-    is_movie = ds.field("movieId") == _as_published(zone, "movieId", movie_id)
-    rows = ds.dataset(zone.final_file).to_table(filter=is_movie).to_pylist()
+    rows = ds.dataset(zone.final_file).to_table(filter=_is_id("movieId", movie_id)).to_pylist()
     if not rows:
         raise InputError(f"movie {movie_id} is not in {zone.final_file}")
     return {**rows[0], "similar": _similar(zone, _code(zone, "movieId", movie_id))}
@@ -139,7 +138,8 @@ def sample_users(zone: ProcessedZone, places: Sequence[float]) -> list[dict[str,
     if not DeltaTable.is_deltatable(zone.table("recommendations")):
         return []
     served = pc.unique(_read(zone, "recommendations", ds.field("rank") == 1, ["userId"])["userId"])
-    of_users = _read(zone, "user_features", ds.field("userId").isin(served), ["userId", "rating_count"])
+    is_served = ds.field("userId").cast(pa.string()).isin(pc.cast(served, pa.string()))
+    of_users = _read(zone, "user_features", is_served, ["userId", "rating_count"])
     if not of_users.num_rows:
         return []
     by_activity = of_users.sort_by([("rating_count", "ascending"), ("userId", "ascending")])["userId"].to_pylist()
@@ -191,6 +191,11 @@ def _code(zone: ProcessedZone, column: str, given: str) -> int:
 def _as_published(zone: ProcessedZone, column: str, given: str) -> int | str:
     """An id as it stands in what is published: as it was delivered."""
     return _code(zone, column, given) if _codes(zone, column) is None else given
+
+
+def _is_id(column: str, given: int | str) -> ds.Expression:
+    """Rows of an id as it was delivered: text in a table that was made since there are codes, else an integer."""
+    return ds.field(column).cast(pa.string()) == str(given)
 
 
 def _with_original_ids(zone: ProcessedZone, rows: pa.Table) -> pa.Table:

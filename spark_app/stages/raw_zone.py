@@ -84,15 +84,16 @@ def read_fields(spark: SparkSession, table: RawTable) -> DataFrame:
     """Every line of a table as text fields.
 
     Columns: value, file (URI), block_start and row (where in the file), is_header, those of the contract as text (null
-    where the table has none), and the checks of `with_fields`. Files whose headers differ are read apart, each by its
-    own.
+    where the table has none; ids without spaces around them), and the checks of `with_fields`. Files whose headers
+    differ are read apart, each by its own.
     """
     by_header: dict[str, list[RawFile]] = defaultdict(list)
     for file in table.files:
         by_header[file.header].append(file)
     frames = [_read_files(spark, files, table.contract) for files in by_header.values()]
     nothing = {ours: F.lit(None).cast("string") for ours in table.contract.absent}
-    return reduce(DataFrame.unionByName, frames).withColumns(nothing)
+    bare = {ours: F.trim(ours) for ours in contract.ID_COLUMNS & table.contract.columns.keys()}
+    return reduce(DataFrame.unionByName, frames).withColumns({**nothing, **bare})
 
 
 def note_inputs(run: Run, *tables: RawTable | None) -> None:

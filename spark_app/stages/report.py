@@ -25,8 +25,7 @@ def write(settings: Settings, run: Run, status: str = "done", error: str | None 
     """Compare the run with the one before, and write its report with what is published by now."""
     zone = ProcessedZone(settings.processed.path)
     earlier = list(itertools.islice(published.earlier_manifests(zone, run.run_id), EARLIER_RUNS))
-    before = next((manifest for manifest in earlier if manifest.get("profile")), None)
-    if before:
+    if before := _before(run, earlier):
         run.comparison = compare(run.manifest(status, error), before)
     model = published.model_facts(zone)
     facts = Facts(
@@ -48,7 +47,15 @@ def write(settings: Settings, run: Run, status: str = "done", error: str | None 
 def _latest(key: str, run: Run, earlier: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
     """Rows, or rejects, by what they are of: of this run, or else of the latest one that counted them."""
     found: dict[str, dict[str, int]] = {}
-    for manifest in reversed(earlier):
-        found |= manifest[key]
-    own: dict[str, dict[str, int]] = getattr(run, key)
-    return found | own
+    for counted in (*(manifest[key] for manifest in reversed(earlier)), getattr(run, key)):
+        if "ratings" in counted:  # counted by an etl, with the movies where there is a table of them
+            found.pop("movies", None)
+        found |= counted
+    return found
+
+
+def _before(run: Run, earlier: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The run to compare with: the latest that has looked at the data, and has judged models where this one has."""
+    profiled = [manifest for manifest in earlier if manifest.get("profile")]
+    judged = [manifest for manifest in profiled if "ranking" in manifest["metrics"]]
+    return next(iter(judged if run.metrics and judged else profiled), None)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pyspark.ml.recommendation import ALSModel
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from spark_app.model import als, metrics
 from spark_app.model.biases import BiasModel, fit_biases
@@ -26,7 +27,8 @@ from spark_app.stages.models import Models, publish_models, save_models
 def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     """Fit, judge and publish the models under `models/`; a ranking that fails the gate is not published."""
     zone = ProcessedZone(settings.processed.path)
-    ratings, movies = zone.input(spark, "ratings", run), zone.input(spark, "movies", run)
+    movies = zone.input(spark, "movies", run)
+    ratings = ratings_of_listed(zone.input(spark, "ratings", run), movies)
 
     spark.sparkContext.setCheckpointDir(storage.join(zone.staging, "checkpoints"))
     training, holdout = (part.persist() for part in split(ratings, settings.train))
@@ -59,6 +61,11 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     run.wrote(save_models(models, run.metrics.get("rating_model"), zone, run.run_id, admitted_by))
     publish_models(zone, run.run_id)
     run.wrote(zone.current_model)
+
+
+def ratings_of_listed(ratings: DataFrame, movies: DataFrame) -> DataFrame:
+    """The ratings of movies that are listed: all, but where an etl was cut short between the two tables."""
+    return ratings.join(F.broadcast(movies.select("movieId")), on="movieId", how="left_semi")
 
 
 def fit_models(ratings: DataFrame, count: int, settings: Settings) -> Models:

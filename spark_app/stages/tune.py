@@ -28,9 +28,9 @@ from spark_app.platform import storage
 from spark_app.platform.errors import InputError, UsageError
 from spark_app.platform.log import logger
 from spark_app.platform.run import Run
-from spark_app.platform.settings import Settings
+from spark_app.platform.settings import Input, Settings
 from spark_app.platform.zones import ProcessedZone
-from spark_app.stages.train import active_ratings, judge_ranking
+from spark_app.stages.train import active_ratings, judge_ranking, ratings_of_listed
 
 Values = dict[str, Any]
 Space = dict[str, BaseDistribution]
@@ -69,7 +69,8 @@ class Objective:
 def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     """Search, going on where an earlier run was stopped, and write `tuning/best.toml` for `--config`."""
     zone = ProcessedZone(settings.processed.path)
-    ratings, movies = zone.input(spark, "ratings", run), zone.input(spark, "movies", run)
+    movies = zone.input(spark, "movies", run)
+    ratings = ratings_of_listed(zone.input(spark, "ratings", run), movies)
     spark.sparkContext.setCheckpointDir(storage.join(zone.staging, "checkpoints"))
     data = _validation_data(ratings, movies, settings)
     run.rows["validation"] = {"training": data.fitted_count, "validation": data.validation.count()}
@@ -85,6 +86,11 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     for objective in _objectives(settings):
         study = _study(objective, trials, _fingerprint(run.inputs, best))
         _search(spark, study, objective, data, best)
+        if not study.get_trials(states=(TrialState.COMPLETE,)):
+            raise InputError(
+                f"no trial for {objective.name} found anything to fit: lower train.min_user_ratings or "
+                "implicit_als.neutral, or deliver more ratings"
+            )
         best = with_values(best, study.best_params)
         found[objective.name] = _outcome(study, objective)
         logger.info(
@@ -129,34 +135,40 @@ def _objectives(settings: Settings) -> tuple[Objective, ...]:
 
 
 def _ranking_space(data: Data, settings: Settings) -> Space:
-    model, train, most = settings.implicit_als, settings.train, settings.tune.max_rank
+    model, train = settings.implicit_als, settings.train
     likeable = data.lowest + 0.75 * (data.highest - data.lowest)
     # A count is a like, however small it is.
     neutral = {"implicit_als.neutral": _real(model.neutral, data.lowest, likeable)}
     return {
-        "implicit_als.rank": _whole(model.rank, MIN_RANK, most),
+        "implicit_als.rank": _rank(model.rank, settings),
         "implicit_als.reg": _real(model.reg, 0.01, 2.0, log=True),
         "implicit_als.alpha": _real(model.alpha, 0.1, 20.0, log=True),
         **(neutral if settings.input.feedback == "ratings" else {}),
         "implicit_als.popularity_exponent": _real(model.popularity_exponent, 0.0, 0.3),
-        "train.min_user_ratings": _whole(train.min_user_ratings, 1, 20),
-        "train.min_movie_ratings": _whole(train.min_movie_ratings, 1, 20),
+        "train.min_user_ratings": _least(train.min_user_ratings),
+        "train.min_movie_ratings": _least(train.min_movie_ratings),
     }
 
 
 def _rating_space(data: Data, settings: Settings) -> Space:
-    model, biases, most = settings.explicit_als, settings.biases, settings.tune.max_rank
+    model, biases = settings.explicit_als, settings.biases
     return {
-        "explicit_als.rank": _whole(model.rank, MIN_RANK, most),
+        "explicit_als.rank": _rank(model.rank, settings),
         "explicit_als.reg": _real(model.reg, 0.01, 1.0, log=True),
         "biases.movie_reg": _real(biases.movie_reg, 0.0, 30.0),
         "biases.user_reg": _real(biases.user_reg, 0.0, 30.0),
     }
 
 
-def _whole(start: int, low: int, high: int) -> IntDistribution:
-    """Whole numbers of a range and the one to start from, the small ones as closely as the large ones."""
-    return IntDistribution(min(low, start), max(high, start), log=True)
+def _rank(start: int, settings: Settings) -> IntDistribution:
+    """Ranks to try, up to the most that is wanted; a start above it is cut to it."""
+    most = settings.tune.max_rank
+    return IntDistribution(min(MIN_RANK, start, most), most, log=True)
+
+
+def _least(start: int) -> IntDistribution:
+    """Least numbers of ratings to try, the small ones as closely as the large ones."""
+    return IntDistribution(1, max(20, start), log=True)
 
 
 def _real(start: float, low: float, high: float, *, log: bool = False) -> FloatDistribution:
@@ -213,7 +225,7 @@ def _search(spark: SparkSession, study: optuna.Study, objective: Objective, data
     A trial is drawn from those finished before it and a seed of its own, so that a search that was stopped and taken up
     again finds what one in a single go finds.
     """
-    space, start = objective.space(data, settings), settings.model_dump()
+    space = objective.space(data, settings)
     done = len(study.get_trials(states=FINISHED))
     if done:
         logger.info("%s: going on after %d trials", objective.name, done)
@@ -222,8 +234,8 @@ def _search(spark: SparkSession, study: optuna.Study, objective: Objective, data
     ) as bar:
         while done < settings.tune.trials:
             study.sampler = optuna.samplers.TPESampler(seed=settings.train.seed + done)
-            if not done:
-                study.enqueue_trial({name: start[name.split(".")[0]][name.split(".")[1]] for name in space})
+            if not done and not study.get_trials(states=(TrialState.WAITING,)):
+                study.enqueue_trial(_start(space, settings))
             trial = study.ask(space)
             try:
                 value = objective.measure(spark, data, with_values(settings, trial.params))
@@ -233,6 +245,17 @@ def _search(spark: SparkSession, study: optuna.Study, objective: Objective, data
                 study.tell(trial, state=TrialState.PRUNED)
             done += 1
             bar.update()
+
+
+def _start(space: Space, settings: Settings) -> Values:
+    """The settings of the run as the first trial, within the ranges of the search."""
+    given = settings.model_dump()
+    found: Values = {}
+    for name, tried in space.items():
+        section, _, key = name.partition(".")
+        value = given[section][key]
+        found[name] = min(value, tried.high) if isinstance(tried, IntDistribution) else value
+    return found
 
 
 def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
@@ -246,10 +269,9 @@ def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
 
 def _outcome(study: optuna.Study, objective: Objective) -> Values:
     """What a search has found, for the manifest."""
-    finished = study.get_trials(states=(TrialState.COMPLETE,))
     return {
         "metric": objective.metric,
-        "start": finished[0].value,
+        "start": study.get_trials(states=FINISHED)[0].value,
         "best": study.best_value,
         "trials": len(study.get_trials(states=FINISHED)),
         **study.best_params,
@@ -263,11 +285,12 @@ def as_toml(settings: Settings, found: Mapping[str, Any]) -> str:
         document.add(
             tomlkit.comment(
                 f"{objective}: {outcome['metric']} {outcome['best']:.4f} on the validation part after "
-                f"{outcome['trials']} trials, {outcome['start']:.4f} at the start"
+                f"{outcome['trials']} trials, {_told(outcome['start'])} at the start"
             )
         )
     tried = {name for outcome in found.values() for name in outcome}
-    default = Settings().model_dump()
+    default = Settings.model_validate({"input": settings.input.model_dump()}).model_dump()
+    default["input"] = Input().model_dump()
     for section, values in settings.model_dump().items():
         changed = {
             key: value
@@ -280,3 +303,7 @@ def as_toml(settings: Settings, found: Mapping[str, Any]) -> str:
         if changed:
             document.add(section, tomlkit.item(changed))
     return tomlkit.dumps(document)
+
+
+def _told(value: float | None) -> str:
+    return "nothing to fit" if value is None else f"{value:.4f}"

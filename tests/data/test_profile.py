@@ -33,6 +33,11 @@ def test_ratings_are_counted_lowest_first(spark: SparkSession) -> None:
     assert list(profile.rating_histogram(ratings, "ratings").items()) == [("0.5", 1), ("4", 2)]
 
 
+def test_ratings_that_read_alike_are_counted_together(spark: SparkSession) -> None:
+    ratings = spark.createDataFrame([(3.9,), (3.9000000954,), (4.0,)], "rating double")
+    assert profile.rating_histogram(ratings, "ratings") == {"3.9": 2, "4": 1}
+
+
 def test_the_average_rating_is_that_of_all_ratings(spark: SparkSession) -> None:
     schema = "average_rating double, rating_count long"
     features = spark.createDataFrame([(4.0, 3), (2.0, 1)], schema)

@@ -238,3 +238,20 @@ def test_relevant_movies_are_those_rated_high_enough(spark: SparkSession) -> Non
     )
     rows = relevant_movies(holdout, 4.0).collect()
     assert {row.userId: sorted(row.relevant) for row in rows} == {1: [10, 20]}
+
+
+def test_the_ids_of_movies_may_be_negative(spark: SparkSession) -> None:
+    top, relevant = {1: [-3, -2], 2: [-3, 5], 3: [-1, -2]}, {1: [-2], 2: [-3], 3: [-3]}
+    facts = facts_of({-3: 3.0, -2: 2.0, -1: 1.0, 5: 1.0}, {-3: [1], -2: [1], -1: [1], 5: [1]}, 3)
+    judged = judge(spark, top, relevant, k=2, facts=facts)
+    figures, _ = metrics.ranking_quality(judged, 2, seed=1)
+    second_place = 1 / np.log2(3)
+    assert figures["als"]["ndcg@2"] == pytest.approx((second_place + 1 + 0) / 3)
+    assert figures["als"]["recall@2"] == pytest.approx(2 / 3)
+
+
+def test_lists_judged_in_blocks_give_the_same(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    top, relevant = made_lists(3, 5)
+    whole = judge(spark, top, relevant)
+    monkeypatch.setattr(metrics, "BLOCK_USERS", 7)
+    np.testing.assert_array_equal(judge(spark, top, relevant).numbers["als"], whole.numbers["als"])

@@ -10,13 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from deltalake import DeltaTable
+from pyspark.sql import SparkSession
 
 from spark_app.ask import main
 from spark_app.platform.zones import ProcessedZone
 from spark_app.stages import published
-from tests.pipeline.conftest import Zones
+from tests.pipeline.conftest import RATINGS, Zones
 
 Job = Callable[..., tuple[int, str]]
+
+LISTS = (
+    "userId int, rank int, movieId int, title string, genres string, "
+    "predicted_rating double, score double, reason string"
+)
 
 BOOKS = """
 [raw]
@@ -205,3 +211,48 @@ def test_the_ids_of_movielens_need_no_codes(movielens: Zones) -> None:
     assert not (movielens.processed / "delta" / "user_ids").exists()
     with (movielens.processed / "recommendations" / "movie_recommendations.csv").open() as file:
         assert all(row["userId"].isdigit() for row in csv.DictReader(file))
+
+
+def test_a_zone_whose_ids_become_texts(
+    job: Job, zones: Zones, spark: SparkSession, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zones.deliver(ratings=RATINGS.replace("\n1,", "\n 1, "))  # spaces around an id are no part of it
+    assert job("etl")[0] == 0
+    old = spark.createDataFrame([(1, 1, 3, "x", "", 4.0, 1.0, "popular")], LISTS)
+    old.write.format("delta").save(str(zones.processed / "delta" / "recommendations"))
+
+    texts = "userId,movieId,rating,timestamp\nann,1,4.0,964982703\nbob,1,4.0,964982703\n"
+    zones.deliver(ratings=texts + "eve,99,4.0,964982703\n")
+    code, said = job("etl")
+    assert code == 4
+    assert "Nothing but these rejects was published" in said
+    assert not (zones.processed / "delta" / "user_ids").exists()
+
+    zones.deliver(ratings=texts)
+    assert job("etl")[0] == 0
+    assert codes_of(zones, "user_ids") == {"ann": -1, "bob": -2}
+    assert not (zones.processed / "delta" / "movie_ids").exists()
+    assert job("explore")[0] == 0
+    main(["show", "--processed-path", str(zones.processed), "--user", "ann", "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["userId"], [row["movieId"] for row in answer["history"]], answer["recommendations"]) == (
+        "ann",
+        [1],
+        [],
+    )
+    main(["show", "--processed-path", str(zones.processed), "--user", "ann"])
+    assert "Nothing is recommended to them" in capsys.readouterr().out
+
+    code, said = job("etl", "--set", "input.ids=integer")
+    assert code == 3
+    assert "column 'userId' should be BIGINT" in said
+    zones.deliver()
+    code, said = job("etl", "--set", "input.ids=integer")
+    assert code == 2
+    assert f"{zones.processed}/delta/user_ids has codes for other ids" in said
+
+
+def test_ids_of_any_type_that_all_are_integers_need_no_codes(job: Job, zones: Zones) -> None:
+    zones.deliver()
+    assert job("etl", "--set", "input.ids=any")[0] == 0
+    assert not (zones.processed / "delta" / "user_ids").exists()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 from collections import defaultdict
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
+from spark_app.stages.models import load_models
 from tests.pipeline.conftest import MOVIELENS, Submit, Zones
 
 COLUMNS = ["userId", "rank", "movieId", "title", "genres", "predicted_rating", "score", "reason"]
@@ -170,3 +173,14 @@ def test_features_and_profile_agree_with_pandas(movielens: Zones, raw_ratings: p
     assert [row["active_users"] for row in profile["months"]] == by_month.userId.nunique().tolist()
     assert sum(row["new_users"] for row in profile["months"]) == 610
     assert sum(row["new_movies"] for row in profile["months"]) == raw_ratings.movieId.nunique()
+
+
+def test_models_that_say_nothing_of_a_lift_have_none(movielens: Zones, spark: SparkSession, tmp_path: Path) -> None:
+    current = json.loads((movielens.processed / "models" / "current.json").read_text())["run_id"]
+    folder = tmp_path / "models"
+    shutil.copytree(movielens.processed / "models" / current, folder)
+    facts = json.loads((folder / "model.json").read_text())
+    assert load_models(spark, str(folder))[0].implicit_settings.popularity_exponent == 0.1
+    del facts["implicit_als"]["popularity_exponent"]
+    (folder / "model.json").write_text(json.dumps(facts))
+    assert load_models(spark, str(folder))[0].implicit_settings.popularity_exponent == 0.0

@@ -176,3 +176,10 @@ def test_settings_that_do_not_fit_together_are_named(assignments: list[str], mes
     with pytest.raises(UsageError) as caught:
         build_settings(assignments=assignments)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("scale", "relevant"), [((0, 10, 0.1), 7.8), ((0, 5, 0.1), 3.9), ((0, 5, 0.2), 3.8)])
+def test_what_is_relevant_is_a_rating_of_the_scale(scale: tuple[float, float, float], relevant: float) -> None:
+    low, high, step = scale
+    settings = build_settings(f"[input]\nscale_min = {low}\nscale_max = {high}\nscale_step = {step}\n")
+    assert settings.train.relevant == relevant

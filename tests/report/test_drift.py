@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from spark_app.report.drift import bin_start, doubling_bin, population_stability_index, verdict
+from spark_app.report.drift import population_stability_index, verdict
 
 
 def test_the_index_of_two_distributions() -> None:
@@ -34,16 +34,3 @@ def test_nothing_has_no_distribution() -> None:
 )
 def test_the_usual_thresholds(index: float, said: str) -> None:
     assert verdict(index) == said
-
-
-@pytest.mark.parametrize(
-    ("value", "name", "start"),
-    [(0, "0", "0"), (1, "1", "1"), (7, "4-7", "4"), (8, "8-15", "8"), (1500, "1,024-2,047", "1,024")],
-)
-def test_bins_are_named(value: float, name: str, start: str) -> None:
-    assert doubling_bin(value) == name
-    assert bin_start(name) == start
-
-
-def test_a_rating_below_nought_is_no_bin() -> None:
-    assert bin_start("-1") == "-1"

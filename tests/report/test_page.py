@@ -155,3 +155,8 @@ def test_what_is_not_there_is_not_announced() -> None:
 def test_plays_come_in_bins() -> None:
     plays = {"1": 2, "2-3": 4, "4-7": 8, "8-15": 16, "16-31": 32, "32-63": 18}
     assert "32-63 18 22 %" in page(profile={**PROFILE, "rating_histogram": plays}).text
+
+
+def test_a_data_set_that_lists_no_movies_has_a_flow_too() -> None:
+    text = page(rows={key: rows for key, rows in MANIFEST["rows"].items() if key != "movies"}).text
+    assert "checks every row" in text

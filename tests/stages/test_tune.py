@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 
 from spark_app.platform.errors import InputError
 from spark_app.platform.settings import Settings, build_settings
-from spark_app.stages.tune import Data, Objective, _search, _study, as_toml, with_values
+from spark_app.stages.tune import Data, Objective, _rank, _search, _start, _study, as_toml, with_values
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 SETTINGS = build_settings(assignments=["tune.trials=14", "implicit_als.rank=24", "implicit_als.reg=0.5"])
@@ -104,3 +104,32 @@ def test_what_is_written_is_a_config_file_with_what_was_found_and_what_else_was_
     assert "user_reg = 8.0" in text  # found, though it is the default
     assert "movie_reg" not in text
     assert text.startswith("# ranking: ndcg@10 0.3000 on the validation part after 3 trials, 0.2500 at the start\n")
+
+
+def test_ranks_above_the_most_that_is_wanted_are_not_tried(tmp_path: Path) -> None:
+    settings = build_settings(assignments=["tune.max_rank=12", "implicit_als.rank=64"])
+    ranks = _rank(64, settings)
+    assert (ranks.low, ranks.high) == (8, 12)
+    assert _start({"implicit_als.rank": ranks}, settings) == {"implicit_als.rank": 12}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["input.feedback=counts", "implicit_als.confidence=linear", "raw.movies="],
+        [
+            "input.scale_min=1",
+            "input.scale_max=10",
+            "input.scale_step=1",
+            "train.relevant=4",
+            "implicit_als.neutral=2.5",
+        ],
+        ["input.scale_min=1", "input.scale_max=10", "input.scale_step=1"],
+    ],
+)
+def test_what_is_written_reads_back_as_what_was_searched_with(given: list[str]) -> None:
+    settings = build_settings(assignments=given)
+    outcome = {"metric": "ndcg@10", "start": None, "best": 0.3, "trials": 3, "implicit_als.rank": 64}
+    text = as_toml(settings, {"ranking": outcome})
+    assert build_settings(text) == settings
+    assert "nothing to fit at the start" in text
