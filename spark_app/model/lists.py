@@ -102,34 +102,50 @@ def _by_user(users: DataFrame, seen: DataFrame, worth: Column) -> DataFrame:
     return served.unionByName(history, allowMissingColumns=True).repartition("userId")
 
 
-def _rank_partition_twice(
-    batches: Iterable[pa.RecordBatch], catalogue: Catalogue, n: int, block_users: int
-) -> Iterator[pa.RecordBatch]:
-    """Both lists of all users of one partition, a record batch for each block of them."""
+@dataclass(frozen=True)
+class _Block:
+    """Some users of one partition: their ids, vectors as Catalogue explains, who has no factors, and the history."""
+
+    user_ids: NDArray[np.int32]
+    vectors: Floats
+    is_cold: NDArray[np.bool_]
+    seen: _History
+
+
+def _blocks(batches: Iterable[pa.RecordBatch], catalogue: Catalogue, size: int) -> Iterator[_Block]:
+    """The users that a partition serves, in order, so many at a time."""
     tables = [batch for batch in batches if batch.num_rows]
     if not tables:
         return
     rows = pa.Table.from_batches(tables)
-    user_ids, vectors, _ = _user_vectors(rows, catalogue.rank)
+    user_ids, vectors, is_cold = _user_vectors(rows, catalogue.rank)
     if not len(user_ids):
         return
     seen = _seen(rows, user_ids, catalogue.movie_ids)
-    by_popularity = np.zeros_like(vectors)
-    by_popularity[:, catalogue.rank :] = 1.0
+    for first in range(0, len(user_ids), size):
+        last = min(first + size, len(user_ids))
+        yield _Block(user_ids[first:last], vectors[first:last], is_cold[first:last], seen.part(first, last))
+
+
+def _rank_partition_twice(
+    batches: Iterable[pa.RecordBatch], catalogue: Catalogue, n: int, block_users: int
+) -> Iterator[pa.RecordBatch]:
+    """Both lists of all users of one partition, a record batch for each block of them."""
     top = TopN(catalogue, n, block_users)
-    for first in range(0, len(user_ids), block_users):
-        last = min(first + block_users, len(user_ids))
-        history = seen.part(first, last)
-        count = np.bincount(history.users, minlength=last - first)
-        total = np.bincount(history.users, weights=catalogue.popularity[history.movies], minlength=last - first)
+    for block in _blocks(batches, catalogue, block_users):
+        seen, users = block.seen, len(block.user_ids)
+        by_popularity = np.zeros_like(block.vectors)
+        by_popularity[:, catalogue.rank :] = 1.0
+        count = np.bincount(seen.users, minlength=users)
+        total = np.bincount(seen.users, weights=catalogue.popularity[seen.movies], minlength=users)
         lists = []
-        for those in (vectors, by_popularity):
-            of_users, _, places, _ = top(those[first:last], history.users, history.movies)
-            ends = np.searchsorted(of_users, np.arange(last - first + 1))
+        for vectors in (block.vectors, by_popularity):
+            of_users, _, places, _ = top(vectors, seen.users, seen.movies)
+            ends = np.searchsorted(of_users, np.arange(users + 1))
             lists.append(pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(catalogue.movie_ids[places])))
         yield pa.RecordBatch.from_arrays(
             [
-                pa.array(user_ids[first:last], pa.int32()),
+                pa.array(block.user_ids, pa.int32()),
                 pa.array(count, pa.int32()),
                 pa.array(total / np.maximum(count, 1), pa.float64()),
                 *lists,
@@ -142,22 +158,12 @@ def _rank_partition(
     batches: Iterable[pa.RecordBatch], catalogue: Catalogue, n: int, block_users: int, explain: Explain | None = None
 ) -> Iterator[pa.RecordBatch]:
     """The lists of all users of one partition, a record batch for each block of them."""
-    tables = [batch for batch in batches if batch.num_rows]
-    if not tables:
-        return
-    rows = pa.Table.from_batches(tables)
-    user_ids, vectors, is_cold = _user_vectors(rows, catalogue.rank)
-    if not len(user_ids):
-        return
-    seen = _seen(rows, user_ids, catalogue.movie_ids)
     top = TopN(catalogue, n, block_users)
     reasons = Reasons(catalogue.factors, explain.settings, explain.most, catalogue.lifts) if explain else None
-    for first in range(0, len(user_ids), block_users):
-        last = min(first + block_users, len(user_ids))
-        history, is_cold_here = seen.part(first, last), is_cold[first:last]
-        of_users, positions, places, scores = top(vectors[first:last], history.users, history.movies)
-        because = _because(reasons, history, is_cold_here, of_users, places) if reasons else None
-        yield _as_batch(user_ids[first:last], is_cold_here, of_users, positions, catalogue, places, scores, because)
+    for block in _blocks(batches, catalogue, block_users):
+        of_users, positions, places, scores = top(block.vectors, block.seen.users, block.seen.movies)
+        because = _because(reasons, block.seen, block.is_cold, of_users, places) if reasons else None
+        yield _as_batch(block.user_ids, block.is_cold, of_users, positions, catalogue, places, scores, because)
 
 
 def _because(reasons: Reasons, history: _History, is_cold: NDArray[np.bool_], of_users: Ints, places: Ints) -> Ints:

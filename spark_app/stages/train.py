@@ -27,8 +27,8 @@ from spark_app.stages.models import Models, publish_models, save_models
 def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     """Fit, judge and publish the models under `models/`; a ranking that fails the gate is not published."""
     zone = ProcessedZone(settings.processed.path)
-    movies = zone.input(spark, "movies", run)
-    ratings = ratings_of_listed(zone.input(spark, "ratings", run), movies)
+    ratings, movies = zone.input(spark, "ratings", run), zone.input(spark, "movies", run)
+    ratings = ratings_of_listed(ratings, movies)
 
     spark.sparkContext.setCheckpointDir(storage.join(zone.staging, "checkpoints"))
     training, holdout = (part.persist() for part in split(ratings, settings.train))

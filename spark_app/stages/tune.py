@@ -69,8 +69,8 @@ class Objective:
 def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     """Search, going on where an earlier run was stopped, and write `tuning/best.toml` for `--config`."""
     zone = ProcessedZone(settings.processed.path)
-    movies = zone.input(spark, "movies", run)
-    ratings = ratings_of_listed(zone.input(spark, "ratings", run), movies)
+    ratings, movies = zone.input(spark, "ratings", run), zone.input(spark, "movies", run)
+    ratings = ratings_of_listed(ratings, movies)
     spark.sparkContext.setCheckpointDir(storage.join(zone.staging, "checkpoints"))
     data = _validation_data(ratings, movies, settings)
     run.rows["validation"] = {"training": data.fitted_count, "validation": data.validation.count()}
