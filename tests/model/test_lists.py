@@ -1,4 +1,4 @@
-"""The top N against a full sort of all unseen movies, and the promises of issue 3 one by one."""
+"""The top N against a full sort of all unseen movies, and what is promised of a list one by one."""
 
 from __future__ import annotations
 
