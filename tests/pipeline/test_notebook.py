@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,7 @@ def test_it_is_kept_without_outputs(notebook: Any) -> None:
 
 def test_it_tells_its_story_of_a_real_run(notebook: Any, movielens: Zones, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOVIE_RECO_PROCESSED", str(movielens.processed))
-    client = NotebookClient(notebook, timeout=300, kernel_name="python3")
-    with ThreadPoolExecutor(1) as own_thread:  # it leaves an event loop behind, which Playwright would stumble over
-        own_thread.submit(client.execute).result()
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     shown = [output["data"] for output in outputs if "data" in output]
     assert sum("image/png" in data for data in shown) == 6

@@ -16,7 +16,6 @@ from spark_app.cli import run_job
 from spark_app.platform.zones import ProcessedZone
 from spark_app.stages import published
 from tests.pipeline.conftest import MOVIELENS, RATINGS, Zones
-from tests.report.conftest import browser  # noqa: F401 - the fixture
 
 Job = Callable[..., tuple[int, str]]
 SMALL = [
@@ -67,7 +66,7 @@ def test_the_users_shown_are_those_of_the_published_lists(movielens: Zones) -> N
 @pytest.mark.parametrize("width", [360, 1280])
 def test_the_report_of_a_real_run_fits_and_asks_for_nothing(
     movielens: Zones,
-    browser: Browser,  # noqa: F811 - the fixture
+    browser: Browser,
     width: int,
 ) -> None:
     (path,) = (movielens.processed / "reports").iterdir()

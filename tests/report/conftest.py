@@ -1,23 +1,14 @@
-"""Facts for a page that a person can check by eye, and a real browser to look at it."""
+"""Facts for a page that a person can check by eye."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pytest
-from playwright.sync_api import Browser, Error, sync_playwright
 
 from spark_app.platform.settings import Settings
 from spark_app.report.page import Facts
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 HOSTILE = """<script>alert("x")</script> & 'quotes' (1999) $x^2$"""
 
 MONTHS = [
@@ -146,16 +137,3 @@ def facts(**changes: Any) -> Facts:
     }
     fields |= {key: value for key, value in changes.items() if key in fields and key not in MANIFEST}
     return Facts(manifest=manifest, **fields)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Headless Chromium: the system's, or else Playwright's own."""
-    installed = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    with sync_playwright() as playwright:
-        try:
-            started = playwright.chromium.launch(executable_path=installed, args=list(FLAGS))
-        except Error as error:
-            pytest.skip(f"needs Chromium, which `make setup-dev` installs: {error.message.splitlines()[0]}")
-        yield started
-        started.close()
