@@ -40,11 +40,10 @@ def user(zone: ProcessedZone, user_id: str) -> dict[str, Any]:
     best_first = ratings.join(titles, keys="movieId", join_type="inner").sort_by(
         [("rating", "descending"), ("timestamp", "descending"), ("movieId", "ascending")]
     )
-    published_id = _as_published(zone, "userId", user_id)
-    recommended = _read(zone, "recommendations", _is_id("userId", published_id))
+    recommended = _read(zone, "recommendations", _is_id("userId", user_id))
     history = _with_original_ids(zone, best_first).select(["movieId", "title", "genres", "rating", "timestamp"])
     return {
-        "userId": published_id,
+        "userId": user_id if _has_codes(zone, "userId") else code,
         "rating_count": history.num_rows,
         "average_rating": pc.mean(history["rating"]).as_py(),
         "history": [
@@ -172,10 +171,14 @@ def _titles(zone: ProcessedZone, movie_ids: pa.ChunkedArray) -> pa.Table:
     return found.set_column(2, "genres", pc.binary_join(found["genres"], "|"))
 
 
-def _codes(zone: ProcessedZone, column: str, rows: ds.Expression | None = None) -> pa.Table | None:
-    """Codes(id, code) of userId or movieId; None where all ids are integers that stand for themselves."""
-    table = TABLES[column]
-    return _read(zone, table, rows) if DeltaTable.is_deltatable(zone.table(table)) else None
+def _has_codes(zone: ProcessedZone, column: str) -> bool:
+    """Whether some ids of userId or movieId have codes; else all are integers that stand for themselves."""
+    return bool(DeltaTable.is_deltatable(zone.table(TABLES[column])))
+
+
+def _codes(zone: ProcessedZone, column: str, rows: ds.Expression) -> pa.Table | None:
+    """Some of the codes(id, code) of userId or movieId; None where there are none at all."""
+    return _read(zone, TABLES[column], rows) if _has_codes(zone, column) else None
 
 
 def _code(zone: ProcessedZone, column: str, given: str) -> int:
@@ -188,14 +191,9 @@ def _code(zone: ProcessedZone, column: str, given: str) -> int:
     return int(given)
 
 
-def _as_published(zone: ProcessedZone, column: str, given: str) -> int | str:
-    """An id as it stands in what is published: as it was delivered."""
-    return _code(zone, column, given) if _codes(zone, column) is None else given
-
-
-def _is_id(column: str, given: int | str) -> ds.Expression:
+def _is_id(column: str, given: str) -> ds.Expression:
     """Rows of an id as it was delivered: text in a table that was made since there are codes, else an integer."""
-    return ds.field(column).cast(pa.string()) == str(given)
+    return ds.field(column).cast(pa.string()) == given
 
 
 def _with_original_ids(zone: ProcessedZone, rows: pa.Table) -> pa.Table:
