@@ -22,17 +22,15 @@ def checked_movies(fields: DataFrame, settings: Input, codes: Codes) -> DataFram
     Of several rows of one movie the last delivered is kept: last file by name, last line in it.
     """
     reason = rules.first_reason([*rules.line_rules(), *rules.movie_rules(settings, codes.by_column)])
-    judged = fields.withColumn("reason", reason)
-    titled = judged if settings.title else judged.withColumn("title", F.col("movieId"))
-    typed = titled.transform(with_codes, codes).select(
-        _if_good(rules.as_integer("movieId").cast("int")).alias("movieId"),
+    titled = fields if settings.title else fields.withColumn("title", F.col("movieId"))
+    judged = titled.transform(rules.with_values, settings, codes.by_column).withColumn("reason", reason)
+    typed = judged.transform(with_codes, codes).select(
+        _if_good(F.col("movieId").cast("int")).alias("movieId"),
         _if_good(F.col("title")).alias("title"),
         _if_good(rules.as_year("title")).alias("year"),
         _if_good(rules.as_genres("genres")).alias("genres"),
         _listed(),
-        "is_header",
-        "reason",
-        *_evidence(),
+        _turned_away(),
     )
     return _with_status(typed, ["movieId"], [F.desc("listed")]).drop("listed")
 
@@ -50,33 +48,21 @@ def checked_ratings(
     """
     own_rules = [*rules.line_rules(), *rules.rating_rules(settings, clean, today, codes.by_column)]
     time = rules.as_time("timestamp", settings.time_format) if settings.timestamp else F.lit(None).cast("timestamp")
-    judged = fields.withColumn("reason", rules.first_reason(own_rules))
-    typed = judged.transform(with_codes, codes).select(
-        _if_good(rules.as_integer("userId").cast("int")).alias("userId"),
-        _if_good(rules.as_integer("movieId").cast("int")).alias("movieId"),
-        _if_good(rules.as_number("rating") if settings.rating else F.lit(1.0)).alias("rating"),
-        _if_good(time).alias("timestamp"),
-        "is_header",
-        "reason",
-        F.col("file").alias("origin"),
-        "value",
-        "is_utf8",
-        *([] if settings.timestamp else [_listed()]),
-    )
-    located = typed if movies is None else typed.transform(_without_unknown, movies, rules.unknown_movie(settings))
-    located = located.select(
-        _if_good(F.col("userId")).alias("userId"),
+    values = fields.transform(rules.with_values, settings, codes.by_column)
+    judged = values.withColumn("reason", rules.first_reason(own_rules)).transform(with_codes, codes)
+    judged = judged.withColumn("movieId", _if_good(F.col("movieId").cast("int")))
+    located = judged if movies is None else judged.transform(_without_unknown, movies, rules.unknown_movie(settings))
+    typed = located.select(
+        _if_good(F.col("userId").cast("int")).alias("userId"),
         _if_good(F.col("movieId")).alias("movieId"),
-        "rating",
-        "timestamp",
-        "is_header",
-        "reason",
-        *_evidence("origin"),
-        *([] if settings.timestamp else ["listed"]),
+        _if_good(F.col("rating") if settings.rating else F.lit(1.0)).alias("rating"),
+        _if_good(time).alias("timestamp"),
+        *([] if settings.timestamp else [_listed()]),
+        _turned_away(),
     )
     newest_first = [F.desc("timestamp"), F.desc("rating")] if settings.timestamp else [F.desc("listed")]
     added_up = ("rating",) if settings.feedback == "counts" else ()
-    return _with_status(located, ["userId", "movieId"], newest_first, added_up).drop("listed")
+    return _with_status(typed, ["userId", "movieId"], newest_first, added_up).drop("listed")
 
 
 def _without_unknown(typed: DataFrame, movies: DataFrame, reason: str) -> DataFrame:
@@ -121,14 +107,16 @@ def _listed() -> Column:
     return F.struct("file", "block_start", "row").alias("listed")
 
 
-def _evidence(file: str = "file") -> list[Column]:
-    """What a reject keeps of its line. Null for good rows: their text would only be carried about."""
-    is_reject = F.col("reason").isNotNull()
-    return [
-        F.when(is_reject, _plain_path(F.col(file))).alias("file"),
-        F.when(is_reject, F.make_valid_utf8("value")).alias("raw"),
-        F.when(is_reject & ~F.col("is_utf8"), F.col("value").cast("binary")).alias("raw_bytes"),
-    ]
+def _turned_away() -> Column:
+    """What a reject keeps of its line, `is_header` too. Null for good rows: their text would only be carried about."""
+    kept = F.struct(
+        "is_header",
+        "reason",
+        _plain_path(F.col("file")).alias("file"),
+        F.make_valid_utf8("value").alias("raw"),
+        F.when(~F.col("is_utf8"), F.col("value").cast("binary")).alias("raw_bytes"),
+    )
+    return F.when(F.col("reason").isNotNull(), kept).alias("turned_away")
 
 
 def _plain_path(uri: Column) -> Column:
@@ -138,21 +126,29 @@ def _plain_path(uri: Column) -> Column:
 
 
 def _with_status(typed: DataFrame, keys: list[str], order: list[Column], added_up: Sequence[str] = ()) -> DataFrame:
-    """Number the rows of each key and say what becomes of each; replaces `is_header` by `status`.
+    """Number the rows of each key and say what becomes of each: replaces `turned_away` by status, reason and evidence.
 
     The columns `added_up` become their sums over all rows of the key.
 
     One shuffle by the first key. Rejects have no key: they meet in one partition, header lines numbered by file, since
     only the first of each file is a header.
     """
-    of_key = Window.partitionBy(*keys, F.when(F.col("is_header"), F.col("file")))
+    is_header = F.coalesce(F.col("turned_away.is_header"), F.lit(False))
+    # Both ids in one number: eight bytes that the sort compares before it looks at a row at all.
+    key = F.shiftleft(F.col(keys[0]).cast("bigint"), 32) + F.col(keys[-1])
+    of_key = Window.partitionBy("key", *keys, F.when(is_header, F.col("turned_away.file")))
     is_first = F.col("version") == 1
     status = (
-        F.when(F.col("is_header") & is_first, F.lit(HEADER))
-        .when(F.col("reason").isNotNull(), F.lit(REJECTED))
+        F.when(is_header & is_first, F.lit(HEADER))
+        .when(F.col("turned_away").isNotNull(), F.lit(REJECTED))
         .when(is_first, F.lit(KEPT))
         .otherwise(F.lit(SUPERSEDED))
     )
-    numbered = typed.repartition(keys[0]).withColumn("version", F.row_number().over(of_key.orderBy(*order)))
+    numbered = typed.repartition(keys[0]).withColumn("key", key)
+    numbered = numbered.withColumn("version", F.row_number().over(of_key.orderBy(*order)))
     numbered = numbered.withColumns({column: F.sum(column).over(of_key) for column in added_up})
-    return numbered.withColumn("status", status).drop("version", "is_header")
+    return numbered.select(
+        *(column for column in typed.columns if column != "turned_away"),
+        status.alias("status"),
+        *(F.col(f"turned_away.{part}").alias(part) for part in ("reason", "file", "raw", "raw_bytes")),
+    )

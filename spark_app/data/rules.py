@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from pyspark.sql import Column
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from spark_app.data.ids import MAX_ID
@@ -43,8 +43,22 @@ def line_rules() -> list[Rule]:
     ]
 
 
+def with_values(fields: DataFrame, settings: Input, coded: Collection[str] = ()) -> DataFrame:
+    """Put values in the place of the text of userId, movieId, rating and timestamp, as far as they are there.
+
+    Null where a text is no value. Ids become 64-bit integers, those in `coded` stay text; ratings become doubles,
+    timestamps integers (or, from ISO 8601, timestamps). What the input does not have is left as it is.
+    """
+    values = {column: as_integer(column) for column in ("userId", "movieId") if column not in coded}
+    if settings.rating:
+        values["rating"] = as_number("rating")
+    if settings.timestamp:
+        values["timestamp"] = _iso_time("timestamp") if settings.time_format == "iso" else as_integer("timestamp")
+    return fields.withColumns({column: value for column, value in values.items() if column in fields.columns})
+
+
 def rating_rules(settings: Input, clean: Clean, today: date, coded: Collection[str] = ()) -> list[Rule]:
-    """Rules of userId, movieId, rating and timestamp, all as text; `today` is the day of the run (UTC).
+    """Rules of userId, movieId, rating and timestamp as `with_values` gives them; `today` is the day of the run (UTC).
 
     `coded` are those of userId and movieId that may be any text. What the input does not have has no rule.
     """
@@ -57,7 +71,7 @@ def rating_rules(settings: Input, clean: Clean, today: date, coded: Collection[s
 
 
 def movie_rules(settings: Input, coded: Collection[str] = ()) -> list[Rule]:
-    """Rules of movieId and title, as text. Genres may be anything."""
+    """Rules of movieId, as `with_values` gives it, and title. Genres may be anything."""
     rules = [_id_rule("movieId", settings.item, coded)]
     if settings.title:
         rules.append(Rule(f"{settings.title} is empty", ~_has_text("title")))
@@ -85,10 +99,10 @@ def as_number(column: str) -> Column:
 
 
 def as_time(column: str, time_format: str) -> Column:
-    """A text that is within the period of `_time_rule` as a timestamp."""
+    """A value that is within the period of `_time_rule` as a timestamp."""
     if time_format == "iso":
-        return _iso_time(column)
-    return (F.timestamp_millis if time_format == "milliseconds" else F.timestamp_seconds)(as_integer(column))
+        return F.col(column)
+    return (F.timestamp_millis if time_format == "milliseconds" else F.timestamp_seconds)(F.col(column))
 
 
 def as_genres(column: str) -> Column:
@@ -111,20 +125,20 @@ def as_year(title: str) -> Column:
 def _id_rule(column: str, name: str, coded: Collection[str]) -> Rule:
     if column in coded:
         return Rule(f"{name} is empty", ~_has_text(column))
-    return Rule(f"{name} is not an integer from 1 to {MAX_ID}", ~_is_between(as_integer(column), 1, MAX_ID))
+    return Rule(f"{name} is not an integer from 1 to {MAX_ID}", ~_is_between(F.col(column), 1, MAX_ID))
 
 
 def _scale_rule(settings: Input) -> Rule:
     low, high, step = settings.scale_min, settings.scale_max, settings.scale_step
-    value = as_number("rating")
+    value = F.col("rating")
     steps = (value - low) / step
-    is_on_scale = value.between(low, high) & (F.abs(steps - F.round(steps)) < SCALE_TOLERANCE)
+    is_on_scale = value.between(low, high) & (F.abs(steps - F.rint(steps)) < SCALE_TOLERANCE)
     reason = f"{settings.rating} is not on the scale {low:g} to {high:g} by {step:g}"
     return Rule(reason, ~F.coalesce(is_on_scale, F.lit(False)))
 
 
 def _count_rule(settings: Input) -> Rule:
-    value = as_number("rating")
+    value = F.col("rating")
     is_count = (value > 0) & (value < float("inf"))
     return Rule(f"{settings.rating} is not a number above 0", ~F.coalesce(is_count, F.lit(False)))
 
@@ -133,12 +147,12 @@ def _time_rule(settings: Input, earliest: date, latest: date) -> Rule:
     kind = settings.time_format
     first, last = _second(earliest), _second(latest) + LAST_SECOND
     if kind == "iso":
-        is_in_period = _is_between(F.unix_seconds(_iso_time("timestamp")), first, last)
+        is_in_period = _is_between(F.unix_seconds("timestamp"), first, last)
     elif kind == "milliseconds":
         in_a_second = MILLISECONDS - 1
-        is_in_period = _is_between(as_integer("timestamp"), first * MILLISECONDS, last * MILLISECONDS + in_a_second)
+        is_in_period = _is_between(F.col("timestamp"), first * MILLISECONDS, last * MILLISECONDS + in_a_second)
     else:
-        is_in_period = _is_between(as_integer("timestamp"), first, last)
+        is_in_period = _is_between(F.col("timestamp"), first, last)
     return Rule(f"{settings.timestamp} is not {TIME_UNITS[kind]} from {earliest} to {latest}", ~is_in_period)
 
 

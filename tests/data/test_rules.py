@@ -26,7 +26,8 @@ def check_ratings(
     frame = spark.createDataFrame(
         rows, "userId string, movieId string, rating string, timestamp string, expected string"
     )
-    checked = frame.withColumn("reason", rules.first_reason(rules.rating_rules(given, clean, TODAY, coded)))
+    values = frame.transform(rules.with_values, given, coded)
+    checked = values.withColumn("reason", rules.first_reason(rules.rating_rules(given, clean, TODAY, coded)))
     assert_column_equality(checked, "reason", "expected")
 
 
@@ -101,7 +102,8 @@ def test_movie_has_an_id_and_a_title(spark: SparkSession) -> None:
         ("0", None, BAD_MOVIE),
     ]
     frame = spark.createDataFrame(rows, "movieId string, title string, expected string")
-    checked = frame.withColumn("reason", rules.first_reason(rules.movie_rules(INPUT)))
+    values = frame.transform(rules.with_values, INPUT)
+    checked = values.withColumn("reason", rules.first_reason(rules.movie_rules(INPUT)))
     assert_column_equality(checked, "reason", "expected")
 
 
@@ -203,15 +205,17 @@ def test_times_may_be_iso_8601_in_utc_where_they_name_no_zone(spark: SparkSessio
         ("", None),
         (None, None),
     ]
-    frame = spark.createDataFrame(rows, "at string, expected long")
+    frame = spark.createDataFrame(rows, "timestamp string, expected long")
+    iso = Input(time_format="iso")
     kept_zone = spark.conf.get("spark.sql.session.timeZone")
     for zone in ("UTC", "America/New_York"):
         spark.conf.set("spark.sql.session.timeZone", zone)
         try:
-            found = frame.withColumn("found", F.unix_seconds(rules.as_time("at", "iso")))
+            values = frame.transform(rules.with_values, iso)
+            found = values.withColumn("found", F.unix_seconds(rules.as_time("timestamp", "iso")))
             assert_column_equality(found, "found", "expected")
         finally:
             spark.conf.set("spark.sql.session.timeZone", kept_zone or "UTC")
     bad_time = "timestamp is not a time from 1990-01-01 to 2025-06-02"
     judged = [("1", "1", "4.0", "2001-09-09", None), ("1", "1", "4.0", "1989-12-31", bad_time)]
-    check_ratings(spark, [*judged, ("1", "1", "4.0", "soon", bad_time)], Input(time_format="iso"))
+    check_ratings(spark, [*judged, ("1", "1", "4.0", "soon", bad_time)], iso)
