@@ -103,6 +103,10 @@ class Input(Section):
     """`integer`: ids are integers from 1 to 2147483647, and what is none is rejected. `any`: such integers are used as
     they are, and each other text gets a code in `delta/user_ids` or `movie_ids`. `auto`: what the first lines need."""
 
+    take: Literal["new", "all"] = "new"
+    """`new`: `etl` reads the files of ratings that it has not taken yet and merges them, where that gives the same as
+    reading all. `all`: every file, each time."""
+
     time_format: Literal["seconds", "milliseconds", "iso"] = "seconds"
     """How timestamps are written: as whole seconds or milliseconds since 1970, or as ISO 8601 (UTC where it names no
     zone)."""

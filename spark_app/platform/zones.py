@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from delta.tables import DeltaTable
@@ -23,6 +24,9 @@ MADE_BY = {
     "recommendations": "recommend",
 }
 """Every Delta table of the processed zone, and the stage that makes it."""
+
+COMMIT_NOTE = "spark.databricks.delta.commitInfo.userMetadata"
+"""The setting of Delta for the note of a commit that no DataFrameWriter makes."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +116,29 @@ class ProcessedZone:
         run.read(self.table(name), version=latest["version"])
         return frame
 
-    def overwrite(self, frame: DataFrame, name: str) -> None:
-        """Replace a Delta table by a frame, in one commit."""
-        frame.write.format("delta").mode("overwrite").option("overwriteSchema", True).save(self.table(name))
+    def overwrite(self, frame: DataFrame, name: str, note: str | None = None) -> None:
+        """Replace a Delta table by a frame, in one commit, which carries the note."""
+        writer = frame.write.format("delta").mode("overwrite").option("overwriteSchema", True)
+        (writer.option("userMetadata", note) if note else writer).save(self.table(name))
 
     def append(self, frame: DataFrame, name: str) -> None:
         """Add a frame to a Delta table, in one commit."""
         frame.write.format("delta").mode("append").save(self.table(name))
+
+    def merge(
+        self, frame: DataFrame, name: str, keys: Sequence[str], replace: str, values: Mapping[str, str], note: str
+    ) -> None:
+        """Merge a frame with one row a key into a Delta table, in one commit, which carries the note.
+
+        Where a key is in both, and the condition `replace` holds, the table's row gets the `values`; both are SQL over
+        the rows `old` and `new`. Rows with other keys are added.
+        """
+        spark = frame.sparkSession
+        is_same = " AND ".join(f"old.{key} = new.{key}" for key in keys)
+        merge = DeltaTable.forPath(spark, self.table(name)).alias("old").merge(frame.alias("new"), is_same)
+        merge = merge.whenMatchedUpdate(condition=replace, set=dict(values)).whenNotMatchedInsertAll()
+        spark.conf.set(COMMIT_NOTE, note)
+        try:
+            merge.execute()
+        finally:
+            spark.conf.unset(COMMIT_NOTE)

@@ -23,23 +23,27 @@ def read_codes(spark: SparkSession, zone: ProcessedZone) -> Codes:
 
 
 def find_codes(
-    spark: SparkSession, zone: ProcessedZone, fields: dict[str, DataFrame], coded: frozenset[str]
+    spark: SparkSession, zone: ProcessedZone, fields: dict[str, DataFrame | None], coded: frozenset[str]
 ) -> tuple[Codes, dict[str, DataFrame]]:
     """All codes, and by table those of them that are new: of the columns that need codes, or had some before.
 
-    Takes for userId and movieId the parsed lines that decide which there are. Each column costs a pass over its files,
-    which is not needed where all ids are integers. The new codes are persisted until `keep_codes` has written them.
+    Takes for userId and movieId the parsed lines that decide which there are, None where none are to be read. Each
+    column costs a pass over its files, which is not needed where all ids are integers. The new codes are persisted
+    until `keep_codes` has written them.
     """
     found, fresh = {}, {}
     for column, table in TABLES.items():
         is_there = zone.has_table(spark, table)
         if column in coded or is_there:
             known = zone.read(spark, table) if is_there else spark.createDataFrame([], ids.SCHEMA)
-            new = ids.new_codes(_ids_in(fields[column], column), known).persist()
-            if not new.isEmpty():
+            lines = fields[column]
+            new = ids.new_codes(_ids_in(lines, column), known).persist() if lines is not None else None
+            if new is not None and not new.isEmpty():
                 fresh[table] = new
-            if is_there or table in fresh:
                 found[column] = known.union(new)
+            elif is_there:
+                found[column] = known
+            if column in found:
                 logger.info("%s: ids that are no integers have codes in %s", column, zone.table(table))
     return Codes(users=found.get("userId"), movies=found.get("movieId")), fresh
 

@@ -96,15 +96,16 @@ def read_fields(spark: SparkSession, table: RawTable) -> DataFrame:
     return reduce(DataFrame.unionByName, frames).withColumns({**nothing, **bare})
 
 
-def note_inputs(run: Run, *tables: RawTable | None) -> None:
+def note_inputs(run: Run, *tables: RawTable | None) -> dict[str, str]:
     """Note path, size and SHA-256 of each file as inputs of the run; files that it has noted are not read again.
 
-    A damaged `.gz` is found here, before anything is written.
+    Returns the checksums by path. A damaged `.gz` is found here, before anything is written.
     """
-    paths = [file.path for table in tables if table for file in table.files if not run.has_read(file.path)]
+    paths = [file.path for table in tables if table for file in table.files]
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        for facts in pool.map(storage.describe, paths):
+        for facts in pool.map(storage.describe, [path for path in paths if not run.has_read(path)]):
             run.read(**asdict(facts))
+    return {noted["path"]: noted["sha256"] for noted in run.inputs if noted["path"] in paths}
 
 
 def _read_files(spark: SparkSession, files: list[RawFile], expected: Contract) -> DataFrame:
