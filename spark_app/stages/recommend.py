@@ -33,10 +33,9 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
 
     catalogue = models.catalogue(movies)
     factors = models.implicit.userFactors.withColumnRenamed("id", "userId")
-    users = ratings.select("userId").distinct().join(factors, on="userId", how="left")
     wanted = settings.recommend
     explain = Explain(models.implicit_settings, wanted.reasons) if wanted.reasons else None
-    top = recommend(spark, users, ratings, catalogue, wanted.n, wanted.block_users, explain)
+    top = recommend(spark, factors, ratings, catalogue, wanted.n, wanted.block_users, explain, everyone=True)
     rated = _with_predicted_rating(top, models, rating_model, settings.input.scale)
     told = _with_reasons_told(rated, movies, wanted.reasons)
     published = _as_published(told, movies).transform(with_original_ids, read_codes(spark, zone))

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from chispa import assert_df_equality
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from spark_app.model.by_user import HISTORY, USERS, UserPartition
 from spark_app.model.catalogue import LAST, Catalogue, build_catalogue
-from spark_app.model.lists import _rank_partition, lists_to_judge, recommend
+from spark_app.model.lists import _rank_partition, lists_to_judge, recommend, recommend_in_turn
 
 PERSONAL, POPULAR, LAST_REASON = "based on your ratings", "popular", "all others are rated"
-ROWS = pa.schema(
-    [
-        ("userId", pa.int32()),
-        ("movieId", pa.int32()),
-        ("features", pa.list_(pa.float32())),
-        ("preference", pa.float32()),
-    ]
-)
 AROUND_MULTIPLES_OF_64 = [1, 2, 63, 64, 65, 127, 128, 129, 191, 192, 193, 320, 321, 450]
 
 Row = tuple[int, int, int, float, str]
@@ -88,18 +81,22 @@ def catalogue_of(case: Case) -> Catalogue:
     return Catalogue(np.array(list(case.movies), dtype=np.int32), np.array(rows, dtype=np.float32))
 
 
-def batches_of(case: Case, seed: int = 0) -> Iterator[pa.RecordBatch]:
-    """What a partition delivers, in any order: users, what they saw, what is not served or not in the catalogue."""
-    rows: list[dict[str, object]] = [{"userId": user, "features": factors} for user, factors in case.users.items()]
-    rows += [{"userId": user, "movieId": movie} for user, movies in case.seen.items() for movie in movies]
-    rows += [{"userId": user, "movieId": 9999} for user in case.users]
-    rows += [{"userId": user, "movieId": movie} for user in (0, 51) for movie in list(case.movies)[:3]]
-    shuffled = [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]
-    yield from pa.Table.from_pylist(shuffled, ROWS).to_batches(max_chunksize=7)
+def partition_of(case: Case, seed: int = 0) -> UserPartition:
+    """What a partition holds, in any order: users, what they saw, what is not served or not in the catalogue."""
+    users: list[dict[str, object]] = [{"userId": user, "features": factors} for user, factors in case.users.items()]
+    pairs = [(user, movie) for user, movies in case.seen.items() for movie in movies]
+    pairs += [(user, 9999) for user in case.users]
+    pairs += [(user, movie) for user in (0, 51) for movie in list(case.movies)[:3]]
+    rng = np.random.default_rng(seed)
+    history = [{"userId": pairs[i][0], "movieId": pairs[i][1]} for i in rng.permutation(len(pairs))]
+    return UserPartition(
+        pa.Table.from_pylist([users[i] for i in rng.permutation(len(users))], USERS),
+        pa.Table.from_pylist(history, HISTORY),
+    )
 
 
 def lists_of(case: Case) -> list[Row]:
-    found = list(_rank_partition(batches_of(case), catalogue_of(case), case.n, case.block_users))
+    found = list(_rank_partition(partition_of(case), catalogue_of(case), case.n, case.block_users))
     return [tuple(row.values())[:5] for batch in found for row in batch.to_pylist()]
 
 
@@ -177,8 +174,9 @@ def test_lists_of_a_few_movies_by_hand() -> None:
 def test_a_partition_without_users_to_serve_gives_nothing() -> None:
     case = Case({10: [1.0, 0.0]}, {10: 1}, users={}, seen={}, n=3, block_users=2)
     catalogue = catalogue_of(case)
-    assert list(_rank_partition(iter(()), catalogue, 3, 2)) == []
-    assert list(_rank_partition(batches_of(case), catalogue, 3, 2)) == []
+    nobody = UserPartition(USERS.empty_table(), HISTORY.empty_table())
+    assert list(_rank_partition(nobody, catalogue, 3, 2)) == []
+    assert list(_rank_partition(partition_of(case), catalogue, 3, 2)) == []
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +237,29 @@ def test_recommend_end_to_end(spark: SparkSession, catalogue: Catalogue, shuffle
         (10, 4, 3, -1.0, PERSONAL),
         (10, 5, 4, -2.0, PERSONAL),
     ]
+
+
+def test_everyone_who_has_seen_something_is_served_where_that_is_asked(
+    spark: SparkSession, catalogue: Catalogue
+) -> None:
+    users, seen = served_and_seen(spark)
+    top = recommend(spark, users.filter("features IS NOT NULL"), seen, catalogue, 1, 2, everyone=True).collect()
+    assert {row.userId: row.reason for row in top} == {5: POPULAR, 7: PERSONAL, 8: POPULAR}
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_blocks_of_a_catalogue_in_turn_give_the_lists_of_the_whole(
+    spark: SparkSession, catalogue: Catalogue, size: int
+) -> None:
+    users, seen = served_and_seen(spark)
+    blocks = [
+        Catalogue(catalogue.movie_ids[first : first + size], catalogue.vectors[first : first + size])
+        for first in range(0, 6, size)
+    ]
+    for n in (2, 5):
+        whole = recommend(spark, users, seen, catalogue, n, 2)
+        in_turn = recommend_in_turn(spark, users, seen, blocks, n, 2)
+        assert_df_equality(in_turn, whole, ignore_row_order=True, ignore_nullable=True)
 
 
 def served_and_seen(spark: SparkSession) -> tuple[DataFrame, DataFrame]:
