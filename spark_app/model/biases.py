@@ -30,7 +30,7 @@ def fit_biases(ratings: DataFrame, settings: Biases) -> BiasModel:
     are persisted and computed here, before whoever called drops the ratings from the cache.
     """
     (mean,) = ratings.agg(F.avg("rating")).collect()[0]
-    deviations = ratings.select("userId", "movieId", (F.col("rating") - F.lit(mean)).alias("deviation"))
+    deviations = _deviations(ratings, mean)
     movies = _as_values(deviations.transform(_damped_mean, "movieId", "movie_bias", settings.movie_reg))
     for _ in range(settings.sweeps - 1):
         without_users = _without_movies(deviations, movies).transform(_without_users, settings.user_reg)
@@ -39,6 +39,17 @@ def fit_biases(ratings: DataFrame, settings: Biases) -> BiasModel:
     users = users.persist()
     users.count()
     return BiasModel(mean, users, movies)
+
+
+def user_biases(ratings: DataFrame, model: BiasModel, settings: Biases) -> DataFrame:
+    """The users of a model as ratings(userId, movieId, rating) would make them, its mean and movies held fixed.
+
+    They have the columns of `model.users`, and come from the ratings of movies that the model knows: of the ratings it
+    was fitted to, they are the same up to rounding.
+    """
+    without_movies = _without_movies(_deviations(ratings, model.mean), model.movies)
+    of_known = without_movies.filter(F.col("deviation").isNotNull())
+    return of_known.transform(_damped_mean, "userId", "user_bias", settings.user_reg)
 
 
 def with_bias_prediction(pairs: DataFrame, model: BiasModel) -> DataFrame:
@@ -52,6 +63,10 @@ def with_bias_prediction(pairs: DataFrame, model: BiasModel) -> DataFrame:
     prediction = F.lit(model.mean) + _or_zero("user_bias") + _or_zero("movie_bias")
     counts = {count: F.coalesce(F.col(count), F.lit(0)) for count in ("user_ratings", "movie_ratings")}
     return known.withColumn("bias", prediction).withColumns(counts).drop("user_bias", "movie_bias")
+
+
+def _deviations(ratings: DataFrame, mean: float) -> DataFrame:
+    return ratings.select("userId", "movieId", (F.col("rating") - F.lit(mean)).alias("deviation"))
 
 
 def _as_values(movies: DataFrame) -> DataFrame:

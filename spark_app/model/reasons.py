@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from spark_app.model import normal_equations
 from spark_app.model.catalogue import Floats, Ints
 from spark_app.platform.settings import ImplicitAls
 
@@ -29,7 +30,7 @@ class Reasons:
         self.lifts = np.ones(len(factors), dtype=np.float32) if lifts is None else lifts
         self.settings = settings
         self.most = most
-        self.gram = factors.T.astype(np.float64) @ factors
+        self.gram = normal_equations.gram(factors)
 
     def __call__(self, history: Ints, preferences: Floats, recommended: Ints) -> Ints:
         """The movies of a history that weigh most in the scores of recommended movies, the heaviest first.
@@ -48,12 +49,7 @@ class Reasons:
 
     def weights(self, history: Ints, preferences: Floats, recommended: Ints) -> NDArray[np.float64]:
         """What each movie that the user likes adds to each score: a row a recommended movie, a column a like."""
-        rated = self.factors[history].astype(np.float64)
-        confidences = self.settings.alpha * np.abs(preferences.astype(np.float64))
-        is_liked = preferences > 0
-        ridge = self.settings.reg * np.count_nonzero(is_liked)
-        normal = self.gram + (rated * confidences[:, None]).T @ rated + ridge * np.eye(rated.shape[1])
+        normal, terms = normal_equations.implicit(self.gram, self.factors[history], preferences, self.settings)
         lifted = self.factors[recommended].astype(np.float64) * self.lifts[recommended, None]
-        solved = np.linalg.solve(normal, lifted.T)
-        added = (rated[is_liked] * (1 + confidences[is_liked])[:, None]) @ solved
+        added = terms @ np.linalg.solve(normal, lifted.T)
         return np.asarray(np.round(added.T, DECIMALS), dtype=np.float64)

@@ -263,6 +263,11 @@ class Recommend(Section):
     reasons: Annotated[int, Field(ge=0, le=2)] = 2
     """How many movies that the user likes are named as the reason of each recommendation. 0: none, which is faster."""
 
+    fold_in: Literal["none", "new", "changed"] = "changed"
+    """Who is served by ratings that the fit has not seen, their factors solved against those of the movies, without
+    another fit: users who came after it (`new`), also those with other ratings than then (`changed`), or nobody
+    (`none`): new users get popular movies then."""
+
     block_users: Positive = 256
     """Users scored at a time; memory for scores is this x movies x 4 bytes for each core."""
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 from pyspark.ml.recommendation import ALSModel
 from pyspark.sql import DataFrame, SparkSession
 
-from spark_app.model.biases import BiasModel
+from spark_app.model.biases import BiasModel, user_biases
 from spark_app.model.catalogue import Catalogue, build_catalogue
+from spark_app.model.foldin import fold_in_explicit, fold_in_implicit, outdated_users, with_users
+from spark_app.model.split import keep_active
 from spark_app.model.stack import StackWeights
 from spark_app.platform import storage
 from spark_app.platform.errors import InputError
-from spark_app.platform.settings import ImplicitAls
+from spark_app.platform.settings import Biases, ExplicitAls, ImplicitAls, Settings
 from spark_app.platform.zones import ProcessedZone
 
 IMPLICIT, EXPLICIT = "implicit_als", "explicit_als"
@@ -21,21 +23,36 @@ IMPLICIT, EXPLICIT = "implicit_als", "explicit_als"
 
 
 @dataclass(frozen=True)
+class FitSettings:
+    """What a fit was told, as far as it matters to those who use its models."""
+
+    implicit: ImplicitAls
+    explicit: ExplicitAls
+    biases: Biases
+    min_user_ratings: int
+
+
+def fit_settings(settings: Settings) -> FitSettings:
+    """The settings of a fit that a run makes."""
+    return FitSettings(settings.implicit_als, settings.explicit_als, settings.biases, settings.train.min_user_ratings)
+
+
+@dataclass(frozen=True)
 class Models:
-    """What one fit gives: the ranking model with the settings of its fit, the two rating models, and their stack.
+    """What one fit gives: the settings of the fit, the ranking model, the two rating models, and their stack.
 
     Of counts there is no explicit model: nothing predicts ratings, and the biases tell the popularity only.
     """
 
+    settings: FitSettings
     implicit: ALSModel
-    implicit_settings: ImplicitAls
     explicit: ALSModel | None
     biases: BiasModel
     stack: StackWeights = field(default_factory=StackWeights)
 
     def catalogue(self, movies: DataFrame) -> Catalogue:
         """The movies(movieId) as the ranking model scores them."""
-        exponent = self.implicit_settings.popularity_exponent
+        exponent = self.settings.implicit.popularity_exponent
         return build_catalogue(movies, self.biases.movies, self.implicit.itemFactors, self.implicit.rank, exponent)
 
 
@@ -59,7 +76,7 @@ def save_models(
             "rating_model": rating_model,
             "mean_rating": models.biases.mean,
             "stack": asdict(models.stack),
-            "implicit_als": models.implicit_settings.model_dump(mode="json"),
+            "implicit_als": models.settings.implicit.model_dump(mode="json"),
             **facts,
         },
     )
@@ -95,9 +112,39 @@ def load_models(spark: SparkSession, folder: str) -> tuple[Models, str | None]:
         users=spark.read.parquet(storage.join(folder, "user_biases")),
         movies=spark.read.parquet(storage.join(folder, "movie_biases")),
     )
+    fitted = facts["settings"]
+    settings = FitSettings(
+        # Models that say nothing of a lift were judged without one.
+        ImplicitAls(**{"popularity_exponent": 0.0, **facts["implicit_als"]}),
+        ExplicitAls(**fitted["explicit_als"]),
+        Biases(**fitted["biases"]),
+        fitted["train"]["min_user_ratings"],
+    )
     implicit = ALSModel.load(storage.join(folder, IMPLICIT))
     explicit = ALSModel.load(storage.join(folder, EXPLICIT)) if facts["rating_model"] else None
-    # Models that say nothing of a lift were judged without one.
-    settings = ImplicitAls(**{"popularity_exponent": 0.0, **facts["implicit_als"]})
     stack = StackWeights(**facts["stack"])
-    return Models(implicit, settings, explicit, biases, stack), facts["rating_model"]
+    return Models(settings, implicit, explicit, biases, stack), facts["rating_model"]
+
+
+def with_fold_in(models: Models, ratings: DataFrame, whose: Literal["new", "changed"]) -> tuple[Models, int]:
+    """The models with factors and biases for users whose ratings the fit has not seen, and how many get a ranking.
+
+    Takes ratings(userId, movieId, rating) as they are now. `new`: users whom the fit has not seen; `changed`: also
+    those who had other ratings then. Users whom a fit would leave out are in none of the models any more.
+    """
+    fitted = models.settings
+    outdated = outdated_users(ratings, models.biases, fitted.biases, changed=whose == "changed").persist()
+    if outdated.isEmpty():
+        return models, 0
+    theirs = ratings.join(outdated, on="userId", how="left_semi")
+    theirs = keep_active(theirs, fitted.min_user_ratings, 1).persist()
+    ranking = fold_in_implicit(theirs, models.implicit.itemFactors, fitted.implicit).persist()
+    explicit = None
+    if models.explicit:
+        rating = fold_in_explicit(theirs, models.explicit.itemFactors, fitted.explicit)
+        explicit = with_users(models.explicit, outdated, rating)
+    others = models.biases.users.join(outdated, on="userId", how="left_anti")
+    biases = others.unionByName(user_biases(theirs, models.biases, fitted.biases))
+    implicit = with_users(models.implicit, outdated, ranking)
+    extended = replace(models, implicit=implicit, explicit=explicit, biases=replace(models.biases, users=biases))
+    return extended, ranking.count()

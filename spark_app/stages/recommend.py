@@ -15,7 +15,7 @@ from spark_app.platform.run import Run
 from spark_app.platform.settings import Settings
 from spark_app.platform.zones import ProcessedZone
 from spark_app.stages.ids import read_codes
-from spark_app.stages.models import Models, load_models, published_models
+from spark_app.stages.models import Models, load_models, published_models, with_fold_in
 
 COLUMNS = ("userId", "rank", "movieId", "title", "genres", "predicted_rating", "score", "reason")
 RATING_DECIMALS = 3
@@ -30,11 +30,14 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     if not run.has_written(folder):
         run.read(folder)
     logger.info("models in %s, ratings predicted by: %s", folder, rating_model or "no model")
+    wanted, folded_in = settings.recommend, 0
+    if wanted.fold_in != "none":
+        models, folded_in = with_fold_in(models, ratings, wanted.fold_in)
+        logger.info("%s users folded in, with ratings that the fit has not seen", f"{folded_in:,}")
 
     catalogue = models.catalogue(movies)
     factors = models.implicit.userFactors.withColumnRenamed("id", "userId")
-    wanted = settings.recommend
-    explain = Explain(models.implicit_settings, wanted.reasons) if wanted.reasons else None
+    explain = Explain(models.settings.implicit, wanted.reasons) if wanted.reasons else None
     top = recommend(spark, factors, ratings, catalogue, wanted.n, wanted.block_users, explain, everyone=True)
     rated = _with_predicted_rating(top, models, rating_model, settings.input.scale)
     told = _with_reasons_told(rated, movies, wanted.reasons)
@@ -44,7 +47,7 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
 
     published = zone.read(spark, "recommendations")
     rows, users_served = published.agg(F.count("*"), F.count(F.when(F.col("rank") == 1, 1))).collect()[0]
-    run.rows["recommendations"] = {"rows": rows, "users": users_served}
+    run.rows["recommendations"] = {"rows": rows, "users": users_served, "folded_in": folded_in}
     logger.info("%s recommendations for %s users", f"{rows:,}", f"{users_served:,}")
     _publish_csv(published, zone, run)
 

@@ -21,7 +21,7 @@ from spark_app.platform.log import logger
 from spark_app.platform.run import Run
 from spark_app.platform.settings import Settings, Train
 from spark_app.platform.zones import ProcessedZone
-from spark_app.stages.models import Models, publish_models, save_models
+from spark_app.stages.models import Models, fit_settings, publish_models, save_models
 
 
 def run(spark: SparkSession, settings: Settings, run: Run) -> None:
@@ -84,7 +84,7 @@ def fit_models(ratings: DataFrame, count: int, settings: Settings) -> Models:
     )
     implicit = als.fit_implicit(active, settings.implicit_als, train.seed)
     active.unpersist()
-    return Models(implicit, settings.implicit_als, explicit, biases)
+    return Models(fit_settings(settings), implicit, explicit, biases)
 
 
 def active_ratings(ratings: DataFrame, count: int, train: Train) -> DataFrame:

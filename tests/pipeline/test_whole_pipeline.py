@@ -180,7 +180,7 @@ def test_models_that_say_nothing_of_a_lift_have_none(movielens: Zones, spark: Sp
     folder = tmp_path / "models"
     shutil.copytree(movielens.processed / "models" / current, folder)
     facts = json.loads((folder / "model.json").read_text())
-    assert load_models(spark, str(folder))[0].implicit_settings.popularity_exponent == 0.1
+    assert load_models(spark, str(folder))[0].settings.implicit.popularity_exponent == 0.1
     del facts["implicit_als"]["popularity_exponent"]
     (folder / "model.json").write_text(json.dumps(facts))
-    assert load_models(spark, str(folder))[0].implicit_settings.popularity_exponent == 0.0
+    assert load_models(spark, str(folder))[0].settings.implicit.popularity_exponent == 0.0
