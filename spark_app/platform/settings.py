@@ -264,8 +264,8 @@ class Recommend(Section):
     """How many movies that the user likes are named as the reason of each recommendation. 0: none, which is faster."""
 
     fold_in: Literal["none", "new", "changed"] = "changed"
-    """Who is served by ratings that the fit has not seen, their factors solved against those of the movies, without
-    another fit: users who came after it (`new`), also those with other ratings than then (`changed`), or nobody
+    """Whose factors are solved anew, against those of the movies and without another fit, from ratings that the fit has
+    not seen: of users who came after it (`new`), also of those who had other ratings then (`changed`), or of nobody
     (`none`): new users get popular movies then."""
 
     block_users: Positive = 256

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 
 from spark_app.platform import storage
 from spark_app.platform.errors import InputError
@@ -112,9 +112,19 @@ class ProcessedZone:
         frame = self.read(spark, name)
         if run.has_written(self.table(name)):
             return frame
-        (latest,) = DeltaTable.forPath(spark, self.table(name)).history(1).select("version").collect()
-        run.read(self.table(name), version=latest["version"])
+        run.read(self.table(name), version=self._latest(spark, name)["version"])
         return frame
+
+    def version(self, spark: SparkSession, name: str) -> str:
+        """Which version of a Delta table is there: also its time, since a table made anew begins at 0 again."""
+        latest = self._latest(spark, name)
+        return f"{latest['version']} of {latest['timestamp'].isoformat()}"
+
+    def _latest(self, spark: SparkSession, name: str) -> Row:
+        """The number and the time of the latest version of a Delta table."""
+        history = DeltaTable.forPath(spark, self.table(name)).history(1)
+        (latest,) = history.select("version", "timestamp").collect()
+        return latest
 
     def overwrite(self, frame: DataFrame, name: str, note: str | None = None) -> None:
         """Replace a Delta table by a frame, in one commit, which carries the note."""

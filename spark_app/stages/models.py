@@ -59,9 +59,9 @@ class Models:
 def save_models(
     models: Models, rating_model: str | None, zone: ProcessedZone, run_id: str, facts: dict[str, Any]
 ) -> str:
-    """Write models, which of them predicts ratings, and the facts that admitted them (metrics, settings).
+    """Write models, which of them predicts ratings, and the facts of their fit: metrics that admitted them, settings.
 
-    Returns the folder.
+    `fitted_to` is the version of the ratings, None where they were not fitted to all of it. Returns the folder.
     """
     folder = zone.model(run_id)
     models.implicit.write().overwrite().save(storage.join(folder, IMPLICIT))
@@ -96,6 +96,12 @@ def published_models(zone: ProcessedZone) -> str:
     if not storage.exists(zone.current_model):
         raise InputError(f"{zone.current_model} is missing: run the stage 'train' first")
     return zone.model(storage.read_json(zone.current_model)["run_id"])
+
+
+def fitted_to(folder: str) -> str | None:
+    """The version of the ratings that the models in a folder were fitted to; None where it was not all of one."""
+    version: str | None = storage.read_json(storage.join(folder, "model.json")).get("fitted_to")
+    return version
 
 
 def load_models(spark: SparkSession, folder: str) -> tuple[Models, str | None]:

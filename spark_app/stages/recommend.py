@@ -15,7 +15,7 @@ from spark_app.platform.run import Run
 from spark_app.platform.settings import Settings
 from spark_app.platform.zones import ProcessedZone
 from spark_app.stages.ids import read_codes
-from spark_app.stages.models import Models, load_models, published_models, with_fold_in
+from spark_app.stages.models import Models, fitted_to, load_models, published_models, with_fold_in
 
 COLUMNS = ("userId", "rank", "movieId", "title", "genres", "predicted_rating", "score", "reason")
 RATING_DECIMALS = 3
@@ -31,7 +31,7 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
         run.read(folder)
     logger.info("models in %s, ratings predicted by: %s", folder, rating_model or "no model")
     wanted, folded_in = settings.recommend, 0
-    if wanted.fold_in != "none":
+    if wanted.fold_in != "none" and fitted_to(folder) != zone.version(spark, "ratings"):
         models, folded_in = with_fold_in(models, ratings, wanted.fold_in)
         logger.info("%s users folded in, with ratings that the fit has not seen", f"{folded_in:,}")
 

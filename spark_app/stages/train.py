@@ -57,8 +57,12 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
         logger.info("fitting again on all ratings")
         models = fit_models(ratings, sum(run.rows["split"].values()), settings)
     models = replace(models, stack=stack)
-    admitted_by = {"metrics": run.metrics, "settings": run.settings.model_dump(mode="json")}
-    run.wrote(save_models(models, run.metrics.get("rating_model"), zone, run.run_id, admitted_by))
+    facts_of_fit = {
+        "metrics": run.metrics,
+        "settings": run.settings.model_dump(mode="json"),
+        "fitted_to": zone.version(spark, "ratings") if settings.train.refit else None,
+    }
+    run.wrote(save_models(models, run.metrics.get("rating_model"), zone, run.run_id, facts_of_fit))
     publish_models(zone, run.run_id)
     run.wrote(zone.current_model)
 

@@ -94,9 +94,20 @@ def shown(rows: list[dict[str, str]], *columns: str) -> list[tuple[str, ...]]:
     return [tuple(row[column] for column in columns) for row in rows]
 
 
-def test_nobody_is_folded_in_right_after_the_fit(trained: Zones, before: Lists, config: str) -> None:
+def test_nobody_is_folded_in_right_after_the_fit(
+    monkeypatch: pytest.MonkeyPatch, trained: Zones, before: Lists, config: str
+) -> None:
     assert trained.manifests()[-1]["rows"]["recommendations"]["folded_in"] == 0
+    monkeypatch.setattr("spark_app.stages.recommend.fitted_to", lambda _: None)
+    assert recommend(trained, config) == (before, 0)
     assert recommend(trained, config, "none") == (before, 0)
+
+
+def test_ratings_of_the_version_that_was_fitted_are_not_compared(
+    monkeypatch: pytest.MonkeyPatch, trained: Zones, before: Lists, config: str
+) -> None:
+    monkeypatch.delattr("spark_app.stages.recommend.with_fold_in")
+    assert recommend(trained, config) == (before, 0)
 
 
 def test_new_and_changed_users_are_served_by_what_they_rated(grown: Zones, before: Lists, config: str) -> None:
