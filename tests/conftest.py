@@ -5,6 +5,7 @@ The session has real Delta, one shuffle partition, no adaptive plans and tempora
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Error, sync_playwright
 from pyspark.sql import SparkSession
+
+from spark_app.platform.log import logger
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("SPARK_CONF_DIR", str(ROOT / "conf" / "local"))
@@ -39,6 +42,28 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     )
     yield session
     session.stop()
+
+
+class _Kept(logging.Handler):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """What the package says during a test, at any level."""
+    kept, before = _Kept(), logger.level
+    logger.addHandler(kept)
+    logger.setLevel(logging.DEBUG)
+    yield kept.messages
+    logger.removeHandler(kept)
+    logger.setLevel(before)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from spark_app.platform.errors import InputError
+from spark_app.platform.progress import Steps
 from spark_app.platform.settings import ExplicitAls, ImplicitAls, Train
 
 ALS_PREDICTION = "als_prediction"
@@ -22,6 +23,9 @@ MIN_BLOCKS = 4
 CHECKPOINT_SWEEPS = 5
 """Sweeps after which the lineage of the factors is cut. Each one nests them deeper in what a task has to deserialise,
 and a little beyond 10 sweeps a thread's default stack of 1 MiB overflows."""
+
+SENDING = "flatMap at ALS.scala"
+"""The stage of MLlib's that sends the factors of one side to the other: it is run twice in each sweep."""
 
 
 def blocks_for(ratings: int, train: Train) -> int:
@@ -37,6 +41,11 @@ def in_stable_order(ratings: DataFrame, partitions: int) -> DataFrame:
     """
     rows = ratings.select("userId", "movieId", "rating")
     return rows.repartition(partitions, "userId").sortWithinPartitions("userId", "movieId")
+
+
+def sweeps(settings: ExplicitAls | ImplicitAls) -> Steps:
+    """The sweeps of a fit, as its progress tells them."""
+    return Steps("sweep", settings.iterations, SENDING, parts=2)
 
 
 def fit_explicit(ratings: DataFrame, settings: ExplicitAls, seed: int) -> ALSModel:

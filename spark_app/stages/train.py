@@ -18,6 +18,7 @@ from spark_app.model.stack import RATING_MODELS, StackWeights, fit_stack, with_b
 from spark_app.platform import storage
 from spark_app.platform.errors import GateError, InputError
 from spark_app.platform.log import logger
+from spark_app.platform.progress import progress
 from spark_app.platform.run import Run
 from spark_app.platform.settings import Settings, Train
 from spark_app.platform.zones import ProcessedZone
@@ -82,11 +83,13 @@ def fit_models(ratings: DataFrame, count: int, settings: Settings) -> Models:
         logger.info(
             "fitting explicit ALS: rank %d, %d sweeps", settings.explicit_als.rank, settings.explicit_als.iterations
         )
-        explicit = als.fit_explicit(active, settings.explicit_als, train.seed)
+        with progress(active.sparkSession, "fitting explicit ALS", als.sweeps(settings.explicit_als)):
+            explicit = als.fit_explicit(active, settings.explicit_als, train.seed)
     logger.info(
         "fitting implicit ALS: rank %d, %d sweeps", settings.implicit_als.rank, settings.implicit_als.iterations
     )
-    implicit = als.fit_implicit(active, settings.implicit_als, train.seed)
+    with progress(active.sparkSession, "fitting implicit ALS", als.sweeps(settings.implicit_als)):
+        implicit = als.fit_implicit(active, settings.implicit_als, train.seed)
     active.unpersist()
     return Models(fit_settings(settings), implicit, explicit, biases)
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import math
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +16,10 @@ from spark_app.model.als import (
     fit_explicit,
     fit_implicit,
     in_stable_order,
+    sweeps,
     with_als_prediction,
 )
+from spark_app.platform.progress import progress
 from spark_app.platform.settings import ExplicitAls, ImplicitAls, Train
 
 RATINGS = "userId INT, movieId INT, rating DOUBLE"
@@ -134,6 +139,33 @@ def test_sweeps_beyond_the_checkpoint_interval_need_a_folder_for_checkpoints(
     monkeypatch.setattr("pyspark.SparkContext.getCheckpointDir", lambda _: None)
     with pytest.raises(RuntimeError, match="more than 5 sweeps of ALS need SparkContext"):
         fit_explicit(ratings, ExplicitAls(rank=2, iterations=6), SEED)
+    with pytest.raises(RuntimeError, match="more than 5 sweeps of ALS need SparkContext"):
+        fit_implicit(ratings, ImplicitAls(rank=2, iterations=6), SEED)
+
+
+@pytest.mark.parametrize("kind", ["explicit", "implicit"])
+def test_progress_of_a_fit_counts_its_sweeps(
+    spark: SparkSession,
+    ratings: DataFrame,
+    kind: str,
+    said: list[str],
+    tmp_path: Path,
+) -> None:
+    # Seven sweeps, so that checkpoints are among them: their jobs hold stages that have been run before.
+    explicit, implicit = ExplicitAls(rank=2, iterations=7), ImplicitAls(rank=2, iterations=7)
+    settings = explicit if kind == "explicit" else implicit
+    rows = in_stable_order(ratings, 2)
+    spark.sparkContext.setCheckpointDir(str(tmp_path))
+    # As many steps as stages are expected, and room for more that must not come.
+    each_stage = replace(sweeps(settings), parts=1, total=99)
+    with progress(spark, "fitting", each_stage, look_every=0.02):
+        fit_explicit(rows, explicit, SEED) if kind == "explicit" else fit_implicit(rows, implicit, SEED)
+        time.sleep(0.5)
+    assert said[0].startswith("fitting: preparing, ")
+    steps = [int(message.removeprefix("fitting: sweep ").partition(" of 99, ")[0]) for message in said[1:]]
+    assert steps == sorted(steps)
+    assert len(steps) > 3
+    assert steps[-1] == 2 * settings.iterations
 
 
 def test_implicit_als_fits_where_somebody_likes_nothing_and_nobody_likes_a_movie(spark: SparkSession) -> None:

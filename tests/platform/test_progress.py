@@ -1,0 +1,102 @@
+"""A real call into Spark is watched from beside it: what is said, and that it neither breaks nor outlives the call."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from pyspark import StatusTracker
+from pyspark.sql import SparkSession
+
+from spark_app.platform.progress import GROUP, Steps, as_time, progress
+
+WHAT = "counting"
+COUNTS = Steps("count", 3, "count at", parts=2)
+
+
+def count(spark: SparkSession, times: int) -> None:
+    """Run so many stages of that name, each in a job of its own, and give the watcher time to look."""
+    for _ in range(times):
+        assert spark.sparkContext.parallelize(range(4), 2).map(lambda _: time.sleep(0.05)).count() == 4
+        time.sleep(0.25)
+
+
+def is_watched() -> bool:
+    return any(thread.name == WHAT for thread in threading.enumerate())
+
+
+def places(said: list[str]) -> list[str]:
+    return [message.removeprefix(f"{WHAT}: ").partition(",")[0] for message in said]
+
+
+def test_each_step_is_said_once_and_the_watcher_ends(spark: SparkSession, said: list[str]) -> None:
+    count(spark, 2)  # what came before is not counted
+    with progress(spark, WHAT, COUNTS, look_every=0.03):
+        assert is_watched()
+        count(spark, 6)
+    assert not is_watched()
+    assert places(said) == ["preparing", "count 1 of 3", "count 2 of 3", "count 3 of 3"]
+    assert all(message.endswith(" s so far") for message in said)
+
+
+def test_jobs_of_a_group_are_watched_and_others_are_not(spark: SparkSession, said: list[str]) -> None:
+    spark.sparkContext.setJobGroup("somebody's", "a group that was set before")
+    try:
+        with progress(spark, WHAT, COUNTS, look_every=0.03):
+            count(spark, 1)
+            spark.sparkContext.setLocalProperty(GROUP, "another")
+            count(spark, 3)
+    finally:
+        spark.sparkContext._jsc.clearJobGroup()
+    assert places(said) == ["preparing", "count 1 of 3"]
+
+
+def test_what_stands_still_is_said_again_after_a_while(
+    spark: SparkSession, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spark_app.platform.progress.SAY_EVERY", 0.2)
+    with progress(spark, WHAT, COUNTS, look_every=0.02):
+        time.sleep(1)
+    assert 2 <= len(said) <= 6
+    assert set(places(said)) == {"preparing"}
+
+
+def test_a_short_call_says_nothing(spark: SparkSession, said: list[str]) -> None:
+    with progress(spark, WHAT, COUNTS):
+        count(spark, 1)
+    assert not is_watched()
+    assert said == []
+
+
+def test_a_failed_call_fails_as_it_would_unwatched(spark: SparkSession) -> None:
+    with pytest.raises(ZeroDivisionError), progress(spark, WHAT, COUNTS, look_every=0.03):
+        _ = 1 / 0
+    assert not is_watched()
+
+
+def test_a_watcher_that_fails_breaks_nothing(
+    spark: SparkSession, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ConnectionError("no answer")
+
+    with progress(spark, WHAT, COUNTS, look_every=0.03):
+        monkeypatch.setattr(StatusTracker, "getJobIdsForGroup", fail)
+        time.sleep(0.3)
+        assert not is_watched()
+        count(spark, 1)
+    assert said == [f"{WHAT}: its progress cannot be told"]
+
+
+@pytest.mark.parametrize(
+    ("stages", "told"),
+    [(0, "preparing"), (1, "count 1 of 3"), (2, "count 1 of 3"), (3, "count 2 of 3"), (9, "count 3 of 3")],
+)
+def test_a_step_begins_with_the_first_of_its_stages_and_is_never_beyond_the_last(stages: int, told: str) -> None:
+    assert COUNTS.told(stages) == told
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (130, "2 min 10 s")])
+def test_durations_are_told_in_minutes_and_seconds(seconds: float, told: str) -> None:
+    assert as_time(seconds) == told
