@@ -10,15 +10,12 @@ Figures are over all splits: the numbers of a user are added up, and the interva
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +26,8 @@ from pyspark.ml.recommendation import ALSModel
 from pyspark.sql import DataFrame, SparkSession
 from tqdm import tqdm
 
-from benchmarks.peers import RANKERS, RATERS, SEED, Floats, Options, Peer, Ratings
+from benchmarks.facts import RESULTS, ROOT, machine, table, today, versions
+from benchmarks.quality_peers import RANKERS, RATERS, SEED, Floats, Options, Peer, Ratings
 from spark_app.cli import run_job
 from spark_app.model import metrics
 from spark_app.model.bootstrap import Numbers, ratio_intervals, ratios
@@ -43,8 +41,6 @@ from spark_app.platform.zones import ProcessedZone
 from spark_app.stages.models import Models
 from spark_app.stages.train import fit_models
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = Path(__file__).resolve().parent / "results"
 TRIALS = 40
 SEEDS = (42, 1, 2)
 OURS = "movie-reco"
@@ -331,17 +327,12 @@ def as_markdown(found: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any]
             if name not in tables:
                 continue
             heads = [f"{column}@{k}" if column in OVER_USERS else column.replace("_", " ") for column in columns]
-            lines += [
-                "",
-                f"## {title}: {heading}",
-                "",
-                "| | " + " | ".join(heads) + " |",
-                "|---" * (len(columns) + 1) + "|",
+            ordered = sorted(tables[name].items(), key=lambda row: sign * row[1][key]["value"])
+            rows = [
+                [f"**{system}**" if system == OURS else system, *(_cell(values.get(c), system, c) for c in columns)]
+                for system, values in ordered
             ]
-            rows = sorted(tables[name].items(), key=lambda row: sign * row[1][key]["value"])
-            for system, values in rows:
-                shown = f"**{system}**" if system == OURS else system
-                lines.append(f"| {shown} | " + " | ".join(_cell(values.get(c), system, c) for c in columns) + " |")
+            lines += ["", f"## {title}: {heading}", "", *table(["", *heads], rows)]
     options = [
         f"- {title}, {name}, {system}: "
         + ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values["options"].items())
@@ -350,8 +341,8 @@ def as_markdown(found: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any]
         for system, values in systems.items()
         if values["options"]
     ]
-    versions = ", ".join(f"{package} {version}" for package, version in facts["versions"].items())
-    return "\n".join([*lines, "", "## Options found", "", *options, "", f"Versions: {versions}", ""])
+    used = ", ".join(f"{package} {version}" for package, version in facts["versions"].items())
+    return "\n".join([*lines, "", "## Options found", "", *options, "", f"Versions: {used}", ""])
 
 
 def _cell(figure: Mapping[str, Any] | None, system: str, column: str) -> str:
@@ -383,14 +374,14 @@ def main() -> int:
         count = ratings.count()
     packages = ("pyspark", "numpy", "optuna", "implicit", "scikit-surprise", "cmfrec")
     facts = {
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+        "date": today(),
+        "machine": machine(),
         "data": source.name,
         "ratings": count,
         "k": settings.train.k,
         "seeds": SEEDS,
         "trials": TRIALS,
-        "versions": {package: importlib.metadata.version(package) for package in packages},
+        "versions": versions(packages),
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "quality.md").write_text(as_markdown(found, facts), encoding="utf-8")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from benchmarks.peers import Ratings, ease, popularity, weights_of
 from benchmarks.quality import OURS, Judged, Part, as_markdown, best_unseen, figures, part_of, rating_pairs
+from benchmarks.quality_peers import Ratings, ease, popularity, weights_of
 from spark_app.model.metrics import MovieFacts
 from spark_app.platform.settings import Settings
 
