@@ -7,6 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 CONFIG ?= conf/pipeline.toml
 OPTIONS ?=
+SCALE ?= 1m
 STAGES := ingest catalog etl explore train recommend
 
 export PYTHON
@@ -22,7 +23,7 @@ SUBMIT := quiet() { spark-submit "$$@" 2> >(grep --line-buffered -vE \
   '^(WARNING: Using incubator|:: |Ivy Default|The jars for|io\.delta\#|	(confs:|found |::|-+$$|\||io\.delta|[0-9]+ artifacts))' >&2); }; quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo notebook bench-quality test lint format lock clean pipeline tune $(STAGES)
+.PHONY: help setup setup-dev demo notebook bench bench-quality test lint format lock clean pipeline tune $(STAGES)
 
 help: ## list the targets
 	@grep -hE '^[a-z$$].*:.*## ' $(MAKEFILE_LIST) | sed -E 's/\$$\(STAGES\) pipeline tune/STAGE/; s/:[^#]*## /\t/' | expand -t 16
@@ -47,6 +48,10 @@ notebook: ## open the notebook on what the demo, or a run with PROCESSED=..., ha
 	@MOVIE_RECO_PROCESSED='$(if $(findstring ://,$(PROCESSED)),$(PROCESSED),$(abspath $(or $(PROCESSED),demo/processed)))' \
 	  jupyter lab notebooks/explore.ipynb
 
+bench: ## time each stage beside other tools: make bench [SCALE="1m 5m 25m"] [OPTIONS="--only etl topn"]; writes benchmarks/results/
+	@tools/setup.sh bench
+	@python -m benchmarks.scale $(SCALE) $(OPTIONS)
+
 bench-quality: ## compare the models with other libraries' on MovieLens; writes benchmarks/results/
 	@tools/setup.sh bench
 	@python -m benchmarks.quality $(OPTIONS)
@@ -66,5 +71,5 @@ lock: ## resolve the dependencies anew into requirements/
 	    $$([[ $$group = dev || $$group = bench || $$group = notebook ]] && echo "-c requirements/runtime.lock") \
 	    $$([ $$group = notebook ] && echo "-c requirements/dev.lock") --generate-hashes --no-header --no-emit-index-url --no-annotate -q -o requirements/$$group.lock; done
 
-clean: ## remove what set-up, demo and tests have made
-	@rm -rf .venv demo metastore .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+clean: ## remove what set-up, demo, benchmarks and tests have made
+	@rm -rf .venv demo bench metastore .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,414 @@
+"""What is measured beside the product's stages: each command is a process of its own, which notes what it found.
+
+`python -m benchmarks.scale_peers COMMAND --raw RAW --processed ZONE --out FOLDER` writes FOLDER/result.json: `work`,
+the seconds from where Python (and Spark) has started to where all is done, and what is particular to the command. All
+of them have the cores that Spark has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.scale_data import DELIVERIES
+from benchmarks.scale_rules import (
+    DAMPING,
+    FIRST_SECOND,
+    LAST_SECOND,
+    MAX_ID,
+    PLAIN_LINE,
+    SCALE_MAX,
+    SCALE_MIN,
+    STEP,
+    Judged,
+    judge_all,
+)
+from spark_app.platform.settings import Settings
+from spark_app.platform.zones import ProcessedZone
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.ml.recommendation import ALSModel
+    from pyspark.sql import DataFrame, SparkSession
+    from scipy import sparse
+
+    from spark_app.platform.settings import ExplicitAls, ImplicitAls
+
+CORES = 2
+MEMORY = "6GB"
+N = 10
+VERSION_STEP = 16
+"""A rating's version as one number: its second times this, plus its half stars. The latest is then the largest, and of
+those of one second the highest."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a command reads and writes."""
+
+    raw: Path
+    processed: Path
+    out: Path
+
+    @property
+    def zone(self) -> ProcessedZone:
+        """The processed zone that `etl` and `train` have filled."""
+        return ProcessedZone(str(self.processed))
+
+
+def etl_duckdb(places: Places) -> dict[str, Any]:
+    """The work of `etl` in DuckDB: ratings.parquet, rejects.parquet, final.parquet; what became of the lines."""
+    import duckdb  # noqa: PLC0415
+
+    started = time.monotonic()
+    con = duckdb.connect(config={"threads": CORES, "memory_limit": MEMORY, "preserve_insertion_order": False})
+    con.execute(f"""
+        CREATE TABLE movies AS SELECT * FROM read_csv('{places.raw / "movies.csv"}', header = true, quote = '"',
+            escape = '"', columns = {{'movieId': 'INT', 'title': 'VARCHAR', 'genres': 'VARCHAR'}});
+        CREATE TABLE checked AS
+        WITH lines AS (  -- in Latin-1 every byte is a character, so that no line is lost
+            SELECT line, filename FROM read_csv('{places.raw / DELIVERIES}', columns = {{'line': 'VARCHAR'}},
+                header = false, auto_detect = false, delim = chr(1), quote = '', escape = '', encoding = 'latin-1',
+                filename = true) WHERE line <> ''
+        ), fields AS (
+            SELECT *, CASE WHEN regexp_full_match(line, '{PLAIN_LINE}') THEN string_split(line, ',') END AS field
+            FROM lines
+        ), typed AS (
+            SELECT line, filename, field[1]::BIGINT AS userId, field[2]::BIGINT AS movieId,
+                field[3]::DOUBLE AS rating, field[4]::BIGINT AS second FROM fields
+        ), judged AS (
+            SELECT *, coalesce(
+                userId BETWEEN 1 AND {MAX_ID} AND movieId IN (SELECT movieId FROM movies)
+                AND rating BETWEEN {SCALE_MIN} AND {SCALE_MAX} AND rating % {STEP} = 0
+                AND second BETWEEN {FIRST_SECOND} AND {LAST_SECOND}, false) AS is_good FROM typed
+        )
+        SELECT try_cast(userId AS INT) AS userId, try_cast(movieId AS INT) AS movieId,
+            second * {VERSION_STEP} + (rating / {STEP})::INT AS version,
+            CASE WHEN NOT is_good THEN filename END AS file, CASE WHEN NOT is_good THEN line END AS raw
+        FROM judged""")
+    odd = con.execute("SELECT file, raw FROM checked WHERE raw IS NOT NULL").fetchall()
+    movies = {movie for (movie,) in con.execute("SELECT movieId FROM movies").fetchall()}
+    judged = judge_all(((file, raw.encode("latin-1")) for file, raw in odd), movies)
+    con.register("others", _versions(judged))
+    con.register("rejects", _rejects(judged))
+    con.execute(f"""
+        CREATE TABLE good AS SELECT userId, movieId, version FROM checked WHERE raw IS NULL
+            UNION ALL SELECT userId, movieId, version FROM others;
+        CREATE TABLE ratings AS
+            SELECT userId, movieId, version % {VERSION_STEP} * {STEP} AS rating,
+                make_timestamp(version // {VERSION_STEP} * 1000000) AS timestamp
+            FROM (SELECT userId, movieId, max(version) AS version FROM good GROUP BY userId, movieId);
+        CREATE TABLE sums AS
+            SELECT movieId, sum(rating) AS total, count(*) AS rating_count FROM ratings GROUP BY movieId;
+        COPY ratings TO '{places.out / "ratings.parquet"}';
+        COPY rejects TO '{places.out / "rejects.parquet"}';
+        COPY (
+            SELECT movieId, title, genres, total / rating_count AS average_rating,
+                coalesce(rating_count, 0) AS rating_count,
+                (coalesce(total, 0) + {DAMPING} * mean) / (coalesce(rating_count, 0) + {DAMPING}) AS damped_rating
+            FROM movies LEFT JOIN sums USING (movieId), (SELECT sum(total) / sum(rating_count) AS mean FROM sums)
+            ORDER BY movieId
+        ) TO '{places.out / "final.parquet"}'""")
+    (good, kept) = con.execute("SELECT (SELECT count(*) FROM good), (SELECT count(*) FROM ratings)").fetchall()[0]
+    return {"work": time.monotonic() - started, **_accounts(good, kept, judged)}
+
+
+def etl_polars(places: Places) -> dict[str, Any]:
+    """The same in Polars."""
+    import polars as pl  # noqa: PLC0415
+
+    started = time.monotonic()
+    movies = pl.read_csv(places.raw / "movies.csv", schema_overrides={"movieId": pl.Int32})
+    lines = pl.scan_csv(
+        places.raw / DELIVERIES,
+        has_header=False,
+        schema={"line": pl.String},
+        separator="\x01",
+        quote_char=None,
+        encoding="utf8-lossy",
+        include_file_paths="file",
+    ).filter(pl.col("line") != "")
+    plain = pl.when(pl.col("line").str.contains(PLAIN_LINE)).then(pl.col("line"))
+    names = ("userId", "movieId", "rating", "second")
+    fields = plain.str.split_exact(",", len(names) - 1).struct.rename_fields(names)
+    typed = (
+        lines.with_columns(fields.alias("field"))
+        .unnest("field")
+        .with_columns(pl.col("userId", "movieId", "second").cast(pl.Int64), pl.col("rating").cast(pl.Float64))
+    )
+    is_good = (
+        pl.col("userId").is_between(1, MAX_ID)
+        & pl.col("movieId").is_in(movies["movieId"].cast(pl.Int64).implode())
+        & pl.col("rating").is_between(SCALE_MIN, SCALE_MAX)
+        & (pl.col("rating") % STEP == 0)
+        & pl.col("second").is_between(FIRST_SECOND, LAST_SECOND)
+    ).fill_null(value=False)
+    checked = (
+        typed.with_columns(is_good.alias("is_good"))
+        .select(
+            pl.col("userId", "movieId").cast(pl.Int32, strict=False),
+            (pl.col("second") * VERSION_STEP + (pl.col("rating") / STEP).cast(pl.Int64)).alias("version"),
+            pl.when(~pl.col("is_good")).then("file").alias("file"),
+            pl.when(~pl.col("is_good")).then("line").alias("raw"),
+        )
+        .collect(engine="streaming")
+    )
+    # Of bytes that are not UTF-8 the reader has made this character, which no line has otherwise.
+    odd = checked.filter(pl.col("raw").is_not_null()).select("file", "raw").rows()
+    as_bytes = ((file, raw.replace("\N{REPLACEMENT CHARACTER}", "\udcff")) for file, raw in odd)
+    judged = judge_all(
+        ((file, raw.encode(errors="surrogateescape")) for file, raw in as_bytes), set(movies["movieId"].to_list())
+    )
+    others = pl.DataFrame(pl.from_arrow(_versions(judged)))
+    good = pl.concat([checked.filter(pl.col("raw").is_null()).select(others.columns), others])
+    latest = good.lazy().group_by("userId", "movieId").agg(pl.col("version").max()).collect(engine="streaming")
+    ratings = latest.select(
+        "userId",
+        "movieId",
+        (pl.col("version") % VERSION_STEP * STEP).alias("rating"),
+        pl.from_epoch(pl.col("version") // VERSION_STEP, time_unit="s").alias("timestamp"),
+    )
+    ratings.write_parquet(places.out / "ratings.parquet")
+    pl.DataFrame(pl.from_arrow(_rejects(judged))).write_parquet(places.out / "rejects.parquet")
+    sums = ratings.group_by("movieId").agg(pl.col("rating").sum().alias("total"), pl.len().alias("rating_count"))
+    mean = sums.select(pl.col("total").sum() / pl.col("rating_count").sum()).item()
+    total, count = pl.col("total").fill_null(0), pl.col("rating_count").fill_null(0)
+    movies.join(sums, on="movieId", how="left").select(
+        "movieId",
+        "title",
+        "genres",
+        (pl.col("total") / pl.col("rating_count")).alias("average_rating"),
+        count.alias("rating_count"),
+        ((total + DAMPING * mean) / (count + DAMPING)).alias("damped_rating"),
+    ).sort("movieId").write_parquet(places.out / "final.parquet")
+    return {"work": time.monotonic() - started, **_accounts(len(good), len(ratings), judged)}
+
+
+def _versions(judged: Judged) -> pa.Table:
+    """Rows that are good after all, as userId, movieId, version."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    columns = list(zip(*judged.good, strict=True)) or [()] * 4
+    versions = [
+        second * VERSION_STEP + round(stars / STEP) for stars, second in zip(columns[2], columns[3], strict=True)
+    ]
+    schema = pa.schema([("userId", pa.int32()), ("movieId", pa.int32()), ("version", pa.int64())])
+    return pa.table([columns[0], columns[1], versions], schema=schema)
+
+
+def _rejects(judged: Judged) -> pa.Table:
+    """Rejects as file, raw, reason."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    columns = list(zip(*judged.rejects, strict=True)) or [()] * 3
+    return pa.table(columns, schema=pa.schema([(name, pa.string()) for name in ("file", "raw", "reason")]))
+
+
+def _accounts(good: int, kept: int, judged: Judged) -> dict[str, Any]:
+    """What became of the lines, as the manifest of `etl` says it."""
+    rejected = len(judged.rejects)
+    rows = {"in": good + rejected, "good": kept, "rejected": rejected, "superseded": good - kept}
+    return {"rows": rows, "rejects": judged.reasons}
+
+
+def fits_mllib(places: Places) -> dict[str, Any]:
+    """MLlib's own time for the fits of `train`: both models on the training part and on all ratings, and nothing else.
+
+    The rows lie in memory, in as many partitions and blocks as in `train`, before the clock starts; what is left out is
+    reading, splitting, judging and saving. MLlib has its defaults otherwise, so it makes no checkpoints.
+    """
+    from pyspark.sql import functions as F  # noqa: PLC0415
+
+    from spark_app.model import als  # noqa: PLC0415
+    from spark_app.model.split import split  # noqa: PLC0415
+
+    spark, settings = _session("fits"), Settings()
+    ratings = places.zone.read(spark, "ratings")
+    training, _ = split(ratings, settings.train)
+    fits = {}
+    for part, rows in (("training", training), ("all", ratings)):
+        blocks = als.blocks_for(rows.count(), settings.train)
+        known = als.in_stable_order(rows, blocks).persist()
+        fits[f"explicit ALS, {part}"] = _seconds_to_fit(known, settings.explicit_als, blocks)
+        preferences = known.withColumn("rating", F.col("rating") - settings.implicit_als.neutral)
+        likers = preferences.filter("rating > 0").select("userId").distinct()
+        liked = preferences.filter("rating > 0").select("movieId").distinct()
+        preferences = preferences.join(F.broadcast(likers), on="userId", how="left_semi")
+        preferences = preferences.join(F.broadcast(liked), on="movieId", how="left_semi").persist()
+        fits[f"implicit ALS, {part}"] = _seconds_to_fit(preferences, settings.implicit_als, blocks)
+        preferences.unpersist(blocking=True)
+        known.unpersist(blocking=True)
+    spark.stop()
+    return {"work": sum(fits.values()), "fits": fits}
+
+
+def _seconds_to_fit(rows: DataFrame, settings: ExplicitAls | ImplicitAls, blocks: int) -> float:
+    from pyspark.ml.recommendation import ALS  # noqa: PLC0415
+
+    from spark_app.platform.settings import ImplicitAls  # noqa: PLC0415
+
+    algorithm = ALS(
+        rank=settings.rank,
+        regParam=settings.reg,
+        maxIter=settings.iterations,
+        userCol="userId",
+        itemCol="movieId",
+        seed=Settings().train.seed,
+        numUserBlocks=blocks,
+        numItemBlocks=blocks,
+    )
+    if isinstance(settings, ImplicitAls):
+        algorithm = algorithm.setImplicitPrefs(True).setAlpha(settings.alpha)
+    rows.count()
+    started = time.monotonic()
+    algorithm.fit(rows)
+    return time.monotonic() - started
+
+
+def fit_implicit(places: Places) -> dict[str, Any]:
+    """`implicit`'s ALS on the preferences of all ratings: a figure beside the last of MLlib's fits.
+
+    Rank, sweeps and weights are the same. It takes three steps of conjugate gradient where MLlib solves exactly, and
+    its regularisation does not grow with a user's ratings, which is no matter of time.
+    """
+    settings = Settings().implicit_als
+    matrix, _, _ = _preferences(places.zone)
+    started = time.monotonic()
+    _implicit_als().fit(matrix, show_progress=False)
+    return {"work": time.monotonic() - started, "rank": settings.rank}
+
+
+def _implicit_als() -> Any:
+    from implicit.cpu.als import AlternatingLeastSquares  # noqa: PLC0415
+
+    settings = Settings().implicit_als
+    return AlternatingLeastSquares(
+        factors=settings.rank,
+        regularization=settings.reg,
+        alpha=settings.alpha,
+        iterations=settings.iterations,
+        num_threads=CORES,
+        random_state=Settings().train.seed,
+    )
+
+
+def _preferences(zone: ProcessedZone) -> tuple[sparse.csr_matrix, np.ndarray, np.ndarray]:
+    """Users x movies with what each rating says, read without Spark; the ids of the rows and of the columns."""
+    from deltalake import DeltaTable  # noqa: PLC0415
+    from scipy import sparse  # noqa: PLC0415
+
+    columns = ["userId", "movieId", "rating"]
+    ratings = DeltaTable(zone.table("ratings")).to_pyarrow_dataset().to_table(columns=columns)
+    ids, places = zip(
+        *(np.unique(ratings[column].to_numpy(), return_inverse=True) for column in columns[:2]), strict=True
+    )
+    values = (ratings["rating"].to_numpy() - Settings().implicit_als.neutral).astype(np.float32)
+    return sparse.csr_matrix((values, places), (len(ids[0]), len(ids[1]))), *ids
+
+
+def lists_ours(places: Places) -> dict[str, Any]:
+    """Our top N without reasons, from tables and models to lists that nobody keeps."""
+    from spark_app.model.lists import recommend  # noqa: PLC0415
+    from spark_app.stages.models import load_models, published_models  # noqa: PLC0415
+
+    spark, zone, settings = _session("lists"), places.zone, Settings()
+    started = time.monotonic()
+    ratings, movies = zone.read(spark, "ratings"), zone.read(spark, "movies")
+    models, _ = load_models(spark, published_models(zone))
+    factors = models.implicit.userFactors.withColumnRenamed("id", "userId")
+    users = ratings.select("userId").distinct().join(factors, on="userId", how="left")
+    _to_noop(recommend(spark, users, ratings, models.catalogue(movies), N, settings.recommend.block_users))
+    work = time.monotonic() - started
+    spark.stop()
+    return {"work": work}
+
+
+def lists_mllib(places: Places) -> dict[str, Any]:
+    """MLlib's `recommendForAllUsers` with the same factors, seen movies not left out."""
+    spark = _session("recommendForAllUsers")
+    started = time.monotonic()
+    _to_noop(_stored_model(places.zone).recommendForAllUsers(N))
+    work = time.monotonic() - started
+    spark.stop()
+    return {"work": work}
+
+
+def lists_implicit(places: Places) -> dict[str, Any]:
+    """`implicit`'s `recommend` for all users with the same factors, what they have seen left out."""
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    from spark_app.model.catalogue import as_matrix  # noqa: PLC0415
+
+    model = _implicit_als()
+    started = time.monotonic()
+    matrix, *ids = _preferences(places.zone)
+    factors = []
+    for side, known in zip(("userFactors", "itemFactors"), ids, strict=True):
+        stored = pq.read_table(_model_folder(places.zone) / side)
+        rows = np.zeros((len(known), model.factors), dtype=np.float32)
+        rows[np.searchsorted(known, stored["id"].to_numpy())] = as_matrix(
+            stored["features"].combine_chunks(), model.factors
+        )
+        factors.append(rows)
+    model.user_factors, model.item_factors = factors
+    model.recommend(np.arange(len(ids[0])), matrix, N=N, filter_already_liked_items=True)
+    return {"work": time.monotonic() - started}
+
+
+def _model_folder(zone: ProcessedZone) -> Path:
+    from spark_app.stages.models import IMPLICIT, published_models  # noqa: PLC0415
+
+    return Path(published_models(zone)) / IMPLICIT
+
+
+def _stored_model(zone: ProcessedZone) -> ALSModel:
+    from pyspark.ml.recommendation import ALSModel  # noqa: PLC0415
+
+    return ALSModel.load(str(_model_folder(zone)))
+
+
+def _session(name: str) -> SparkSession:
+    """A session as the jobs have it."""
+    from pyspark.sql import SparkSession  # noqa: PLC0415
+
+    spark = SparkSession.builder.appName(f"bench {name}").master(f"local[{CORES}]").getOrCreate()
+    spark.sparkContext.setLogLevel("ERROR")
+    return spark
+
+
+def _to_noop(frame: DataFrame) -> None:
+    frame.write.format("noop").mode("overwrite").save()
+
+
+COMMANDS: dict[str, Callable[[Places], dict[str, Any]]] = {
+    "etl-duckdb": etl_duckdb,
+    "etl-polars": etl_polars,
+    "fits-mllib": fits_mllib,
+    "fit-implicit": fit_implicit,
+    "lists-ours": lists_ours,
+    "lists-mllib": lists_mllib,
+    "lists-implicit": lists_implicit,
+}
+
+
+def main() -> None:
+    """Run one command and leave its result."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale_peers", description=__doc__)
+    parser.add_argument("command", choices=COMMANDS)
+    for name in ("raw", "processed", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    result = COMMANDS[options.command](Places(options.raw, options.processed, options.out))
+    (options.out / "result.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""The figures of `scale` as tables, and as the one line that a run ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.facts import table
+from benchmarks.scale_data import Scale
+
+OURS = "movie-reco"
+TWICE = 2
+TITLES = {"topn": "top N"}
+PER_USER = ("topn", "recommend")
+"""Parts whose rows are users served; those of the others are ratings."""
+
+MEANING = """\
+`seconds`: from the start of the process to its end. `work`: the part of it without the start of Spark or of Python; of
+fits, MLlib's or `implicit`'s fitting alone. `rows/s`: ratings for each second of work, users for lists. `peak MB`: the
+largest sum of resident memory over the process and all below it. `movie-reco takes`: its time over that of the peer,
+by `seconds` for etl, by `seconds` over the peer's `work` for train and pipeline, by `work` for top N; beside
+`implicit`'s ALS it is MLlib's fit of the same model."""
+
+IN_LINE = {"etl": ("DuckDB", "Polars"), "train": ("MLlib's fits",), "topn": ("recommendForAllUsers", "implicit")}
+"""The peers that the line of ratios names."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured process: who, its seconds, those of its work alone, rows that it took in, peak memory.
+
+    `ratio` is our time over theirs.
+    """
+
+    who: str
+    seconds: float
+    work: float | None
+    count: int
+    peak_mb: int
+    ratio: float | None = None
+
+
+def merged(scales: Mapping[str, Any], name: str, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Results with some parts of one scale replaced; all else stays."""
+    return {**scales, name: {**scales.get(name, {}), **parts}}
+
+
+def as_times(ratio: float) -> str:
+    """A ratio as people say it: `2.4x`, or `1/8.1` where it is below 1."""
+    if ratio < 1:
+        return f"1/{_digits(1 / ratio)}"
+    return f"{_digits(ratio)}x"
+
+
+def ratios_line(name: str, scale: Mapping[str, Any]) -> str:
+    """The ratios of a scale in one line."""
+    said = []
+    for part, named in IN_LINE.items():
+        peers = [
+            f"{as_times(row['ratio'])}{' of' if row['ratio'] < 1 else ''} {row['who']}"
+            for row in scale.get(part, {}).get("rows", [])
+            if row["who"] in named
+        ]
+        if peers:
+            said.append(f"{TITLES.get(part, part)} {', '.join(peers)}")
+    if of_fits := scale.get("pipeline", {}).get("of_fits"):
+        said.append(f"pipeline {as_times(of_fits)} MLlib's fits")
+    return f"bench {name}: {'; '.join(said) or 'nothing to compare'}"
+
+
+def as_markdown(scales: Mapping[str, Any], sizes: Mapping[str, Scale]) -> str:
+    """All results as tables: how cost grows, then each scale."""
+    lines = ["# Scale: the stages beside peers", "", "`make bench SCALE=...`", "", *MEANING.splitlines()]
+    lines += _growth(scales, sizes)
+    for name, scale in scales.items():
+        size = sizes[name]
+        lines += ["", f"## {name}: {size.ratings:,} ratings, {size.users:,} users, {size.movies:,} movies", ""]
+        lines += [ratios_line(name, scale), ""]
+        lines += table(
+            ["", "", "seconds", "work", "rows/s", "peak MB", "movie-reco takes"],
+            [_cells(part, row, found) for part, found in scale.items() for row in found["rows"]],
+        )
+        lines += _shares("Stages of the pipeline", _stages(scale))
+        lines += _shares("MLlib's fits", scale.get("train", {}).get("fits", {}))
+        lines += ["", *_measured_where(scale)]
+    return "\n".join([*lines, ""])
+
+
+def _cells(part: str, row: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    ratio = row["ratio"] if row["who"] != OURS else None
+    said = as_times(ratio) if ratio else ""
+    if of_fits := found.get("of_fits"):
+        said = f"{as_times(of_fits)} MLlib's fits"
+    return [
+        TITLES.get(part, part),
+        f"**{OURS}**" if row["who"] == OURS else row["who"],
+        f"{row['seconds']:.1f}",
+        f"{row['work']:.1f}" if row["work"] is not None else "",
+        f"{row['count'] / _time(row):,.0f}",
+        f"{row['peak_mb']:,}",
+        said,
+    ]
+
+
+def _time(row: Mapping[str, Any]) -> float:
+    """The seconds of the work alone, or of the process where these are not known."""
+    return float(row["work"] if row["work"] is not None else row["seconds"])
+
+
+def _growth(scales: Mapping[str, Any], sizes: Mapping[str, Scale]) -> Iterator[str]:
+    """What grows how from the smallest scale to the largest: seconds of work, and peak memory."""
+    if len(scales) < TWICE:
+        return
+    names = list(scales)
+    first, last = names[0], names[-1]
+    times = sizes[last].ratings / sizes[first].ratings
+    yield from ["", f"## From {first} to {last}: {times:.0f} times the ratings", ""]
+    by_key = {
+        name: {(part, row["who"]): row for part, found in scale.items() for row in found["rows"]}
+        for name, scale in scales.items()
+    }
+    rows = []
+    for key in by_key[last]:
+        found = [by_key[name].get(key) for name in names]
+        low, high = found[0], found[-1]
+        grown = [_time(high) / _time(low), high["peak_mb"] / low["peak_mb"]] if low and high else []
+        rows.append(
+            [
+                TITLES.get(key[0], key[0]),
+                f"**{OURS}**" if key[1] == OURS else key[1],
+                *(f"{_time(row):.1f}" if row else "" for row in found),
+                *(f"{row['peak_mb']:,}" if row else "" for row in found),
+                *([as_times(value) for value in grown] or ["", ""]),
+            ]
+        )
+    heads = [*(f"s, {name}" for name in names), *(f"MB, {name}" for name in names), "time grows", "memory grows"]
+    yield from table(["", "", *heads], rows)
+
+
+def _stages(scale: Mapping[str, Any]) -> dict[str, float]:
+    return {stage["stage"]: stage["seconds"] for stage in scale.get("pipeline", {}).get("stages", [])}
+
+
+def _shares(title: str, seconds: Mapping[str, float]) -> Iterator[str]:
+    if not seconds:
+        return
+    total = sum(seconds.values())
+    yield from ["", f"{title}:", ""]
+    yield from table(
+        ["", "seconds", "share"], [[name, f"{value:.1f}", f"{value / total:.0%}"] for name, value in seconds.items()]
+    )
+
+
+def _measured_where(scale: Mapping[str, Any]) -> Iterator[str]:
+    """When, where and with which versions; once where that is the same for all parts."""
+    parts_of: dict[str, list[str]] = {}
+    for part, found in scale.items():
+        used = ", ".join(f"{package} {version}" for package, version in found["versions"].items())
+        parts_of.setdefault(f"{found['date']}, {found['machine']}; {used}", []).append(TITLES.get(part, part))
+    for where, parts in parts_of.items():
+        yield f"Measured {where}." if len(parts_of) == 1 else f"{', '.join(parts)}: measured {where}."
+
+
+def _digits(ratio: float) -> str:
+    return f"{ratio:.1f}" if ratio >= TWICE else f"{ratio:.2f}"

@@ -1,0 +1,103 @@
+"""The rules of `etl` for lines that are not plainly good, in Python: what the peers cannot say in an expression.
+
+DuckDB and Polars check what is plainly written by themselves, and hand the few other lines to `judge`. The rules, their
+order and their reasons are those of `spark_app.data.rules` with the default settings; the benchmark fails where what
+comes out differs.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+
+MAX_ID = 2**31 - 1
+SCALE_MIN, SCALE_MAX, STEP = 0.5, 5.0, 0.5
+FIRST_SECOND, LAST_SECOND = 631_152_000, 1_893_455_999
+EARLIEST, LATEST = "1990-01-01", "2029-12-31"
+"""The period in days, as the settings have it; LATEST is given to `etl`, for its default is the day after the run."""
+
+DAMPING = 10.0
+COLUMNS = ("userId", "movieId", "rating", "timestamp")
+HEADER = ",".join(COLUMNS)
+PLAIN_LINE = r"^[0-9]{1,10},[0-9]{1,10},[0-9](?:\.[0-9])?,[0-9]{1,12}$"
+"""A line that every parser reads alike. Most are, so the rest may be judged slowly."""
+
+NOT_UTF8 = "the line is not UTF-8"
+REASONS = (
+    f"userId is not an integer from 1 to {MAX_ID}",
+    f"movieId is not an integer from 1 to {MAX_ID}",
+    f"rating is not on the scale {SCALE_MIN:g} to {SCALE_MAX:g} by {STEP:g}",
+    f"timestamp is not a second from {EARLIEST} to {LATEST}",
+    "movieId is not in the movies table",
+)
+
+_FIELD = r'(?:"[^"]*(?:""[^"]*)*"|(?!")[^,]*)'
+_WELL_QUOTED = re.compile(rf"{_FIELD}(?:,{_FIELD})*")
+_INTEGER = re.compile(r"\s*[-+]?[0-9]+\s*")
+_NUMBER = re.compile(r"\s*[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?\s*")
+
+Row = tuple[int, int, float, int]
+
+
+@dataclass
+class Judged:
+    """What became of lines: rows that are good after all, and rejects as (file, raw, reason)."""
+
+    good: list[Row] = field(default_factory=list)
+    rejects: list[tuple[str, str, str]] = field(default_factory=list)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many lines were turned away for each reason."""
+        return dict(Counter(reason for _, _, reason in self.rejects))
+
+
+def judge_all(lines: Iterable[tuple[str, bytes]], movies: Collection[int]) -> Judged:
+    """Judge lines, each with its file; the first header of a file is none of its rows."""
+    judged, headed = Judged(), set()
+    for file, line in lines:
+        if line == HEADER.encode() and file not in headed:
+            headed.add(file)
+            continue
+        found = judge(line, movies)
+        if isinstance(found, str):
+            judged.rejects.append((file, line.decode(errors="replace"), found))
+        else:
+            judged.good.append(found)
+    return judged
+
+
+def judge(line: bytes, movies: Collection[int]) -> Row | str:
+    """The row (userId, movieId, rating, timestamp) that a line holds, or the reason to turn it away."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        return NOT_UTF8
+    if text == HEADER:
+        return "the header line is repeated"
+    if not _WELL_QUOTED.fullmatch(text):
+        return "a quote is unbalanced or out of place"
+    fields = next(csv.reader([text]))
+    if len(fields) != len(COLUMNS):
+        return "the line has too few or too many fields"
+    return _typed(fields, movies)
+
+
+def _typed(fields: Sequence[str], movies: Collection[int]) -> Row | str:
+    user, movie, rating, second = fields
+    numbers = [int(text) if _INTEGER.fullmatch(text) else 0 for text in (user, movie, second)]
+    stars = float(rating) if _NUMBER.fullmatch(rating) else 0.0
+    holds = (
+        1 <= numbers[0] <= MAX_ID,
+        1 <= numbers[1] <= MAX_ID,
+        SCALE_MIN <= stars <= SCALE_MAX and (stars / STEP).is_integer(),
+        FIRST_SECOND <= numbers[2] <= LAST_SECOND,
+        numbers[1] in movies,
+    )
+    for reason, is_held in zip(REASONS, holds, strict=True):
+        if not is_held:
+            return reason
+    return numbers[0], numbers[1], stars, numbers[2]
