@@ -278,11 +278,10 @@ def fit_implicit(places: Places) -> dict[str, Any]:
     Rank, sweeps and weights are the same. It takes three steps of conjugate gradient where MLlib solves exactly, and
     its regularisation does not grow with a user's ratings, which is no matter of time.
     """
-    settings = Settings().implicit_als
     matrix, _, _ = _preferences(places.zone)
     started = time.monotonic()
     _implicit_als().fit(matrix, show_progress=False)
-    return {"work": time.monotonic() - started, "rank": settings.rank}
+    return {"work": time.monotonic() - started}
 
 
 def _implicit_als() -> Any:

@@ -12,15 +12,17 @@ from benchmarks.scale_data import Scale
 OURS = "movie-reco"
 TWICE = 2
 TITLES = {"topn": "top N"}
-PER_USER = ("topn", "recommend")
-"""Parts whose rows are users served; those of the others are ratings."""
 
 MEANING = """\
+`make bench SCALE="1m 5m 25m"`: generated ratings with a second delivery that repeats and breaks some; each stage as
+users run it, each process alone, on two cores, Spark with 6 GB; peers do the same work on the same data.
+
 `seconds`: from the start of the process to its end. `work`: the part of it without the start of Spark or of Python; of
 fits, MLlib's or `implicit`'s fitting alone. `rows/s`: ratings for each second of work, users for lists. `peak MB`: the
-largest sum of resident memory over the process and all below it. `movie-reco takes`: its time over that of the peer,
-by `seconds` for etl, by `seconds` over the peer's `work` for train and pipeline, by `work` for top N; beside
-`implicit`'s ALS it is MLlib's fit of the same model."""
+largest sum of resident memory over the process and all below it; Spark's heap grows to its 6 GB before Java tidies up
+with any zeal, so it says what was taken, not what is needed. `movie-reco takes`: its time over that of the peer, by
+`seconds` for etl, by `seconds` over the peer's `work` for train and pipeline, by `work` for top N; beside `implicit`'s
+ALS it is MLlib's fit of the same model."""
 
 IN_LINE = {"etl": ("DuckDB", "Polars"), "train": ("MLlib's fits",), "topn": ("recommendForAllUsers", "implicit")}
 """The peers that the line of ratios names."""
@@ -71,7 +73,7 @@ def ratios_line(name: str, scale: Mapping[str, Any]) -> str:
 
 def as_markdown(scales: Mapping[str, Any], sizes: Mapping[str, Scale]) -> str:
     """All results as tables: how cost grows, then each scale."""
-    lines = ["# Scale: the stages beside peers", "", "`make bench SCALE=...`", "", *MEANING.splitlines()]
+    lines = ["# Scale: the stages beside peers", "", *MEANING.splitlines()]
     lines += _growth(scales, sizes)
     for name, scale in scales.items():
         size = sizes[name]
