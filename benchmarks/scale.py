@@ -36,7 +36,7 @@ from benchmarks.facts import RESULTS, ROOT, machine, today, versions
 from benchmarks.measure import CommandError, Measured, measure
 from benchmarks.scale_data import DELIVERIES, LATER, SCALES, Scale, deliver_later
 from benchmarks.scale_peers import CORES
-from benchmarks.scale_results import Row, as_markdown, merged, ratios_line
+from benchmarks.scale_results import OURS, Row, as_markdown, merged, ratios_line
 from benchmarks.scale_rules import LATEST
 from spark_app.platform.log import logger, set_up
 from spark_app.platform.settings import Log
@@ -74,14 +74,13 @@ class Bench:
             return self.scale.ratings + sum(1 for _ in later) - 1
 
     def job(self, name: str, raw: Path, processed: Path, *more: str) -> tuple[Measured, dict[str, Any]]:
-        """Run a job of the product as its users do; gives its manifest too, where there is one."""
-        options = ["--raw-path", str(raw), *more]
+        """Run a job of the product as its users do; gives its manifest too."""
+        options = ["--raw-path", str(raw), "--processed-path", str(processed), *more]
         if name != "ingest":
-            options += ["--processed-path", str(processed), "--set", f"raw.ratings={DELIVERIES}"]
-            options += ["--set", f"clean.latest={LATEST}"]
+            options += ["--set", f"raw.ratings={DELIVERIES}", "--set", f"clean.latest={LATEST}"]
         command = ["spark-submit", "--master", f"local[{CORES}]", str(ROOT / "jobs" / f"{name}.py"), *options]
         measured = self._measure(name, command)
-        return measured, {} if name == "ingest" else _last_manifest(processed)
+        return measured, _last_manifest(processed)
 
     def peer(self, name: str) -> tuple[Measured, dict[str, Any]]:
         """Run a command of `scale_peers`; gives what it has noted."""
@@ -110,12 +109,12 @@ def bench_ingest(bench: Bench) -> dict[str, Any]:
     is_there = (bench.raw / LATER).exists()
     raw = bench.folder / "raw-again" if is_there else bench.raw
     shutil.rmtree(raw, ignore_errors=True)
-    measured, _ = bench.job("ingest", raw, bench.processed, *bench.scale.options)
+    measured, manifest = bench.job("ingest", raw, bench.processed, *bench.scale.options)
     if is_there:
         shutil.rmtree(raw)
     else:
         deliver_later(raw)
-    return {"rows": [_ours(measured, {}, bench.scale.ratings)]}
+    return {"rows": [_ours(measured, manifest, bench.scale.ratings)]}
 
 
 def bench_etl(bench: Bench) -> dict[str, Any]:
@@ -161,7 +160,7 @@ def bench_topn(bench: Bench) -> dict[str, Any]:
     """Our lists without reasons, MLlib's with what has been seen, and those of `implicit`, from the same factors."""
     users = bench.scale.users
     measured, ours = bench.peer("lists-ours")
-    rows = [_theirs("movie-reco", measured, ours, users, None)]
+    rows = [_theirs(OURS, measured, ours, users, None)]
     for who, name in (("recommendForAllUsers", "lists-mllib"), ("implicit", "lists-implicit")):
         theirs, found = bench.peer(name)
         rows.append(_theirs(who, theirs, found, users, ours["work"] / found["work"]))
@@ -246,15 +245,16 @@ def _sorted(table: pa.Table) -> list[tuple[str, str]]:
     return sorted(zip(table["raw"].to_pylist(), table["reason"].to_pylist(), strict=True))
 
 
-def _last_manifest(processed: Path) -> dict[str, Any]:
-    newest = max((processed / "runs").glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
+def _last_manifest(folder: Path) -> dict[str, Any]:
+    """The newest manifest of any zone in a folder."""
+    newest = max(folder.glob("**/runs/*.json"), key=lambda file: file.stat().st_mtime_ns)
     manifest: dict[str, Any] = json.loads(newest.read_text(encoding="utf-8"))
     return manifest
 
 
 def _ours(measured: Measured, manifest: Mapping[str, Any], count: int) -> Row:
-    stages = [stage["seconds"] for stage in manifest.get("stages", [])]
-    return Row("movie-reco", measured.seconds, math.fsum(stages) if stages else None, count, measured.peak_mb)
+    work = math.fsum(stage["seconds"] for stage in manifest["stages"])
+    return Row(OURS, measured.seconds, work, count, measured.peak_mb)
 
 
 def _theirs(who: str, measured: Measured, found: Mapping[str, Any], count: int, ratio: float | None) -> Row:
@@ -274,9 +274,8 @@ def run_scale(bench: Bench, parts: Sequence[str], results: Path) -> None:
     """Measure parts of a scale; each one's figures take the place of its earlier ones as soon as they are there."""
     for part in parts:
         found = PARTS[part](bench)
-        manifests = sorted(bench.folder.glob("*/runs/*.json"), key=lambda file: file.stat().st_mtime_ns)
-        java = {"java": json.loads(manifests[-1].read_text())["versions"]["java"]} if manifests else {}
-        facts = {"date": today(), "machine": machine(), "versions": {**versions(PACKAGES), **java}}
+        java = _last_manifest(bench.folder)["versions"]["java"]
+        facts = {"date": today(), "machine": machine(), "versions": {**versions(PACKAGES), "java": java}}
         entry = {**facts, **found, "rows": [asdict(row) for row in found["rows"]]}
         write_results(merged(read_results(results), bench.scale.name, {part: entry}), results)
 

@@ -37,7 +37,7 @@ class Row:
 
     who: str
     seconds: float
-    work: float | None
+    work: float
     count: int
     peak_mb: int
     ratio: float | None = None
@@ -98,16 +98,11 @@ def _cells(part: str, row: Mapping[str, Any], found: Mapping[str, Any]) -> list[
         TITLES.get(part, part),
         f"**{OURS}**" if row["who"] == OURS else row["who"],
         f"{row['seconds']:.1f}",
-        f"{row['work']:.1f}" if row["work"] is not None else "",
-        f"{row['count'] / _time(row):,.0f}",
+        f"{row['work']:.1f}",
+        f"{row['count'] / row['work']:,.0f}",
         f"{row['peak_mb']:,}",
         said,
     ]
-
-
-def _time(row: Mapping[str, Any]) -> float:
-    """The seconds of the work alone, or of the process where these are not known."""
-    return float(row["work"] if row["work"] is not None else row["seconds"])
 
 
 def _growth(scales: Mapping[str, Any], sizes: Mapping[str, Scale]) -> Iterator[str]:
@@ -126,12 +121,12 @@ def _growth(scales: Mapping[str, Any], sizes: Mapping[str, Scale]) -> Iterator[s
     for key in by_key[last]:
         found = [by_key[name].get(key) for name in names]
         low, high = found[0], found[-1]
-        grown = [_time(high) / _time(low), high["peak_mb"] / low["peak_mb"]] if low and high else []
+        grown = [high["work"] / low["work"], high["peak_mb"] / low["peak_mb"]] if low and high else []
         rows.append(
             [
                 TITLES.get(key[0], key[0]),
                 f"**{OURS}**" if key[1] == OURS else key[1],
-                *(f"{_time(row):.1f}" if row else "" for row in found),
+                *(f"{row['work']:.1f}" if row else "" for row in found),
                 *(f"{row['peak_mb']:,}" if row else "" for row in found),
                 *([as_times(value) for value in grown] or ["", ""]),
             ]

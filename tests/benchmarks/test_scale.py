@@ -145,7 +145,7 @@ def test_the_second_delivery_is_the_same_each_time_and_begins_with_whole_lines(
     assert all(re.fullmatch(rb"\d+,\d+,\d\.\d,\d+", line) for line in lines[1:8])
 
 
-def row(who: str, seconds: float, work: float | None, ratio: float | None = None) -> dict[str, Any]:
+def row(who: str, seconds: float, work: float, ratio: float | None = None) -> dict[str, Any]:
     return {"who": who, "seconds": seconds, "work": work, "count": 1000, "peak_mb": 1500, "ratio": ratio}
 
 
