@@ -64,6 +64,9 @@ def ratios_line(name: str, scale: Mapping[str, Any]) -> str:
             for row in scale.get(part, {}).get("rows", [])
             if row["who"] in named
         ]
+        if again := scale.get(part, {}).get("again"):
+            ours, theirs = again.values()
+            peers[0] += f" ({as_times(ours / theirs)} when warm)"
         if peers:
             said.append(f"{TITLES.get(part, part)} {', '.join(peers)}")
     if of_fits := scale.get("pipeline", {}).get("of_fits"):
@@ -84,6 +87,7 @@ def as_markdown(scales: Mapping[str, Any], sizes: Mapping[str, Scale]) -> str:
             [_cells(part, row, found) for part, found in scale.items() for row in found["rows"]],
         )
         lines += _shares("Stages of the pipeline", _stages(scale))
+        lines += _again(scale.get("topn", {}).get("again", {}))
         lines += _shares("MLlib's fits", scale.get("train", {}).get("fits", {}))
         lines += ["", *_measured_where(scale)]
     return "\n".join([*lines, ""])
@@ -147,6 +151,12 @@ def _shares(title: str, seconds: Mapping[str, float]) -> Iterator[str]:
     yield from table(
         ["", "seconds", "share"], [[name, f"{value:.1f}", f"{value / total:.0%}"] for name, value in seconds.items()]
     )
+
+
+def _again(seconds: Mapping[str, float]) -> Iterator[str]:
+    if seconds:
+        yield from ["", "Top N once more in the same session, when Java is warm:", ""]
+        yield from table(["", "seconds"], [[name, f"{value:.1f}"] for name, value in seconds.items()])
 
 
 def _measured_where(scale: Mapping[str, Any]) -> Iterator[str]:
