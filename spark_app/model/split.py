@@ -65,6 +65,17 @@ def _reach(counts: dict[int, int], wanted: float) -> tuple[int, int]:
     return min(counts, default=0), later
 
 
+def keep_judged(frame: DataFrame, users: int, train: Train) -> DataFrame:
+    """Rows (userId, ...) of about `train.judged_users` of so many users; all rows where there are no more users.
+
+    Users are chosen by a hash of (seed, userId), so they are the same in every frame, whatever its partitions.
+    """
+    if users <= train.judged_users:
+        return frame
+    bucket = F.pmod(F.xxhash64(F.lit("judged"), F.lit(train.seed), "userId"), F.lit(HASH_BUCKETS))
+    return frame.filter(bucket < max(round(train.judged_users / users * HASH_BUCKETS), 1))
+
+
 def keep_active(ratings: DataFrame, min_user_ratings: int, min_movie_ratings: int) -> DataFrame:
     """Ratings of users and movies that have at least so many each, both counted on the ratings given."""
     least = {"userId": min_user_ratings, "movieId": min_movie_ratings}

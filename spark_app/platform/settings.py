@@ -176,6 +176,10 @@ class Train(Section):
     k: Positive = 10
     """Length of the lists that the ranking metrics judge: NDCG@k, recall@k, MAP@k."""
 
+    judged_users: Annotated[int, Field(ge=1_000, le=2**31 - 1)] = 200_000
+    """About so many users are judged, at least 1000, chosen by a hash, where there are more of them: all metrics, their
+    intervals and slices are of these. The driver holds what is known of each, half a kilobyte a user."""
+
     min_user_ratings: Positive = 1
     """Users with fewer ratings are left out of the fits; they get popular movies."""
 

@@ -13,7 +13,7 @@ from spark_app.model import als, metrics
 from spark_app.model.biases import BiasModel, fit_biases
 from spark_app.model.catalogue import Catalogue
 from spark_app.model.lists import JUDGED_MODELS, lists_to_judge
-from spark_app.model.split import keep_active, split
+from spark_app.model.split import keep_active, keep_judged, split
 from spark_app.model.stack import RATING_MODELS, StackWeights, fit_stack, with_both_predictions
 from spark_app.platform import storage
 from spark_app.platform.errors import GateError, InputError
@@ -112,10 +112,11 @@ def active_ratings(ratings: DataFrame, count: int, train: Train) -> DataFrame:
 def _judge_ratings(
     holdout: DataFrame, biases: BiasModel, explicit: ALSModel, facts: metrics.MovieFacts, settings: Settings
 ) -> tuple[StackWeights, metrics.RatingErrors]:
-    """The stack of both rating models, and the errors of all three, on the same rows: all of the holdout."""
+    """The stack of both rating models, fitted to all of the holdout; the errors of all three on that of judged users."""
     both = with_both_predictions(holdout.drop("timestamp"), biases, explicit).persist()
     stack, predicted = fit_stack(both, settings.input.scale)
-    sums = metrics.rating_sums(predicted, RATING_MODELS, facts.popular_from)
+    judged = keep_judged(predicted, facts.users, settings.train)
+    sums = metrics.rating_sums(judged, RATING_MODELS, facts.popular_from)
     errors = metrics.collect_rating_sums(sums, RATING_MODELS)
     both.unpersist()
     return stack, errors
@@ -132,9 +133,11 @@ def judge_ranking(
 ) -> metrics.Judged:
     """The lists for users of the holdout, over the whole catalogue, by implicit ALS and by popularity, judged.
 
-    Takes training(userId, movieId, rating), holdout(userId, movieId, rating) and user_factors(id, features).
+    Takes training(userId, movieId, rating), holdout(userId, movieId, rating) and user_factors(id, features). Of many
+    users some are judged, as `train.judged_users` says.
     """
     k = settings.train.k
+    training, holdout = (keep_judged(part, facts.users, settings.train) for part in (training, holdout))
     relevant = metrics.relevant_movies(holdout, settings.train.relevant).persist()
     factors = user_factors.withColumnRenamed("id", "userId")
     users = relevant.select("userId").join(factors, on="userId", how="left")

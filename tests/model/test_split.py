@@ -4,7 +4,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from spark_app.model.split import keep_active, split, validation_split
+from spark_app.model.split import keep_active, keep_judged, split, validation_split
 from spark_app.platform.settings import Train
 
 
@@ -118,3 +118,25 @@ def test_the_validation_part_is_a_share_of_the_training_part_alone(spark: SparkS
     ids = [{row.movieId for row in part.collect()} for part in (fitted, validation, held_out)]
     assert len(ids[0] | ids[1] | ids[2]) == sum(map(len, ids)) == 2000
     assert len(ids[1]) == pytest.approx(0.2 * 0.8 * 2000, rel=0.2)
+
+
+def test_all_users_are_judged_where_there_are_no_more_than_wanted(spark: SparkSession) -> None:
+    ratings = made_ratings(spark, 300)
+    assert keep_judged(ratings, 1000, Train(judged_users=1000)).count() == 300
+
+
+def test_of_more_users_about_so_many_are_judged_with_all_their_rows(spark: SparkSession) -> None:
+    ratings = spark.range(50_000).select((F.col("id") % 10_000).cast("int").alias("userId"))
+    counts = keep_judged(ratings, 10_000, Train(judged_users=1000)).groupBy("userId").count()
+    assert abs(counts.count() - 1000) < 100
+    assert counts.filter(F.col("count") != 5).isEmpty()
+
+
+def test_the_same_users_are_judged_in_every_frame_and_others_with_another_seed(spark: SparkSession) -> None:
+    def judged(ratings: DataFrame, seed: int = 42) -> set[int]:
+        kept = keep_judged(ratings, 10_000, Train(judged_users=1000, seed=seed))
+        return {row.userId for row in kept.select("userId").collect()}
+
+    ratings = made_ratings(spark, 2000)
+    assert judged(ratings) == judged(ratings.orderBy(F.rand(1)).select("userId").repartition(3))
+    assert judged(ratings) != judged(ratings, seed=1)
