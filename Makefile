@@ -23,7 +23,7 @@ SUBMIT := quiet() { spark-submit "$$@" 2> >(grep --line-buffered -vE \
   '^(WARNING: Using incubator|:: |Ivy Default|The jars for|io\.delta\#|	(confs:|found |::|-+$$|\||io\.delta|[0-9]+ artifacts))' >&2); }; quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo notebook bench bench-quality test lint format lock clean pipeline tune $(STAGES)
+.PHONY: help setup setup-dev demo notebook package bench bench-quality test lint format lock clean pipeline tune $(STAGES)
 
 help: ## list the targets
 	@grep -hE '^[a-z$$].*:.*## ' $(MAKEFILE_LIST) | sed -E 's/\$$\(STAGES\) pipeline tune/STAGE/; s/:[^#]*## /\t/' | expand -t 16
@@ -47,6 +47,9 @@ notebook: ## open the notebook on what the demo, or a run with PROCESSED=..., ha
 	@tools/setup.sh notebook
 	@MOVIE_RECO_PROCESSED='$(if $(findstring ://,$(PROCESSED)),$(PROCESSED),$(abspath $(or $(PROCESSED),demo/processed)))' \
 	  jupyter lab notebooks/explore.ipynb
+
+package: setup ## pack what spark-submit --py-files takes on a cluster: dist/movie_reco.zip
+	@python tools/package.py dist/movie_reco.zip
 
 bench: ## time each stage beside other tools: make bench [SCALE="1m 5m 25m"] [OPTIONS="--only etl topn"]; writes benchmarks/results/
 	@tools/setup.sh bench
@@ -72,4 +75,4 @@ lock: ## resolve the dependencies anew into requirements/
 	    $$([ $$group = notebook ] && echo "-c requirements/dev.lock") --generate-hashes --no-header --no-emit-index-url --no-annotate -q -o requirements/$$group.lock; done
 
 clean: ## remove what set-up, demo, benchmarks and tests have made
-	@rm -rf .venv demo bench metastore .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	@rm -rf .venv demo dist bench metastore .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

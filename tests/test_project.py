@@ -42,6 +42,33 @@ def test_the_java_that_set_up_installs_is_started_without_the_module_it_lacks(tm
     assert started.stdout.split("\n")[:-1] == ["-cp", "a b", "", "Main"]
 
 
+def spark_defaults(conf: str) -> dict[str, str]:
+    lines = (ROOT / "conf" / conf / "spark-defaults.conf").read_text().splitlines()
+    return dict(line.split(maxsplit=1) for line in lines if line and not line.startswith("#"))
+
+
+def test_spark_runs_on_a_cluster_as_on_one_machine_but_for_what_differs_there() -> None:
+    local, cluster = spark_defaults("local"), spark_defaults("cluster")
+    only_local = {"spark.master", "spark.driver.bindAddress", "spark.driver.host"}
+    other_values = {"spark.driver.memory", "spark.sql.shuffle.partitions"}
+    assert set(local) - set(cluster) == only_local
+    assert {key for key in local if key in cluster and cluster[key] != local[key]} == other_values
+    assert not {key for key in set(cluster) - set(local) if key.startswith(("spark.sql", "spark.databricks"))}
+    for file in ("log4j2.properties", "spark-env.sh"):
+        assert (ROOT / "conf" / "cluster" / file).read_text() == (ROOT / "conf" / "local" / file).read_text()
+
+
+def test_the_package_is_the_same_bytes_each_time_and_has_the_templates(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.zip", tmp_path / "two" / "two.zip"
+    for target in (one, two):
+        subprocess.run([sys.executable, ROOT / "tools" / "package.py", target], check=True)
+    assert one.read_bytes() == two.read_bytes()
+    names = zipfile.ZipFile(one).namelist()
+    assert {name.partition("/")[0] for name in names} == {"spark_app"}
+    assert {"spark_app/cli.py", "spark_app/report/templates/report.html"} <= set(names)
+    assert not [name for name in names if "__pycache__" in name]
+
+
 def test_every_job_has_an_entry_point_of_a_few_lines() -> None:
     for job in JOBS:
         lines = (ROOT / "jobs" / f"{job}.py").read_text().splitlines()

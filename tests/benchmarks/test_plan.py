@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.plan import BILLION, TARGET, Assumed, Measured, core_seconds, flops, held, moved, plan
+
+
+def test_the_plan_in_the_repository_is_what_is_worked_out() -> None:
+    assert TARGET.read_text() == plan(BILLION, Measured(), Assumed())
+
+
+def test_what_was_measured_takes_what_was_measured() -> None:
+    measured = Measured()
+    seconds = core_seconds(measured.size, measured, replace(Assumed(), fits=1))
+    assert seconds["etl"] == measured.cores * measured.etl
+    assert seconds["implicit ALS, rank 64"] == measured.cores * (measured.als_set_up + 10 * measured.sweep_64)
+    assert seconds["judging"] == measured.cores * measured.judge
+
+
+def test_work_grows_with_ratings_users_and_movies() -> None:
+    seconds = [core_seconds(size, Measured(), Assumed()) for size in (BILLION, replace(BILLION, ratings=2e9))]
+    assert seconds[1]["etl"] == pytest.approx(2 * seconds[0]["etl"])
+    assert seconds[1]["recommend"] == seconds[0]["recommend"]
+    assert seconds[1]["judging"] == seconds[0]["judging"]
+    assert 1 < seconds[1]["implicit ALS, rank 64"] / seconds[0]["implicit ALS, rank 64"] < 2
+
+
+def test_sizes_that_can_be_worked_out_by_hand() -> None:
+    assert flops(BILLION, 64) == pytest.approx(2e9 * 64**2 + 100.1e6 * 64**3 / 3)
+    assert held(BILLION)["user factors, before and after a half sweep"] == pytest.approx(2 * (25.6 + 2.4))
+    # 500 blocks: a user's factors go with each of their ratings, a movie's to all blocks.
+    assert moved(BILLION, 64, Assumed()) == pytest.approx((1e9 + 100_000 * 500) * 256 / 1e9)

@@ -1,0 +1,112 @@
+"""The jobs on a cluster of real processes: the same results as on one machine, and a machine lost costs only time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from pyspark.sql import SparkSession
+
+from spark_app.cli import run_job
+from tests.cluster.conftest import Cluster
+from tests.pipeline.conftest import Zones
+
+SMALL = (
+    *("--set", "ingest.source=synthetic", "--set", "ingest.users=300"),
+    *("--set", "ingest.movies=400", "--set", "ingest.ratings=15000"),
+    *("--set", "explicit_als.rank=8", "--set", "implicit_als.rank=16"),
+    *("--set", "explicit_als.iterations=6", "--set", "implicit_als.iterations=6"),
+)
+"""Ratings that are generated, and fits that just reach a checkpoint."""
+
+LOST = "Lost executor"
+"""What Spark says of an executor that was killed while a job runs."""
+
+
+@pytest.fixture(scope="module")
+def alone(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Zones:
+    """What one machine makes of generated ratings, stage by stage in the session of the tests."""
+    folder = tmp_path_factory.mktemp("alone")
+    zones = Zones(folder / "raw", folder / "processed")
+    for stage in ("ingest", "etl", "explore", "train", "recommend"):
+        assert run_job(stage, zones.options(*SMALL)) == 0
+    return zones
+
+
+def test_the_pipeline_gives_the_same_on_a_cluster_as_on_one_machine(
+    cluster: Cluster, alone: Zones, tmp_path: Path
+) -> None:
+    cluster.have_workers(2)
+    zones = Zones(tmp_path / "raw", tmp_path / "processed")
+    job = cluster.submit("pipeline", *zones.options(*SMALL))
+    job.check_done()
+    assert LOST not in job.output()
+    assert_same_results(zones, alone)
+
+
+def test_a_worker_killed_while_models_are_fitted_and_one_while_lists_are_made_cost_only_time(
+    cluster: Cluster, alone: Zones, tmp_path: Path
+) -> None:
+    zones = Zones(alone.raw, tmp_path / "processed")
+    shutil.copytree(alone.processed, zones.processed)
+    for made in ("models", "recommendations", "delta/recommendations"):
+        shutil.rmtree(zones.processed / made)
+
+    cluster.have_workers(2)
+    train = cluster.submit("train", *zones.options(*SMALL))
+    train.wait_until(lambda: "fitting implicit ALS" in train.output())
+    before = checkpoints(zones)
+    train.wait_until(lambda: checkpoints(zones) > before)
+    cluster.kill_worker()
+    train.check_done()
+    assert LOST in train.output()
+
+    cluster.have_workers(2)
+    recommend = cluster.submit("recommend", *zones.options(*SMALL))
+    recommend.wait_until(lambda: any((zones.processed / "delta" / "recommendations").glob("*.parquet")))
+    cluster.kill_worker()
+    recommend.check_done()
+    assert LOST in recommend.output()
+    assert_same_results(zones, alone)
+
+
+def checkpoints(zones: Zones) -> int:
+    """How many checkpoints the fits of a running job have begun to write."""
+    return len(list((zones.processed / "_staging" / "checkpoints").glob("*/rdd-*")))
+
+
+def assert_same_results(found: Zones, expected: Zones) -> None:
+    """Movies, metrics and lists agree but for the last digits of sums, which may exchange two movies that are a tie."""
+    ours, theirs = (pd.read_parquet(zones.processed / "final") for zones in (found, expected))
+    pd.testing.assert_frame_equal(ours, theirs, rtol=1e-9)
+    assert metrics_of(found) == pytest.approx(metrics_of(expected), rel=1e-3)
+
+    numbers = ["predicted_rating", "score"]
+    ours, theirs = (
+        pd.DataFrame(zones.recommendations()).astype(dict.fromkeys(numbers, float)) for zones in (found, expected)
+    )
+    assert len(ours) == len(theirs) > 0
+    pd.testing.assert_frame_equal(ours[["userId", "rank", "score"]], theirs[["userId", "rank", "score"]], atol=1e-3)
+    both = ours.merge(theirs, on=["userId", "movieId", "title", "genres", "reason"], suffixes=("", "_expected"))
+    assert len(both) >= 0.99 * len(ours)
+    for number in numbers:
+        assert both[number].to_numpy() == pytest.approx(both[f"{number}_expected"].to_numpy(), abs=2e-3)
+
+
+def metrics_of(zones: Zones) -> dict[str, float]:
+    """The figures of the published models, by their place in the JSON."""
+    folder = zones.processed / "models"
+    run_id = json.loads((folder / "current.json").read_text())["run_id"]
+    return dict(_flat("", json.loads((folder / run_id / "model.json").read_text())["metrics"]))
+
+
+def _flat(name: str, value: Any) -> list[tuple[str, float]]:
+    if isinstance(value, dict):
+        return [entry for key, part in value.items() for entry in _flat(f"{name}.{key}", part)]
+    if isinstance(value, list):
+        return [entry for place, part in enumerate(value) for entry in _flat(f"{name}.{place}", part)]
+    return [(name, value)] if isinstance(value, (int, float)) else []
