@@ -325,8 +325,8 @@ def lists_ours(places: Places) -> dict[str, Any]:
     ratings, movies = zone.read(spark, "ratings"), zone.read(spark, "movies")
     models, _ = load_models(spark, published_models(zone))
     factors = models.implicit.userFactors.withColumnRenamed("id", "userId")
-    users = ratings.select("userId").distinct().join(factors, on="userId", how="left")
-    lists = recommend(spark, users, ratings, models.catalogue(movies), N, settings.recommend.block_users)
+    catalogue, block_users = models.catalogue(movies), settings.recommend.block_users
+    lists = recommend(spark, factors, ratings, catalogue, N, block_users, everyone=True)
     return _made_twice(spark, lists, started)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 LAST = np.float32(-1e9)
 """What puts movies without factors behind all others: they are recommended only where those run out."""
@@ -73,6 +74,19 @@ def build_catalogue(
     catalogue = Catalogue(ids, vectors, popularity_exponent)
     vectors[:, :rank] *= catalogue.lifts[:, None]
     return catalogue
+
+
+def movie_blocks(movies: DataFrame, rank: int, most_bytes: int) -> list[DataFrame]:
+    """The movies(movieId) as they are, or in blocks by movieId, so that each has a Catalogue of at most so many bytes.
+
+    Reads the ids of the movies to the driver.
+    """
+    ids = np.sort(movies.select("movieId").toArrow()["movieId"].to_numpy())
+    size = max(1, most_bytes // ((rank + 2) * np.dtype(np.float32).itemsize))
+    if len(ids) <= size:
+        return [movies]
+    blocks = (ids[first : first + size] for first in range(0, len(ids), size))
+    return [movies.filter(F.col("movieId").between(int(block[0]), int(block[-1]))) for block in blocks]
 
 
 def as_matrix(features: pa.Array, rank: int) -> Floats:

@@ -6,7 +6,7 @@ once, packed and by user, and each partition is ranked in numpy against a catalo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -112,6 +112,36 @@ def lists_to_judge(
         return _rank_partition_twice(unpacked(batches), shared.value, n, block_users)
 
     return _by_user(users, seen, F.lit(None)).mapInArrow(rank_partition, JUDGED_SCHEMA)
+
+
+def lists_to_judge_in_turn(
+    spark: SparkSession,
+    users: DataFrame,
+    seen: DataFrame,
+    catalogues: Sequence[Callable[[], Catalogue]],
+    popularity: DataFrame,
+    n: int,
+    block_users: int,
+) -> DataFrame:
+    """What `lists_to_judge` gives, from a catalogue in blocks, as `recommend_in_turn` takes them.
+
+    Takes popularity(movieId, rating_count) of all movies of the catalogue.
+    """
+    nobody = users.withColumn("features", F.lit(None).cast("array<float>"))
+    judged = users.select("userId")
+    for model, served in zip(JUDGED_MODELS, (users, nobody), strict=True):
+        lists = recommend_in_turn(spark, served, seen, (make() for make in catalogues), n, block_users)
+        in_order = F.array_sort(F.collect_list(F.struct("rank", "movieId")))["movieId"]
+        judged = judged.join(lists.groupBy("userId").agg(in_order.alias(model)), on="userId", how="left")
+    counts = seen.join(popularity.select("movieId", "rating_count"), on="movieId", how="inner").groupBy("userId")
+    history = counts.agg(F.count("*").cast("int").alias("seen"), F.avg("rating_count").alias("seen_popularity"))
+    none = F.array().cast("array<int>")
+    return judged.join(history, on="userId", how="left").select(
+        "userId",
+        F.coalesce("seen", F.lit(0)).alias("seen"),
+        F.coalesce("seen_popularity", F.lit(0.0)).alias("seen_popularity"),
+        *(F.coalesce(model, none).alias(model) for model in JUDGED_MODELS),
+    )
 
 
 def _by_user(users: DataFrame, seen: DataFrame, worth: Column) -> DataFrame:

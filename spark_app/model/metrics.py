@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_app.model.bootstrap import Numbers, ratio_intervals, ratios
@@ -62,6 +62,12 @@ class MovieFacts:
         most = np.sort(self.popularity)[::-1]
         held = np.cumsum(most)
         return max(int(most[np.searchsorted(held, held[-1] / 2)]) if len(most) else 0, 1)
+
+    def popularity_frame(self, spark: SparkSession) -> DataFrame:
+        """The number of ratings of each movie: movieId, rating_count."""
+        return spark.createDataFrame(
+            pa.table({"movieId": self.movie_ids.astype(np.int32), "rating_count": self.popularity})
+        )
 
 
 def movie_facts(movies: DataFrame, popularity: DataFrame, users: int) -> MovieFacts:

@@ -272,6 +272,10 @@ class Recommend(Section):
     not seen: of users who came after it (`new`), also of those who had other ratings then (`changed`), or of nobody
     (`none`): new users get popular movies then."""
 
+    catalogue_bytes: Positive = 1_000_000_000
+    """Largest catalogue that a task holds, in bytes: movies x (rank + 2) x 4. A larger one is taken in blocks of
+    movies, in turn, which gives the same lists, but no reasons."""
+
     block_users: Positive = 256
     """Users scored at a time; memory for scores is this x movies x 4 bytes for each core."""
 

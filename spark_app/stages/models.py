@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 from pyspark.ml.recommendation import ALSModel
 from pyspark.sql import DataFrame, SparkSession
 
 from spark_app.model.biases import BiasModel, user_biases
-from spark_app.model.catalogue import Catalogue, build_catalogue
+from spark_app.model.catalogue import Catalogue, build_catalogue, movie_blocks
 from spark_app.model.foldin import fold_in_explicit, fold_in_implicit, outdated_users, with_users
 from spark_app.model.split import keep_active
 from spark_app.model.stack import StackWeights
@@ -54,6 +56,10 @@ class Models:
         """The movies(movieId) as the ranking model scores them."""
         exponent = self.settings.implicit.popularity_exponent
         return build_catalogue(movies, self.biases.movies, self.implicit.itemFactors, self.implicit.rank, exponent)
+
+    def catalogues(self, movies: DataFrame, most_bytes: int) -> list[Callable[[], Catalogue]]:
+        """What makes the catalogue, or each block of it where it is larger than so many bytes."""
+        return [partial(self.catalogue, block) for block in movie_blocks(movies, self.implicit.rank, most_bytes)]
 
 
 def save_models(

@@ -6,13 +6,13 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_app.data.ids import with_original_ids
-from spark_app.model.lists import Explain, recommend
+from spark_app.model.lists import Explain, recommend, recommend_in_turn
 from spark_app.model.stack import with_predicted_ratings
 from spark_app.model.topn import DECIMALS
 from spark_app.platform import storage
 from spark_app.platform.log import logger
 from spark_app.platform.run import Run
-from spark_app.platform.settings import Settings
+from spark_app.platform.settings import Recommend, Settings
 from spark_app.platform.zones import ProcessedZone
 from spark_app.stages.ids import read_codes
 from spark_app.stages.models import Models, fitted_to, load_models, published_models, with_fold_in
@@ -35,10 +35,7 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
         models, folded_in = with_fold_in(models, ratings, wanted.fold_in)
         logger.info("%s users folded in, with ratings that the fit has not seen", f"{folded_in:,}")
 
-    catalogue = models.catalogue(movies)
-    factors = models.implicit.userFactors.withColumnRenamed("id", "userId")
-    explain = Explain(models.settings.implicit, wanted.reasons) if wanted.reasons else None
-    top = recommend(spark, factors, ratings, catalogue, wanted.n, wanted.block_users, explain, everyone=True)
+    top = _lists(spark, models, ratings, movies, wanted)
     rated = _with_predicted_rating(top, models, rating_model, settings.input.scale)
     told = _with_reasons_told(rated, movies, wanted.reasons)
     published = _as_published(told, movies).transform(with_original_ids, read_codes(spark, zone))
@@ -50,6 +47,19 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     run.rows["recommendations"] = {"rows": rows, "users": users_served, "folded_in": folded_in}
     logger.info("%s recommendations for %s users", f"{rows:,}", f"{users_served:,}")
     _publish_csv(published, zone, run)
+
+
+def _lists(spark: SparkSession, models: Models, ratings: DataFrame, movies: DataFrame, wanted: Recommend) -> DataFrame:
+    """The top N of everyone who has rated; from a catalogue that is too large for a task in blocks, without reasons."""
+    factors = models.implicit.userFactors.withColumnRenamed("id", "userId")
+    catalogues = models.catalogues(movies, wanted.catalogue_bytes)
+    if len(catalogues) == 1:
+        explain = Explain(models.settings.implicit, wanted.reasons) if wanted.reasons else None
+        catalogue = catalogues[0]()
+        return recommend(spark, factors, ratings, catalogue, wanted.n, wanted.block_users, explain, everyone=True)
+    logger.warning("the catalogue is taken in %d blocks, and no reasons are named", len(catalogues))
+    users = ratings.select("userId").distinct().join(factors, on="userId", how="left")
+    return recommend_in_turn(spark, users, ratings, (make() for make in catalogues), wanted.n, wanted.block_users)
 
 
 def _with_predicted_rating(

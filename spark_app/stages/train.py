@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from pyspark.sql import functions as F
 from spark_app.model import als, metrics
 from spark_app.model.biases import BiasModel, fit_biases
 from spark_app.model.catalogue import Catalogue
-from spark_app.model.lists import JUDGED_MODELS, lists_to_judge
+from spark_app.model.lists import JUDGED_MODELS, lists_to_judge, lists_to_judge_in_turn
 from spark_app.model.split import keep_active, keep_judged, split
 from spark_app.model.stack import RATING_MODELS, StackWeights, fit_stack, with_both_predictions
 from spark_app.platform import storage
@@ -43,8 +44,8 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
 
     models = fit_models(training, run.rows["split"]["training"], settings)
     facts = metrics.movie_facts(movies, models.biases.movies, models.biases.users.count())
-    catalogue, user_factors = models.catalogue(movies), models.implicit.userFactors
-    judged = judge_ranking(spark, training, holdout, catalogue, user_factors, facts, settings)
+    catalogues = models.catalogues(movies, settings.recommend.catalogue_bytes)
+    judged = judge_ranking(spark, training, holdout, catalogues, models.implicit.userFactors, facts, settings)
     stack, errors = StackWeights(), None
     if models.explicit:
         stack, errors = _judge_ratings(holdout, models.biases, models.explicit, facts, settings)
@@ -126,22 +127,27 @@ def judge_ranking(
     spark: SparkSession,
     training: DataFrame,
     holdout: DataFrame,
-    catalogue: Catalogue,
+    catalogues: Sequence[Callable[[], Catalogue]],
     user_factors: DataFrame,
     facts: metrics.MovieFacts,
     settings: Settings,
 ) -> metrics.Judged:
     """The lists for users of the holdout, over the whole catalogue, by implicit ALS and by popularity, judged.
 
-    Takes training(userId, movieId, rating), holdout(userId, movieId, rating) and user_factors(id, features). Of many
-    users some are judged, as `train.judged_users` says.
+    Takes training(userId, movieId, rating), holdout(userId, movieId, rating), what makes the blocks of the catalogue,
+    and user_factors(id, features). Of many users some are judged, as `train.judged_users` says.
     """
     k = settings.train.k
     training, holdout = (keep_judged(part, facts.users, settings.train) for part in (training, holdout))
     relevant = metrics.relevant_movies(holdout, settings.train.relevant).persist()
     factors = user_factors.withColumnRenamed("id", "userId")
     users = relevant.select("userId").join(factors, on="userId", how="left")
-    lists = lists_to_judge(spark, users, training, catalogue, k, settings.recommend.block_users)
+    block_users = settings.recommend.block_users
+    if len(catalogues) == 1:
+        lists = lists_to_judge(spark, users, training, catalogues[0](), k, block_users)
+    else:
+        popularity = facts.popularity_frame(spark)
+        lists = lists_to_judge_in_turn(spark, users, training, catalogues, popularity, k, block_users)
     judged = metrics.judge_lists(lists, JUDGED_MODELS, relevant, facts, k)
     found = metrics.collect_judged(judged, JUDGED_MODELS, facts)
     relevant.unpersist()

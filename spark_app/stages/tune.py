@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 from spark_app.model import als, metrics
 from spark_app.model.biases import fit_biases
-from spark_app.model.catalogue import build_catalogue
+from spark_app.model.catalogue import build_catalogue, movie_blocks
 from spark_app.model.split import split, validation_split
 from spark_app.model.stack import fit_stack, with_both_predictions
 from spark_app.platform import storage
@@ -181,8 +182,11 @@ def _measure_ranking(spark: SparkSession, data: Data, settings: Settings) -> flo
     active = active_ratings(data.fitted, data.fitted_count, settings.train)
     model, popularity = als.fit_implicit(active, settings.implicit_als, settings.train.seed), _popularity(active)
     exponent = settings.implicit_als.popularity_exponent
-    catalogue = build_catalogue(data.movies, popularity, model.itemFactors, model.rank, exponent)
-    judged = judge_ranking(spark, data.fitted, data.validation, catalogue, model.userFactors, data.facts, settings)
+    blocks = movie_blocks(data.movies, model.rank, settings.recommend.catalogue_bytes)
+    catalogues = [
+        partial(build_catalogue, block, popularity, model.itemFactors, model.rank, exponent) for block in blocks
+    ]
+    judged = judge_ranking(spark, data.fitted, data.validation, catalogues, model.userFactors, data.facts, settings)
     active.unpersist()
     return judged.mean("als", "ndcg")
 

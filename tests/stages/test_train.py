@@ -51,9 +51,9 @@ def fitted(spark: SparkSession) -> Fitted:
 
 
 def test_some_users_are_judged_as_they_are_among_all(spark: SparkSession, fitted: Fitted) -> None:
-    catalogue, factors = fitted.models.catalogue(fitted.movies), fitted.models.implicit.userFactors
+    catalogues, factors = fitted.models.catalogues(fitted.movies, 10**9), fitted.models.implicit.userFactors
     everybody, some = (
-        judge_ranking(spark, fitted.training, fitted.holdout, catalogue, factors, fitted.facts, settings)
+        judge_ranking(spark, fitted.training, fitted.holdout, catalogues, factors, fitted.facts, settings)
         for settings in (ALL, SOME)
     )
     likers = {row.userId for row in fitted.holdout.filter(F.col("rating") >= ALL.train.relevant).collect()}
@@ -62,6 +62,20 @@ def test_some_users_are_judged_as_they_are_among_all(spark: SparkSession, fitted
     np.testing.assert_array_equal(some.seen, everybody.seen[is_judged])
     for model, numbers in everybody.of_users(is_judged).items():
         np.testing.assert_array_equal(some.numbers[model], numbers)
+
+
+def test_a_catalogue_in_blocks_is_judged_as_the_whole(spark: SparkSession, fitted: Fitted) -> None:
+    whole, in_blocks = (fitted.models.catalogues(fitted.movies, most) for most in (10**9, 7 * 4 * (2 + 2)))
+    assert (len(whole), len(in_blocks)) == (1, 3)
+    factors = fitted.models.implicit.userFactors
+    one, other = (
+        judge_ranking(spark, fitted.training, fitted.holdout, catalogues, factors, fitted.facts, ALL)
+        for catalogues in (whole, in_blocks)
+    )
+    np.testing.assert_array_equal(one.seen, other.seen)
+    for model, numbers in one.numbers.items():
+        np.testing.assert_allclose(other.numbers[model], numbers)
+        np.testing.assert_array_equal(other.exposure[model], one.exposure[model])
 
 
 def test_predicted_ratings_are_judged_on_the_same_users_and_stacked_on_all(fitted: Fitted) -> None:
