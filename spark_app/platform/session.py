@@ -62,6 +62,17 @@ _KNOWN_FAILURES: tuple[tuple[str, type[JobError], str], ...] = (
         StorageError,
         "storage cannot be reached: check the address and network",
     ),
+    (
+        r"ModuleNotFoundError: No module named",
+        UsageError,
+        "the executors' Python lacks a module: give --py-files what `make package` makes, and spark.pyspark.python a "
+        "Python with requirements/runtime.lock",
+    ),
+    (
+        r"on a stopped SparkContext",
+        JobError,
+        "the cluster does not answer, or has ended the job: check --master, and that master and workers run",
+    ),
     (r"Mkdirs failed|Not a directory", StorageError, "cannot create a folder: check the path and its permissions"),
 )
 

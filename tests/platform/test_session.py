@@ -39,6 +39,18 @@ from spark_app.platform.session import check_schemes, explain, spark_session
             "storage cannot be reached: check the address and network (java.net.UnknownHostException: storage.invalid)",
         ),
         (
+            "PythonException:\nModuleNotFoundError: No module named 'spark_app'\n",
+            UsageError,
+            "the executors' Python lacks a module: give --py-files what `make package` makes, and spark.pyspark.python "
+            "a Python with requirements/runtime.lock (ModuleNotFoundError: No module named 'spark_app')",
+        ),
+        (
+            "java.lang.IllegalStateException: Cannot call methods on a stopped SparkContext.",
+            JobError,
+            "the cluster does not answer, or has ended the job: check --master, and that master and workers run "
+            "(java.lang.IllegalStateException: Cannot call methods on a stopped SparkContext.)",
+        ),
+        (
             "java.io.IOException: Mkdirs failed to create file:/out/delta",
             StorageError,
             "cannot create a folder: check the path and its permissions "
