@@ -32,7 +32,7 @@ def alone(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Zone
     """What one machine makes of generated ratings, stage by stage in the session of the tests."""
     folder = tmp_path_factory.mktemp("alone")
     zones = Zones(folder / "raw", folder / "processed")
-    for stage in ("ingest", "etl", "explore", "train", "recommend"):
+    for stage in ("ingest", "etl", "train", "recommend"):
         assert run_job(stage, zones.options(*SMALL)) == 0
     return zones
 
