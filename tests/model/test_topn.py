@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spark_app.model.catalogue import Catalogue
-from spark_app.model.topn import TopN
+from spark_app.model.catalogue import LAST, Catalogue
+from spark_app.model.topn import CHUNK, TopN
 
 
 @settings(deadline=None, max_examples=150)
@@ -44,3 +44,27 @@ def test_scores_do_not_depend_on_the_users_that_share_a_block() -> None:
 
     assert lists(1) == lists(32)
     assert lists(7) == lists(32)
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**32 - 1), n=st.sampled_from([1, 10, 200]), spread=st.sampled_from([0.0, 1.0, 3.0]))
+def test_lists_over_many_chunks_are_those_of_a_full_sort(seed: int, n: int, spread: float) -> None:
+    # With a spread the factors of most movies are short, so that most chunks are left out for most users.
+    rng = np.random.default_rng(seed)
+    movies = np.zeros((2 * CHUNK + 700, 6), dtype=np.float32)
+    movies[:, :4] = rng.normal(size=(len(movies), 4)) * np.exp(-spread * rng.random((len(movies), 1)))
+    movies[:, 5] = rng.integers(0, 1000, len(movies))
+    unrated = rng.random(len(movies)) < 0.1
+    movies[unrated, :4], movies[unrated, 4] = 0.0, LAST
+    users = np.zeros((5, 6), dtype=np.float32)
+    users[:, :4], users[:, 4] = rng.normal(size=(5, 4)), 1.0
+    users[4] = [0, 0, 0, 0, 1, 1]
+    seen_users, seen_movies = rng.integers(0, 5, 4000), rng.permutation(len(movies))[:4000]
+    top = TopN(Catalogue(np.arange(len(movies), dtype=np.int32), movies), n, 5)
+    rows, _, places, _ = top(users, seen_users, seen_movies)
+    scores = np.round(users.astype(np.float64) @ movies.T, 6)
+    scores[:, unrated] = LAST
+    scores[seen_users, seen_movies] = -np.inf
+    for user in range(5):
+        best = np.lexsort((np.arange(len(movies)), -scores[user]))[:n]
+        assert places[rows == user].tolist() == best.tolist()
