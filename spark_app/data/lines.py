@@ -6,6 +6,7 @@ was delivered. Files are therefore read as text, one record a line, and parsed b
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping, Sequence
 
 from pyspark.sql import Column, DataFrame
@@ -65,8 +66,8 @@ def _well_quoted(delimiter: str) -> str:
 
 
 def _literally(delimiter: str) -> str:
-    """The delimiter in a regular expression."""
-    return f"\\x{ord(delimiter):02x}" if delimiter.isascii() else delimiter
+    """The delimiter in a regular expression; one that Java cuts at without its regular expressions, in half the time."""
+    return f"\\{delimiter}" if delimiter in string.punctuation else delimiter
 
 
 def _is_short() -> Column:
