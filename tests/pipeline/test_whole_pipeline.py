@@ -118,7 +118,7 @@ def test_the_manifest_accounts_for_everything(movielens: Zones) -> None:
     assert manifest["status"] == "done"
     assert manifest["rows"]["ratings"] == {"in": 100_836, "good": 100_836, "rejected": 0, "superseded": 0}
     assert manifest["rows"]["movies"] == {"in": 9_742, "good": 9_742, "rejected": 0, "superseded": 0}
-    assert manifest["rows"]["recommendations"] == {"rows": 6_100, "users": 610}
+    assert manifest["rows"]["recommendations"] == {"rows": 6_100, "users": 610, "folded_in": 0}
     assert sum(manifest["rows"]["split"].values()) == 100_836
     assert [file["path"] for file in manifest["inputs"]] == [f"{MOVIELENS}/movies.csv", f"{MOVIELENS}/ratings.csv"]
     assert all(len(file["sha256"]) == 64 for file in manifest["inputs"])
