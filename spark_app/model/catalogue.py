@@ -93,3 +93,11 @@ def as_matrix(features: pa.Array, rank: int) -> Floats:
     """A column of equally long lists as a matrix; nulls are skipped."""
     values: Floats = features.drop_null().flatten().to_numpy().reshape(-1, rank).astype(np.float32)
     return values
+
+
+def found_among(ids: NDArray[np.int32], among: NDArray[np.int32]) -> tuple[Ints, NDArray[np.bool_]]:
+    """The place of each id in an ascending array, and whether it is there."""
+    if not len(among):
+        return np.zeros(len(ids), dtype=np.int64), np.zeros(len(ids), dtype=bool)
+    places: Ints = np.minimum(np.searchsorted(among, ids), len(among) - 1)
+    return places, among[places] == ids

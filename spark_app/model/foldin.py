@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 from spark_app.model import normal_equations
 from spark_app.model.als import preference
 from spark_app.model.biases import BiasModel, user_biases
-from spark_app.model.catalogue import Floats, as_matrix
+from spark_app.model.catalogue import Floats, as_matrix, found_among
 from spark_app.model.normal_equations import Doubles
 from spark_app.platform.settings import Biases, ExplicitAls, ImplicitAls
 
@@ -128,8 +128,7 @@ def _solve_partition(batches: Iterable[pa.RecordBatch], fixed: _Fixed, problem: 
         return
     rows = pa.Table.from_batches(tables)
     users, movies, values = (rows[name].to_numpy() for name in ("userId", "movieId", "rating"))
-    places = np.minimum(np.searchsorted(fixed.movie_ids, movies), len(fixed.movie_ids) - 1)
-    has_factors = fixed.movie_ids[places] == movies
+    places, has_factors = found_among(movies, fixed.movie_ids)
     users, places, values = users[has_factors], places[has_factors], values[has_factors]
     order = np.lexsort((places, users))
     users, places, values = users[order], places[order], values[order]

@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from spark_app.model.als import preference
 from spark_app.model.by_user import UserPartition, together_by_user, unpacked
-from spark_app.model.catalogue import Catalogue, Floats, Ints, as_matrix
+from spark_app.model.catalogue import Catalogue, Floats, Ints, as_matrix, found_among
 from spark_app.model.reasons import Reasons
 from spark_app.model.topn import Scores, TopN
 from spark_app.platform.settings import ImplicitAls
@@ -236,7 +236,7 @@ def _user_vectors(
     vectors = np.zeros((len(user_ids), rank + 2), dtype=np.float32)
     vectors[:, rank] = 1.0
     with_factors = part.users.filter(part.users["features"].is_valid())
-    places, is_served = _found(with_factors["userId"].to_numpy(), user_ids)
+    places, is_served = found_among(with_factors["userId"].to_numpy(), user_ids)
     if is_served.any():
         vectors[places[is_served], :rank] = as_matrix(with_factors["features"].combine_chunks(), rank)[is_served]
     is_cold = np.ones(len(user_ids), dtype=bool)
@@ -247,22 +247,14 @@ def _user_vectors(
 
 def _seen(history: pa.Table, user_ids: NDArray[np.int32], movie_ids: NDArray[np.int32]) -> _History:
     """What users have seen; users who are not served and movies that are not in the catalogue are left out."""
-    places, is_movie = _found(history["movieId"].to_numpy(), movie_ids)
-    users, is_user = _found(history["userId"].to_numpy(), user_ids)
+    places, is_movie = found_among(history["movieId"].to_numpy(), movie_ids)
+    users, is_user = found_among(history["userId"].to_numpy(), user_ids)
     matters = is_movie & is_user
     users, places = users[matters], places[matters]
     preferences = history["preference"].to_numpy()[matters]
     # One number for both is sorted several times as fast as two.
     order = np.argsort(users * len(movie_ids) + places, kind="stable")
     return _History(users[order], places[order], preferences[order])
-
-
-def _found(ids: NDArray[np.int32], among: NDArray[np.int32]) -> tuple[Ints, NDArray[np.bool_]]:
-    """The place of each id in an ascending array, and whether it is there."""
-    if not len(among):
-        return np.zeros(len(ids), dtype=np.int64), np.zeros(len(ids), dtype=bool)
-    places: Ints = np.minimum(np.searchsorted(among, ids), len(among) - 1)
-    return places, among[places] == ids
 
 
 def _as_batch(

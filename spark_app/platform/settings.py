@@ -277,7 +277,7 @@ class Recommend(Section):
     movies, in turn, which gives the same lists, but no reasons."""
 
     block_users: Positive = 256
-    """Users scored at a time; memory for scores is this x movies x 4 bytes for each core."""
+    """Users scored at a time; memory for scores is this x 2048 movies x 4 bytes for each core."""
 
 
 class Tune(Section):
