@@ -27,23 +27,23 @@ class Size:
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of one run on `cores` cores, over all of its data."""
+    """Seconds of one run on `cores` cores, over all of its data: stages of the pipeline, MLlib's fits apart."""
 
     cores: int = 2
     size: Size = Size(24.9e6, 162_541, 62_423)
     als_set_up: float = 50
     """Blocks of one fit."""
-    sweep_32: float = 17
-    sweep_64: float = 48
+    sweep_32: float = 18.1
+    sweep_64: float = 54.2
     """One sweep of ALS with so many factors."""
-    etl: float = 78
-    explore: float = 58
-    judge: float = 60
-    """Lists and metrics of the users judged, `judged` of them. An estimate: `train` was not measured apart."""
+    etl: float = 84.5
+    explore: float = 37.9
+    judge: float = 75
+    """Lists, metrics and errors of the users judged, `judged` of them: from the log of the pipeline."""
     judged: float = 162_541
     biases: float = 23
     """One fit."""
-    recommend: float = 83
+    recommend: float = 56.7
     """Lists with reasons and predicted ratings, the table and the parts of the CSV."""
 
 
