@@ -11,7 +11,7 @@ SCALE ?= 1m
 STAGES := ingest catalog etl explore train recommend
 
 export PYTHON
-export SPARK_CONF_DIR := $(CURDIR)/conf/local
+export SPARK_CONF_DIR := $(CURDIR)/conf/$(if $(filter s3://% s3a://%,$(RAW) $(PROCESSED)),s3,local)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 # What MOVIELENS_DIR names; else the first that can be had of a copy beside the checkout, a download, the generator.
@@ -20,14 +20,14 @@ comma := ,
 
 # What Spark says of its jars at each start is of no use to who runs a job; all else it says passes.
 SUBMIT := quiet() { spark-submit "$$@" 2> >(grep --line-buffered -vE \
-  '^(WARNING: Using incubator|:: |Ivy Default|The jars for|io\.delta\#|	(confs:|found |::|-+$$|\||io\.delta|[0-9]+ artifacts))' >&2); }; quiet
+  '^(WARNING: Using incubator|:: |Ivy Default|The jars for|[a-z.]+\#.* added as a dep|	(confs:|found |::|-+$$|\||[a-z.]+\#.* by \[|[0-9]+ artifacts))' >&2); }; quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo notebook package bench bench-quality test lint format lock clean pipeline tune $(STAGES)
+.PHONY: help setup setup-dev demo demo-s3 notebook package bench bench-quality test lint audit format lock clean pipeline tune maintain $(STAGES)
 
 help: ## list the targets
-	@grep -hE '^[a-z$$].*:.*## ' $(MAKEFILE_LIST) | sed -E 's/\$$\(STAGES\) pipeline tune/STAGE/; s/:[^#]*## /\t/' | expand -t 16
-	@echo; echo "STAGE is one of: $(STAGES) pipeline tune"
+	@grep -hE '^[a-z$$].*:.*## ' $(MAKEFILE_LIST) | sed -E 's/\$$\(STAGES\) pipeline tune maintain/STAGE/; s/:[^#]*## /\t/' | expand -t 16
+	@echo; echo "STAGE is one of: $(STAGES) pipeline tune maintain"
 
 setup: ## install what the jobs need
 	@tools/setup.sh runtime
@@ -39,7 +39,12 @@ demo: setup ## run the pipeline on MovieLens ml-latest-small and show the result
 	@$(SUBMIT) jobs/pipeline.py --config $(CONFIG) --raw-path demo/raw --processed-path demo/processed \
 	  --set 'ingest.source=[$(DEMO_SOURCE)]' $(OPTIONS)
 
-$(STAGES) pipeline tune: setup ## run one stage, or all: make STAGE RAW=... PROCESSED=... [SOURCE=...] [OPTIONS=...]
+demo-s3: ## the same on S3: a SeaweedFS server on this machine, buckets raw and processed, all stages on s3:// paths
+	@SPARK_CONF_DIR=$(CURDIR)/conf/s3 tools/setup.sh s3
+	@python tools/s3_server.py demo/s3 raw processed -- $(MAKE) --no-print-directory pipeline \
+	  RAW=s3://raw/movielens PROCESSED=s3://processed/movie-reco SOURCE='[$(DEMO_SOURCE)]' OPTIONS='$(OPTIONS)'
+
+$(STAGES) pipeline tune maintain: setup ## run one stage, or all: make STAGE RAW=... PROCESSED=... [SOURCE=...] [OPTIONS=...]
 	@$(SUBMIT) jobs/$@.py --config $(CONFIG) $(if $(RAW),--raw-path '$(RAW)') $(if $(PROCESSED),--processed-path '$(PROCESSED)') \
 	  $(if $(SOURCE),--set 'ingest.source=$(SOURCE)') $(OPTIONS)
 
@@ -65,11 +70,14 @@ test: setup-dev ## run all tests
 lint: setup-dev ## check format, style, types and the direction of imports
 	@ruff format --check . && ruff check . && mypy && lint-imports
 
+audit: setup-dev ## look up known vulnerabilities and licences of all packages and jars
+	@python -m tools.audit
+
 format: setup-dev ## put the code into its format
 	@ruff check --fix . ; ruff format .
 
 lock: ## resolve the dependencies anew into requirements/
-	@tools/setup.sh venv && pip install -q uv && for group in runtime dev bench notebook java; do \
+	@tools/setup.sh venv && pip install -q uv && for group in runtime dev bench notebook s3 java; do \
 	  uv pip compile $$([ $$group = runtime ] && echo pyproject.toml --group build || echo "--group $$group") --universal --python-version 3.11 \
 	    $$([[ $$group = dev || $$group = bench || $$group = notebook ]] && echo "-c requirements/runtime.lock") \
 	    $$([ $$group = notebook ] && echo "-c requirements/dev.lock") --generate-hashes --no-header --no-emit-index-url --no-annotate -q -o requirements/$$group.lock; done

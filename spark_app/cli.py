@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NoReturn
 
-from spark_app.platform import log, storage
+from spark_app.platform import log, s3, storage
 from spark_app.platform.errors import JobError, StorageError, UsageError
 from spark_app.platform.lock import holding
 from spark_app.platform.log import logger
@@ -149,20 +149,26 @@ def _read_config(path: str | None) -> str | None:
     check_schemes(path)
     try:
         return storage.read_text(path)
-    except (OSError, UnicodeDecodeError) as error:
-        why = storage.reason(error) if isinstance(error, OSError) else "it is not UTF-8"
+    except (*s3.FAILURES, UnicodeDecodeError) as error:
+        why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else storage.reason(error)
         raise UsageError(f"cannot read the --config file {path}: {why}") from error
 
 
 def _execute(job: Job, settings: Settings, run: Run) -> None:
     """Run a job under the lock of its processed zone, and leave a manifest there whatever happens."""
     zone = ProcessedZone(settings.processed.path) if settings.processed.path else None
+    roots = {"--raw-path": settings.raw.path, "--processed-path": settings.processed.path}
+    for option, root in roots.items():
+        if s3.is_s3(root):
+            s3.check(option, root)
     with contextlib.ExitStack() as stack:
         if zone:
-            stack.enter_context(holding("processed", zone.root, run.run_id))
+            stack.enter_context(holding("processed", zone.root, run.run_id, settings.storage.lease_seconds))
             storage.remove(zone.staging)  # what a killed run left there
             stack.callback(_discard, zone.staging)
-        spark = stack.enter_context(spark_session(f"movie-reco {job.name}", catalogued=job.catalogued))
+        spark = stack.enter_context(
+            spark_session(f"movie-reco {job.name}", list(roots.values()), catalogued=job.catalogued)
+        )
         run.versions = versions(spark)
         try:
             job.run(spark, settings, run)
@@ -180,7 +186,7 @@ def _execute(job: Job, settings: Settings, run: Run) -> None:
 
 def _discard(path: str) -> None:
     """Remove what is of no use to anybody; if that fails, it is not what a run should fail of."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(*s3.FAILURES):
         storage.remove(path)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +15,18 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Error, sync_playwright
 from pyspark.sql import SparkSession
+from s3fs import S3FileSystem
 
+from spark_app.platform import s3
 from spark_app.platform.log import logger
+from tools.s3_server import S3Server
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("SPARK_CONF_DIR", str(ROOT / "conf" / "local"))
 # Jobs of a few rows end before Java's second compiler pays for itself: without it they take half the CPU time.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m")
 
+BUCKET = "tests"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -42,6 +47,33 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     )
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server on the loopback, with an empty bucket."""
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    server.start()
+    server.make_bucket(BUCKET)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def in_s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A place in the bucket that is this test's alone, which this process finds by its environment."""
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    forget_s3()
+    yield f"s3://{BUCKET}/{secrets.token_hex(4)}"
+    forget_s3()
+
+
+def forget_s3() -> None:
+    """Let go of what was made with another environment."""
+    s3.endpoint.cache_clear()
+    s3.fsspec_options.cache_clear()
+    S3FileSystem.clear_instance_cache()
 
 
 class _Kept(logging.Handler):

@@ -48,14 +48,26 @@ def spark_defaults(conf: str) -> dict[str, str]:
 
 
 def test_spark_runs_on_a_cluster_as_on_one_machine_but_for_what_differs_there() -> None:
-    local, cluster = spark_defaults("local"), spark_defaults("cluster")
+    local, with_s3, cluster = spark_defaults("local"), spark_defaults("s3"), spark_defaults("cluster")
     only_local = {"spark.master", "spark.driver.bindAddress", "spark.driver.host"}
     other_values = {"spark.driver.memory", "spark.sql.shuffle.partitions"}
-    assert set(local) - set(cluster) == only_local
-    assert {key for key in local if key in cluster and cluster[key] != local[key]} == other_values
-    assert not {key for key in set(cluster) - set(local) if key.startswith(("spark.sql", "spark.databricks"))}
-    for file in ("log4j2.properties", "spark-env.sh"):
-        assert (ROOT / "conf" / "cluster" / file).read_text() == (ROOT / "conf" / "local" / file).read_text()
+    assert set(with_s3) - set(cluster) == only_local
+    assert {key for key in with_s3 if key in cluster and cluster[key] != with_s3[key]} == other_values
+    assert not {key for key in set(cluster) - set(with_s3) if key.startswith(("spark.sql", "spark.databricks"))}
+    assert set(local) <= set(with_s3)
+
+
+def test_spark_runs_with_s3_as_without_but_for_what_reaches_it() -> None:
+    local, with_s3 = spark_defaults("local"), spark_defaults("s3")
+    assert {key for key in local if with_s3[key] != local[key]} == {"spark.jars.packages", "spark.jars.excludes"}
+    more = set(with_s3) - set(local)
+    assert {key for key in more if not key.startswith(("spark.hadoop.fs.", "spark.hadoop.mapreduce."))} == {
+        "spark.sql.sources.commitProtocolClass",
+        "spark.sql.parquet.output.committer.class",
+    }
+    for conf in ("s3", "cluster"):
+        for file in ("log4j2.properties", "spark-env.sh"):
+            assert (ROOT / "conf" / conf / file).read_text() == (ROOT / "conf" / "local" / file).read_text()
 
 
 def test_the_package_is_the_same_bytes_each_time_and_has_the_templates(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up what a target of the Makefile needs: tools/setup.sh venv|runtime|dev|bench|notebook
+# Set up what a target of the Makefile needs: tools/setup.sh venv|runtime|dev|bench|notebook|s3
 # Nothing is done twice: each step leaves a stamp that holds the checksum of what it was made from.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -73,10 +73,10 @@ install_browser() {
 }
 
 fetch_jars() {
-  echo "set-up: fetching Spark's jars"
-  if ! "$VENV/bin/python" -c 'from pyspark.sql import SparkSession; SparkSession.builder.getOrCreate().stop()' >"$LOG" 2>&1; then
+  echo "set-up: fetching Spark's jars for conf/$1"
+  if ! SPARK_CONF_DIR=$PWD/conf/$1 "$VENV/bin/python" -c 'from pyspark.sql import SparkSession; SparkSession.builder.getOrCreate().stop()' >"$LOG" 2>&1; then
     if grep -qE 'unresolved dependency|download failed|UNRESOLVED|FAILED DOWNLOADS' "$LOG"; then
-      fail "Spark cannot fetch Delta Lake: the Maven repository cannot be reached, and is needed once; connect and try again (details: $LOG)"
+      fail "Spark cannot fetch the jars of conf/$1: the Maven repository cannot be reached, and is needed once; connect and try again (details: $LOG)"
     fi
     fail "Spark does not start; see $LOG"
   fi
@@ -86,9 +86,14 @@ fetch_jars() {
 [ "$1" != venv ] || exit 0
 once runtime requirements/runtime.lock -- install_lock runtime "Spark and what the jobs need"
 [ "$1" != dev ] || once dev requirements/dev.lock -- install_lock dev "the tools for tests"
+[ "$1" != dev ] && [ "$1" != s3 ] || once s3 requirements/s3.lock -- install_lock s3 "an S3 server"
 [ "$1" != notebook ] || once notebook requirements/notebook.lock -- install_lock notebook "Jupyter"
 [ "$1" != bench ] || once bench requirements/bench.lock -- install_lock bench "the libraries to compare with, some of which a C compiler builds"
 once package pyproject.toml -- install_package
 [ "$1" != dev ] || has_browser || install_browser
 has_fitting_java || once java requirements/java.lock -- install_lock java "a Java of its own, since there is no Java 17 or 21"
-once jars requirements/runtime.lock conf/local/spark-defaults.conf -- fetch_jars
+confs=("$(basename "${SPARK_CONF_DIR:-local}")")
+[ "$1" != dev ] || confs=(local s3)
+for conf in "${confs[@]}"; do
+  once "jars-$conf" requirements/runtime.lock "conf/$conf/spark-defaults.conf" -- fetch_jars "$conf"
+done

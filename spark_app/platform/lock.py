@@ -6,47 +6,208 @@ import contextlib
 import json
 import os
 import socket
+import threading
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from botocore.exceptions import ClientError
 from filelock import FileLock, Timeout
 
-from spark_app.platform import storage
+from spark_app.platform import s3, storage
 from spark_app.platform.errors import LockedError, StorageError
+from spark_app.platform.log import logger
+
+Zone = Literal["raw", "processed"]
+
+HOLDER = "_lock.json"
+"""Under the root of a zone: who holds it. In S3 it is the lock itself."""
+
+NOT_SO = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED)
+"""Answers to a write whose condition does not hold: the object is gone, is just being written, is another."""
+
+RENEWALS = 4
+"""How often a lease is renewed before it would end."""
+
+
+def holding(zone: Zone, root: str, run_id: str, lease_seconds: int) -> AbstractContextManager[None]:
+    """Hold a zone for one run that writes there.
+
+    On a disk the lock is the operating system's: a killed run lets go of it at once. In S3 it is an object that its
+    holder renews: a killed run lets go of it when its lease ends. Raises LockedError naming the holder, or StorageError
+    where the zone cannot be written.
+    """
+    if s3.is_s3(root):
+        return _holding_object(zone, root, run_id, lease_seconds)
+    return _holding_file(zone, root, run_id)
 
 
 @contextlib.contextmanager
-def holding(zone: Literal["raw", "processed"], root: str, run_id: str) -> Iterator[None]:
-    """Hold a zone for one run that writes there; the root is made where it is missing.
-
-    The lock is the operating system's, on a file: a killed run lets go of it at once. A second file says who holds it.
-    Raises LockedError naming the holder, or StorageError where the zone cannot be written.
-    """
-    holder = storage.join(root, "_lock.json")
+def _holding_file(zone: Zone, root: str, run_id: str) -> Iterator[None]:
+    """Hold a folder, which is made where it is missing; a second file says who holds it."""
+    holder = storage.join(root, HOLDER)
     try:
         Path(root).mkdir(parents=True, exist_ok=True)
         lock = FileLock(storage.join(root, "_lock"))
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise LockedError(f"{root} is in use by {_describe(holder)}; wait for it to end, or stop it") from error
+        raise LockedError(f"{root} is in use by {_describe(_read(holder))}; wait for it to end, or stop it") from error
     except OSError as error:
-        raise StorageError(
-            f"cannot write to the {zone} zone {root}: {storage.reason(error)}; check --{zone}-path and its permissions"
-        ) from error
+        raise _not_writable(zone, root, error) from error
     try:
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        storage.write_json(holder, {"run_id": run_id, "host": socket.gethostname(), "pid": os.getpid(), "since": since})
+        storage.write_json(holder, _facts(run_id))
         yield
     finally:
         storage.remove(holder)
         lock.release()
 
 
-def _describe(holder: str) -> str:
+@contextlib.contextmanager
+def _holding_object(zone: Zone, root: str, run_id: str, lease_seconds: int) -> Iterator[None]:
+    """Hold a prefix in S3 by an object there."""
+    lease = _Lease(*s3.split(storage.join(root, HOLDER)), {**_facts(run_id), "lease_seconds": lease_seconds})
     try:
-        facts = storage.read_json(holder)
-    except (OSError, json.JSONDecodeError):
+        held_by = lease.take()
+    except s3.FAILURES as error:
+        raise _not_writable(zone, root, error) from error
+    if held_by is not None:
+        seconds = held_by.get("lease_seconds", lease_seconds)
+        raise LockedError(
+            f"{root} is in use by {_describe(held_by)}; wait for it to end, or stop it: "
+            f"if it was killed, the zone is free {seconds} seconds after that"
+        )
+    ended = threading.Event()
+    renewals = threading.Thread(target=_renew_until, args=(ended, lease, root, lease_seconds / RENEWALS), daemon=True)
+    renewals.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        renewals.join()
+        with contextlib.suppress(*s3.FAILURES):  # then its lease will end
+            lease.give_back()
+
+
+@dataclass
+class _Lease:
+    """The lock object of one run: written only where no other run's is, or where that one's lease has ended.
+
+    Each write names the version that it replaces, so that of two runs one fails. Ages are by the server's clock.
+    """
+
+    bucket: str
+    key: str
+    facts: dict[str, Any]
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        self._client = s3.client()
+
+    def take(self) -> dict[str, Any] | None:
+        """Take the lock; gives what is known of its holder where another run has it."""
+        if self._put(IfNoneMatch="*"):
+            return None
+        held_by, version, age = self._look()
+        if held_by.get("run_id") != self.facts["run_id"]:  # else it was an answer that got lost
+            if age < held_by.get("lease_seconds", self.facts["lease_seconds"]):
+                return held_by
+            if not self._put(**({"IfMatch": version} if version else {"IfNoneMatch": "*"})):
+                return self._look()[0]
+            if version:
+                logger.warning("took over the lock of %s, whose lease has ended", _describe(held_by))
+            return None
+        self.version = version
+        return None
+
+    def renew(self) -> bool:
+        """Begin the lease anew; false where another run has taken the lock."""
+        if self._put(IfMatch=self.version):
+            return True
+        held_by, version, _ = self._look()
+        if held_by.get("run_id") != self.facts["run_id"]:
+            return False
+        self.version = version  # that of an earlier try, whose answer got lost
+        return True
+
+    def give_back(self) -> None:
+        """Remove the lock, if it is still this run's."""
+        if self._look()[0].get("run_id") == self.facts["run_id"]:
+            self._client.delete_object(Bucket=self.bucket, Key=self.key)
+
+    def _put(self, **condition: str) -> bool:
+        """Write the object under a condition; false where that does not hold."""
+        body = json.dumps({**self.facts, "renewed": datetime.now(UTC).isoformat()}).encode()
+        try:
+            answer = self._client.put_object(Bucket=self.bucket, Key=self.key, Body=body, **condition)
+        except ClientError as error:
+            if _status(error) in NOT_SO and error.response["Error"]["Code"] != "NoSuchBucket":
+                return False
+            raise
+        self.version = answer["ETag"]
+        return True
+
+    def _look(self) -> tuple[dict[str, Any], str, float]:
+        """What the object says, its version, and its age in seconds; no version where it is gone by now."""
+        try:
+            answer = self._client.get_object(Bucket=self.bucket, Key=self.key)
+        except ClientError as error:
+            if _status(error) == HTTPStatus.NOT_FOUND:
+                return {}, "", float("inf")
+            raise
+        now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        age = (now - answer["LastModified"]).total_seconds()
+        return _parsed(answer["Body"].read()), answer["ETag"], age
+
+
+def _renew_until(ended: threading.Event, lease: _Lease, root: str, seconds: float) -> None:
+    """Renew a lease until the run has ended. Where another run has the lock, this one must not write another byte."""
+    while not ended.wait(seconds):
+        try:
+            is_held = lease.renew()
+        except s3.FAILURES as error:
+            logger.warning("the lock of %s could not be renewed: %s", root, storage.reason(error))
+            continue
+        if not is_held:
+            logger.error(
+                "another run has taken the lock of %s, after this one was stopped for too long: giving up", root
+            )
+            os._exit(LockedError.exit_code)
+
+
+def _facts(run_id: str) -> dict[str, Any]:
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"run_id": run_id, "host": socket.gethostname(), "pid": os.getpid(), "since": since}
+
+
+def _read(holder: str) -> dict[str, Any]:
+    try:
+        return _parsed(storage.read_text(holder))
+    except OSError:
+        return {}
+
+
+def _parsed(text: str | bytes) -> dict[str, Any]:
+    try:
+        return dict(json.loads(text))
+    except ValueError:
+        return {}
+
+
+def _describe(facts: dict[str, Any]) -> str:
+    if "run_id" not in facts:
         return "another run that has only just started"
     return f"run {facts['run_id']} (process {facts['pid']} on {facts['host']}, since {facts['since']})"
+
+
+def _not_writable(zone: Zone, root: str, error: Exception) -> StorageError:
+    why = storage.reason(error)
+    return StorageError(f"cannot write to the {zone} zone {root}: {why}; check --{zone}-path and its permissions")
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response["ResponseMetadata"]["HTTPStatusCode"])

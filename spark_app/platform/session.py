@@ -5,30 +5,39 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 from pyspark.sql import SparkSession
 
+from spark_app.platform import s3
 from spark_app.platform.errors import InputError, JobError, LockedError, StorageError, UsageError
 
 DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
 
 
 @contextlib.contextmanager
-def spark_session(app: str, *, catalogued: bool) -> Iterator[SparkSession]:
-    """A session for one job, stopped at the end; one that was there before is used and left running.
+def spark_session(app: str, roots: Sequence[str], *, catalogued: bool) -> Iterator[SparkSession]:
+    """A session for one job on these zones, stopped at the end; one that was there before is used and left running.
 
     `catalogued` opens the metastore too, which takes seconds: for jobs that register tables.
     """
     existing = SparkSession.getActiveSession()
+    in_s3 = [root for root in roots if s3.is_s3(root)]
     builder = SparkSession.builder.appName(app)
+    if in_s3:
+        builder = builder.config(map=dict(s3.spark_settings()))
     spark = (builder.enableHiveSupport() if catalogued else builder).getOrCreate()
     try:
         if DELTA_EXTENSION not in (spark.conf.get("spark.sql.extensions", "") or ""):
             raise UsageError(
-                f"Spark runs without Delta Lake (SPARK_CONF_DIR={os.environ.get('SPARK_CONF_DIR', 'is not set')}): "
+                f"Spark runs without Delta Lake (SPARK_CONF_DIR={_conf_dir()}): "
                 "set SPARK_CONF_DIR to the folder conf/local of movie-reco, as an absolute path"
+            )
+        if in_s3 and not _knows_s3(spark):
+            raise UsageError(
+                f"Spark has no file system for {in_s3[0]} (SPARK_CONF_DIR={_conf_dir()}): "
+                "set SPARK_CONF_DIR to the folder conf/s3 of movie-reco, as an absolute path"
             )
         spark.sparkContext.setLogLevel("ERROR")
         yield spark
@@ -44,8 +53,21 @@ def check_schemes(*roots: str) -> None:
             scheme = urlsplit(root).scheme
         except ValueError as error:
             raise UsageError(f"{root} is neither a path nor a URI ({error})") from error
-        if scheme not in ("", "file"):
-            raise UsageError(f"{root}: this version reads and writes local paths only, not {scheme}://")
+        if scheme not in ("", "file", *s3.SCHEMES):
+            raise UsageError(f"{root}: zones are folders or URIs in S3 (s3://BUCKET/PREFIX), not {scheme}://")
+        if s3.is_s3(root) and (not s3.split(root)[0] or ".." in s3.split(root)[1].split("/")):
+            raise UsageError(f"{root} is no URI in S3: give s3://BUCKET/PREFIX")
+
+
+def _conf_dir() -> str:
+    return os.environ.get("SPARK_CONF_DIR", "is not set")
+
+
+def _knows_s3(spark: SparkSession) -> bool:
+    """Whether Spark is set up for `s3://`."""
+    jvm = spark.sparkContext._jvm
+    settings = spark.sparkContext._jsc.hadoopConfiguration()
+    return jvm is None or settings.get(f"fs.{s3.SCHEME}.impl") is not None
 
 
 _KNOWN_FAILURES: tuple[tuple[str, type[JobError], str], ...] = (
@@ -57,8 +79,10 @@ _KNOWN_FAILURES: tuple[tuple[str, type[JobError], str], ...] = (
     ),
     (r"Unexpected end of input stream", InputError, "a compressed input is truncated: deliver it again"),
     (r"(AccessDenied|AccessControl)Exception|Permission denied", StorageError, "access was refused: check permissions"),
+    (r"NoAwsCredentialsException|NoAuthWithAWSException", StorageError, "there are no AWS credentials for Spark"),
+    (r"UnknownStoreException|NoSuchBucket", StorageError, "a bucket does not exist: create it, or correct the path"),
     (
-        r"UnknownHostException|ConnectException",
+        r"UnknownHostException|ConnectException|SdkClientException|AWSClientIOException|HttpHostConnectException",
         StorageError,
         "storage cannot be reached: check the address and network",
     ),
@@ -86,6 +110,8 @@ def explain(error: Exception) -> JobError | None:
             start, stop = text.rfind("\n", 0, found.start()) + 1, text.find("\n", found.end())
             line = text[start : stop if stop > 0 else len(text)].strip()
             return kind(f"{advice} ({line[:300]})")
+    if why := s3.explain(error):
+        return StorageError(why)
     if isinstance(error, OSError):
         return StorageError(f"storage refused: {str(error)[:300]}; check the path and its permissions")
     return None

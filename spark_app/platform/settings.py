@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from spark_app.platform.errors import UsageError
@@ -39,6 +39,13 @@ class Raw(Section):
 
     ratings: str = "ratings.csv"
     """Ratings under the root: a file, a folder of files, or a glob; `.gz` too."""
+
+    @field_validator("movies", "ratings")
+    @classmethod
+    def _is_under_the_root(cls, name: str) -> str:
+        if name.startswith(("/", "~")) or "://" in name or ".." in name.split("/"):
+            raise ValueError(f"'{name}' is not under the raw root: name a file, a folder or a glob in it")
+        return name
 
 
 class Processed(Section):
@@ -293,6 +300,21 @@ class Tune(Section):
     """Most latent factors that are tried: a fit takes up to their square in time."""
 
 
+class Storage(Section):
+    """How what is stored is looked after."""
+
+    lease_seconds: Annotated[int, Field(ge=10, le=3600)] = 60
+    """A run that holds a zone in S3 and says nothing for so long counts as dead, and another may take the zone. (On a
+    disk the system knows at once.)"""
+
+    keep_runs: Positive = 10
+    """Of so many runs the models, reports and rejects are kept; `pipeline` and `maintain` remove those of older ones.
+    What is published stays, and so do all manifests."""
+
+    history_days: Annotated[int, Field(ge=1, le=3650)] = 7
+    """Earlier versions of the Delta tables can be read and restored for so many days: `maintain` removes older ones."""
+
+
 class Log(Section):
     """What is said while a job runs, on standard error."""
 
@@ -318,6 +340,7 @@ class Settings(Section):
     gate: Gate = Gate()
     recommend: Recommend = Recommend()
     tune: Tune = Tune()
+    storage: Storage = Storage()
     log: Log = Log()
 
     @model_validator(mode="before")

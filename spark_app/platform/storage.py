@@ -8,14 +8,18 @@ import gzip
 import hashlib
 import json
 import posixpath
+import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
 import fsspec
+import pyarrow.dataset as ds
+from deltalake import DeltaTable
 from fsspec.implementations.local import LocalFileSystem
 
+from spark_app.platform import s3
 from spark_app.platform.errors import InputError, JobError, StorageError
 
 CHUNK = 1 << 20
@@ -31,14 +35,14 @@ class FileFacts:
 
 
 def normalise(root: str) -> str:
-    """A root as both Spark and fsspec take it: absolute for local paths, no slash at the end.
+    """A root as both Spark and fsspec take it: absolute for local paths, `s3://` for all of S3, no slash at the end.
 
     Every path is made absolute here, once: a relative one would mean another folder on another working directory.
     """
-    filesystem, path = fsspec.core.url_to_fs(root)
-    if isinstance(filesystem, LocalFileSystem):
-        return posixpath.normpath(str(path))  # as Hadoop does it: `..` by name, whatever links there are
-    return root.rstrip("/")
+    if s3.is_s3(root):
+        return join(f"{s3.SCHEME}://", *(part for part in s3.split(root) if part)).rstrip("/")
+    _, path = fsspec.core.url_to_fs(root)
+    return posixpath.normpath(str(path))  # as Hadoop does it: `..` by name, whatever links there are
 
 
 def spark_path(path: str) -> str:
@@ -78,14 +82,25 @@ def list_files(root: str, name: str = "") -> list[str]:
         return [path]
     if filesystem.isdir(path):
         check_readable(path)
-        found = [str(entry) for entry in filesystem.ls(path, detail=False)]
+        found = filesystem.ls(path, detail=True)
     else:
-        found = [str(entry) for entry in filesystem.glob(join(glob.escape(root), name))]
-    data = sorted(entry for entry in found if name_of(entry)[0] not in "_.")
-    for entry in data:
-        if filesystem.isdir(entry):
-            raise InputError(f"{entry} is a folder where a file should be: name its files by a glob such as part/*.csv")
-    return data
+        found = filesystem.glob(join(glob.escape(root), name), detail=True).values()
+    # In S3 a folder may have an object of its own, with a slash at the end of its name.
+    data = {_uri(filesystem, entry["name"]): entry["type"] for entry in found if not entry["name"].endswith("/")}
+    data = {uri: data[uri] for uri in sorted(data) if name_of(uri)[0] not in "_."}
+    for uri, kind in data.items():
+        if kind != "file" and filesystem.isdir(uri):
+            raise InputError(f"{uri} is a folder where a file should be: name its files by a glob such as part/*.csv")
+    return list(data)
+
+
+def list_folders(path: str) -> list[str]:
+    """The folders in a folder, sorted; none where nothing is there."""
+    filesystem = _filesystem(path)
+    if not filesystem.isdir(path):
+        return []
+    found = filesystem.ls(path, detail=True)
+    return sorted(_uri(filesystem, entry["name"]).rstrip("/") for entry in found if entry["type"] == "directory")
 
 
 def check_readable(folder: str) -> None:
@@ -94,7 +109,7 @@ def check_readable(folder: str) -> None:
         _filesystem(folder).ls(folder)
     except FileNotFoundError:
         return
-    except OSError as error:
+    except s3.FAILURES as error:
         raise unreadable(folder, error) from error
 
 
@@ -123,6 +138,10 @@ def write_json(path: str, value: Any) -> None:
 
 def write_text(path: str, text: str) -> None:
     """Write a UTF-8 text that appears whole or not at all."""
+    if s3.is_s3(path):
+        with _telling_why_not(path):
+            _filesystem(path).pipe_file(path, text.encode("utf-8"))  # in one request
+        return
     with writing(path) as stream:
         stream.write(text.encode("utf-8"))
 
@@ -130,25 +149,59 @@ def write_text(path: str, text: str) -> None:
 @contextlib.contextmanager
 def writing(path: str) -> Iterator[IO[bytes]]:
     """Open a file for writing that replaces `path` at the end, or leaves it untouched where writing fails."""
+    with _telling_why_not(path), _uploading(path) if s3.is_s3(path) else _writing_beside(path) as stream:
+        yield stream
+
+
+@contextlib.contextmanager
+def _telling_why_not(path: str) -> Iterator[None]:
+    try:
+        yield
+    except s3.FAILURES as error:
+        raise StorageError(f"cannot write {path}: {reason(error)}") from error
+
+
+@contextlib.contextmanager
+def _uploading(path: str) -> Iterator[IO[bytes]]:
+    """An object that is there once its upload is completed, not before."""
+    stream = _filesystem(path).open(path, "wb", autocommit=False)
+    try:
+        yield stream
+        stream.close()
+        stream.commit()
+    except BaseException:
+        with contextlib.suppress(*s3.FAILURES):
+            stream.discard()
+        stream.closed = True  # or it would be completed when it is collected
+        raise
+
+
+@contextlib.contextmanager
+def _writing_beside(path: str) -> Iterator[IO[bytes]]:
+    """A file under another name that is given its own at the end."""
     filesystem = _filesystem(path)
     partial = join(posixpath.dirname(path), f".{name_of(path)}.partial")
     try:
-        filesystem.makedirs(posixpath.dirname(path), exist_ok=True)
+        make_folder(posixpath.dirname(path))
         with filesystem.open(partial, "wb") as stream:
             yield stream
         filesystem.mv(partial, path)
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {reason(error)}") from error
     finally:
         with contextlib.suppress(OSError):
             filesystem.rm(partial)
 
 
+def make_folder(path: str) -> None:
+    """Make a folder where it is missing, and those above it; in S3 there is nothing to make."""
+    if not s3.is_s3(path):
+        _filesystem(path).makedirs(path, exist_ok=True)
+
+
 def publish(part: str, path: str) -> None:
     """Put a finished file in the place of another in one step: readers see the old one or the new one."""
-    filesystem = _filesystem(path)
-    filesystem.makedirs(posixpath.dirname(path), exist_ok=True)
-    filesystem.mv(part, path)
+    with _telling_why_not(path):
+        make_folder(posixpath.dirname(path))
+        _filesystem(path).mv(part, path)
 
 
 def concatenate(header: str, parts: Iterable[str], path: str) -> None:
@@ -159,6 +212,24 @@ def concatenate(header: str, parts: Iterable[str], path: str) -> None:
             with _filesystem(part).open(part, "rb") as source:
                 while chunk := source.read(CHUNK):
                     stream.write(chunk)
+
+
+@contextlib.contextmanager
+def edited(path: str) -> Iterator[tuple[str, Callable[[], None]]]:
+    """A file that a library changes in place: its name on a disk, and what keeps the changes made so far.
+
+    A file in S3 is worked on as a copy, which is put back whole.
+    """
+    if not s3.is_s3(path):
+        make_folder(posixpath.dirname(path))
+        yield path, lambda: None
+        return
+    filesystem = _filesystem(path)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = join(folder, name_of(path))
+        if filesystem.exists(path):
+            filesystem.get_file(path, copy)
+        yield copy, lambda: filesystem.put_file(copy, path)
 
 
 def remove(path: str) -> None:
@@ -185,7 +256,7 @@ def describe(path: str) -> FileFacts:
                     pass
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _damaged(path, error) from error
-    except OSError as error:
+    except s3.FAILURES as error:
         raise unreadable(path, error) from error
     return FileFacts(path, size, digest.hexdigest())
 
@@ -196,34 +267,56 @@ def first_lines(path: str, count: int) -> list[bytes]:
     Raises InputError where the file cannot be read or unpacked.
     """
     try:
-        with fsspec.open(path, "rb", compression="infer") as stream:
+        with _filesystem(path).open(path, "rb", compression="infer") as stream:
             head, lines = b"", list[bytes]()
             while len(lines) <= count and (chunk := stream.read(CHUNK)):
                 head += chunk
                 lines = head.splitlines()
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise _damaged(path, error) from error
-    except OSError as error:
+    except s3.FAILURES as error:
         raise unreadable(path, error) from error
     if lines:
         lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
     return lines[:count]
 
 
-def unreadable(path: str, error: OSError) -> JobError:
+def delta_table(path: str) -> DeltaTable | None:
+    """A Delta table as it is now, to be read without Spark; None where there is none."""
+    options = s3.delta_options() if s3.is_s3(path) else None
+    return DeltaTable(path, storage_options=options) if DeltaTable.is_deltatable(path, options) else None
+
+
+def parquet(paths: str | list[str]) -> ds.Dataset:
+    """Parquet files, to be read without Spark: one, or some of one data set."""
+    first = paths if isinstance(paths, str) else paths[0]
+    if not s3.is_s3(first):
+        return ds.dataset(paths)
+    filesystem = _filesystem(first)
+    return ds.dataset(filesystem._strip_protocol(paths), filesystem=filesystem)
+
+
+def unreadable(path: str, error: Exception) -> JobError:
     """The error of an input that is there but cannot be read."""
+    if s3.is_s3(path):
+        return StorageError(f"cannot read {path}: {reason(error)}")
     return InputError(f"cannot read {path}: {reason(error)}; check that it exists and that you may read it")
 
 
-def reason(error: OSError) -> str:
-    """What the system says is wrong, without its number and path."""
-    return error.strerror or str(error)
+def reason(error: Exception) -> str:
+    """What the system or S3 says is wrong, without its number and path."""
+    return s3.explain(error) or getattr(error, "strerror", None) or str(error)
 
 
 def _damaged(path: str, error: Exception) -> JobError:
     return InputError(f"{path} is truncated or damaged ({error}); deliver the file again")
 
 
+def _uri(filesystem: Any, name: str) -> str:
+    """The name that a file system gives to something, as a path of ours."""
+    return name if isinstance(filesystem, LocalFileSystem) else f"{s3.SCHEME}://{name}"
+
+
 def _filesystem(path: str) -> Any:
     # fsspec's file systems are untyped; this is the one place that hands them out.
-    return fsspec.core.url_to_fs(path)[0]
+    return fsspec.core.url_to_fs(path, **(s3.fsspec_options() if s3.is_s3(path) else {}))[0]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from delta.tables import DeltaTable
@@ -24,6 +25,12 @@ MADE_BY = {
     "recommendations": "recommend",
 }
 """Every Delta table of the processed zone, and the stage that makes it."""
+
+RETENTION_CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
+HOURS_A_DAY = 24.0
+
+LISTING_TASKS = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
+TASKS_A_CORE = 4
 
 COMMIT_NOTE = "spark.databricks.delta.commitInfo.userMetadata"
 """The setting of Delta for the note of a commit that no DataFrameWriter makes."""
@@ -53,19 +60,29 @@ class ProcessedZone:
     @property
     def current_model(self) -> str:
         """The small file that names the published model."""
-        return storage.join(self.root, "models", "current.json")
+        return storage.join(self.models, "current.json")
+
+    @property
+    def models(self) -> str:
+        """Folder of all models, a folder a run."""
+        return storage.join(self.root, "models")
 
     def model(self, run_id: str) -> str:
         """Folder of the models that one run fitted."""
-        return storage.join(self.root, "models", run_id)
+        return storage.join(self.models, run_id)
 
     def manifest(self, run_id: str) -> str:
         """The manifest of one run."""
         return storage.join(self.runs, f"{run_id}.json")
 
+    @property
+    def reports(self) -> str:
+        """Folder of the reports, a page of HTML a run."""
+        return storage.join(self.root, "reports")
+
     def report(self, run_id: str) -> str:
-        """The report of one run, a page of HTML."""
-        return storage.join(self.root, "reports", f"{run_id}.html")
+        """The report of one run."""
+        return storage.join(self.reports, f"{run_id}.html")
 
     @property
     def runs(self) -> str:
@@ -76,6 +93,11 @@ class ProcessedZone:
     def tuning(self) -> str:
         """Folder of what `tune` has tried and found."""
         return storage.join(self.root, "tuning")
+
+    @property
+    def trials(self) -> str:
+        """The database of what `tune` has tried."""
+        return storage.join(self.tuning, "trials.db")
 
     @property
     def best_settings(self) -> str:
@@ -131,6 +153,16 @@ class ProcessedZone:
         writer = frame.write.format("delta").mode("overwrite").option("overwriteSchema", True)
         (writer.option("userMetadata", note) if note else writer).save(self.table(name))
 
+    def compact(self, spark: SparkSession, name: str, history_days: int) -> None:
+        """Make many small files of a Delta table few, and remove what only versions older than so many days need."""
+        table = DeltaTable.forPath(spark, self.table(name))
+        table.optimize().executeCompaction()
+        # Delta refuses less than a week, for the sake of those who write meanwhile; here nobody does. And it would list
+        # the files of the smallest table in 10,000 tasks.
+        listing = str(TASKS_A_CORE * spark.sparkContext.defaultParallelism)
+        with _set_for_now(spark, {RETENTION_CHECK: "false", LISTING_TASKS: listing}):
+            table.vacuum(history_days * HOURS_A_DAY)
+
     def append(self, frame: DataFrame, name: str) -> None:
         """Add a frame to a Delta table, in one commit."""
         frame.write.format("delta").mode("append").save(self.table(name))
@@ -147,8 +179,17 @@ class ProcessedZone:
         is_same = " AND ".join(f"old.{key} = new.{key}" for key in keys)
         merge = DeltaTable.forPath(spark, self.table(name)).alias("old").merge(frame.alias("new"), is_same)
         merge = merge.whenMatchedUpdate(condition=replace, set=dict(values)).whenNotMatchedInsertAll()
-        spark.conf.set(COMMIT_NOTE, note)
-        try:
+        with _set_for_now(spark, {COMMIT_NOTE: note}):
             merge.execute()
-        finally:
-            spark.conf.unset(COMMIT_NOTE)
+
+
+@contextlib.contextmanager
+def _set_for_now(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
+    """Settings of Spark that hold for one command."""
+    for key, value in values.items():
+        spark.conf.set(key, value)
+    try:
+        yield
+    finally:
+        for key in values:
+            spark.conf.unset(key)

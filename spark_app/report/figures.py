@@ -42,14 +42,17 @@ class Chart:
 
 
 def of_data(
-    profile: Mapping[str, Any], ratings_of_users: NDArray[np.int64], ratings_of_movies: NDArray[np.int64]
+    profile: Mapping[str, Any], users_by_activity: Mapping[int, int], ratings_of_movies: NDArray[np.int64]
 ) -> list[Chart]:
-    """What is in the data; charts for which it has nothing are left out."""
+    """What is in the data; charts for which it has nothing are left out.
+
+    Takes how many users have given so many ratings, in order, and the ratings that every movie got, the most first.
+    """
     found: list[Chart] = []
     if sum(profile.get("rating_histogram", {}).values()):
         found.append(_ratings(profile["rating_histogram"], profile["average_rating"]))
-    if profile.get("user_activity") and len(ratings_of_users):
-        found.append(_activity(profile["user_activity"], ratings_of_users))
+    if profile.get("user_activity") and users_by_activity:
+        found.append(_activity(profile["user_activity"], users_by_activity))
     if profile.get("movie_popularity") and ratings_of_movies.sum():
         found.append(_long_tail(profile["movie_popularity"], ratings_of_movies))
     if any(genre["ratings"] for genre in profile.get("genres", {}).values()):
@@ -73,8 +76,11 @@ def _ratings(shown: Mapping[str, int], mean: float) -> Chart:
     )
 
 
-def _activity(activity: Mapping[str, float], ratings_of_users: NDArray[np.int64]) -> Chart:
-    bins = Counter(doubling_bin(float(count)) for count in ratings_of_users[::-1])
+def _activity(activity: Mapping[str, float], users_by_activity: Mapping[int, int]) -> Chart:
+    bins: Counter[str] = Counter()
+    for count, users in users_by_activity.items():
+        bins[doubling_bin(count)] += users
+    everyone = bins.total()
     message = (
         f"Half of the users have rated {number(activity['median'])} movies or fewer. "
         f"The most active 10{THIN}% gave {percent(activity['top_10_percent'])} of all ratings."
@@ -83,9 +89,9 @@ def _activity(activity: Mapping[str, float], ratings_of_users: NDArray[np.int64]
         "How much users rate",
         message,
         charts.columns({bin_start(name): count for name, count in bins.items()}, "ratings a user has given, from"),
-        f"Bar chart of {plural(len(ratings_of_users), 'user')} by how many ratings they gave. {message}",
+        f"Bar chart of {plural(everyone, 'user')} by how many ratings they gave. {message}",
         ("ratings given", "users", "share"),
-        [(name, number(count), percent(count / len(ratings_of_users))) for name, count in bins.items()],
+        [(name, number(count), percent(count / everyone)) for name, count in bins.items()],
     )
 
 

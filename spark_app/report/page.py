@@ -57,7 +57,7 @@ class Facts:
     rejects: Mapping[str, Mapping[str, int]]
     metrics: Mapping[str, Any]
     model_run: str
-    ratings_of_users: NDArray[np.int64]
+    users_by_activity: Mapping[int, int]
     ratings_of_movies: NDArray[np.int64]
     most_rated: Sequence[Mapping[str, Any]]
     users: Sequence[Mapping[str, Any]]
@@ -91,7 +91,7 @@ def render(facts: Facts) -> str:
         slice_charts=figures.of_slices(facts.metrics),
         qualities=_qualities(facts.metrics),
         users=[_person(user) for user in facts.users],
-        data_charts=figures.of_data(profile, facts.ratings_of_users, facts.ratings_of_movies),
+        data_charts=figures.of_data(profile, facts.users_by_activity, facts.ratings_of_movies),
         time_charts=figures.over_time(profile.get("months", [])),
         business=_business(profile),
         flow=_flow(facts),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,23 +28,35 @@ NEUTRAL = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIE
 
 @dataclass(frozen=True)
 class Taken:
-    """What the ratings table has taken: paths by SHA-256, a digest of the rules, rows delivered, rejects by reason."""
+    """What the ratings table has taken: paths by SHA-256, a digest of the rules, rows delivered, rejects by reason.
+
+    `runs` are those that took it: the table of rejects has what they turned away.
+    """
 
     files: Mapping[str, str] = field(default_factory=dict)
     rules: str = ""
     rows: int = 0
     rejects: Mapping[str, int] = field(default_factory=dict)
+    runs: Sequence[str] = ()
 
-    def and_also(self, files: Mapping[str, str], rules: str, rows: int, rejects: Mapping[str, int]) -> Taken:
+    def and_also(
+        self, files: Mapping[str, str], rules: str, rows: int, rejects: Mapping[str, int], run_id: str
+    ) -> Taken:
         """What is taken with a further delivery."""
         reasons = {**self.rejects, **rejects}
         added = {reason: self.rejects.get(reason, 0) + rejects.get(reason, 0) for reason in reasons}
-        return Taken({**self.files, **files}, rules, self.rows + rows, added)
+        return Taken({**self.files, **files}, rules, self.rows + rows, added, [*self.runs, run_id])
 
     def to_json(self) -> str:
         """The text that a commit carries."""
         return json.dumps(
-            {"files": dict(self.files), "rules": self.rules, "rows": self.rows, "rejects": dict(self.rejects)}
+            {
+                "files": dict(self.files),
+                "rules": self.rules,
+                "rows": self.rows,
+                "rejects": dict(self.rejects),
+                "runs": list(self.runs),
+            }
         )
 
 
@@ -65,9 +77,9 @@ class Delivery:
         """Whether there is any file to take."""
         return bool(self.table.files)
 
-    def then_taken(self, rows: int, rejects: Mapping[str, int]) -> Taken:
+    def then_taken(self, rows: int, rejects: Mapping[str, int], run_id: str) -> Taken:
         """What the table has taken once these rows of the delivery are in."""
-        return (self.taken or Taken()).and_also(self.files, self.rules, rows, rejects)
+        return (self.taken or Taken()).and_also(self.files, self.rules, rows, rejects, run_id)
 
 
 def find_delivery(
@@ -88,7 +100,7 @@ def find_delivery(
     ratings = _without_copies(ratings, checksums)
     files = {checksums[file.path]: file.path for file in ratings.files}
     everything = Delivery(ratings, files, _digest(settings, coded))
-    taken = _read_taken(spark, zone) if settings.input.take == "new" else None
+    taken = read_taken(spark, zone) if settings.input.take == "new" else None
     if taken is None:
         return everything, everything
     new = {checksum: path for checksum, path in files.items() if checksum not in taken.files}
@@ -150,7 +162,7 @@ def _digest(settings: Settings, coded: Collection[str]) -> str:
     return hashlib.sha256(json.dumps(judged_by, sort_keys=True).encode()).hexdigest()
 
 
-def _read_taken(spark: SparkSession, zone: ProcessedZone) -> Taken | None:
+def read_taken(spark: SparkSession, zone: ProcessedZone) -> Taken | None:
     """What the latest commit that changed the rows says; None where there is no table, or another hand changed it."""
     if not zone.has_table(spark, "ratings"):
         return None

@@ -124,7 +124,7 @@ def _tell(table: str, rows: Mapping[str, int]) -> None:
 def _account_for_all(run: Run, delivery: Delivery, good: int) -> None:
     """Count what became of all rows that were ever taken; those of this delivery stay beside it, as `delivery`."""
     run.rows["delivery"] = run.rows.get("ratings", dict.fromkeys(("in", "good", "rejected", "superseded"), 0))
-    taken = delivery.then_taken(run.rows["delivery"]["in"], run.rejects.get("ratings", {}))
+    taken = delivery.then_taken(run.rows["delivery"]["in"], run.rejects.get("ratings", {}), run.run_id)
     rejected = sum(taken.rejects.values())
     superseded = taken.rows - rejected - good
     run.rows["ratings"] = {"in": taken.rows, "good": good, "rejected": rejected, "superseded": superseded}
@@ -156,7 +156,7 @@ def _publish_movies(movies: DataFrame, zone: ProcessedZone, run: Run) -> None:
 
 def _publish_ratings(ratings: DataFrame, delivery: Delivery, settings: Settings, zone: ProcessedZone, run: Run) -> None:
     """Replace the table of ratings, or merge a further delivery into it; the commit says what is taken now."""
-    note = delivery.then_taken(run.rows["ratings"]["in"], run.rejects["ratings"]).to_json()
+    note = delivery.then_taken(run.rows["ratings"]["in"], run.rejects["ratings"], run.run_id).to_json()
     if delivery.taken is None:
         zone.overwrite(ratings, "ratings", note)
     elif settings.input.feedback == "counts":

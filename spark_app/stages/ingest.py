@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pyarrow.csv
 from pyspark.sql import SparkSession
 
 from spark_app.data import synthetic
-from spark_app.platform import storage
+from spark_app.platform import s3, storage
 from spark_app.platform.download import download
 from spark_app.platform.errors import InputError, JobError, UsageError
 from spark_app.platform.lock import holding
@@ -42,7 +43,7 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
         return
     if (settings.raw.movies, settings.raw.ratings) != NAMES:
         raise UsageError(f"ingest writes {' and '.join(NAMES)}: leave raw.movies and raw.ratings out, or ingest.source")
-    with holding("raw", settings.raw.path, run.run_id):
+    with holding("raw", settings.raw.path, run.run_id, settings.storage.lease_seconds):
         if not _is_intact(settings):  # another run may have filled the zone by now
             _fill(settings, run)
 
@@ -135,13 +136,13 @@ def _publish(root: str, incoming: str, origin: dict[str, Any], run: Run) -> None
 
 
 def _fetch(source: str, settings: Ingest, root: str, incoming: str) -> None:
-    """Bring both files from a source into the folder `incoming`; downloads wait under the root until they are whole."""
+    """Bring both files from a source into the folder `incoming`."""
     logger.info("ingesting %s into %s", source, root)
     if source in MOVIELENS:
-        archive = storage.join(root, "_download", f"{source}.zip")
-        download(f"{settings.base_url.rstrip('/')}/{source}.zip", archive)
-        _unzip(archive, incoming, settings.max_unzipped_bytes)
-        storage.remove(storage.join(root, "_download"))
+        with _downloads(root) as folder:
+            archive = storage.join(folder, f"{source}.zip")
+            download(f"{settings.base_url.rstrip('/')}/{source}.zip", archive)
+            _unzip(archive, incoming, settings.max_unzipped_bytes)
     elif source == SYNTHETIC:
         _generate(incoming, settings)
     elif Path(source).is_dir():
@@ -151,6 +152,22 @@ def _fetch(source: str, settings: Ingest, root: str, incoming: str) -> None:
     else:
         known = ", ".join((*MOVIELENS, SYNTHETIC))
         raise InputError(f"ingest.source {source} is neither one of {known} nor a folder or zip that is there")
+
+
+@contextmanager
+def _downloads(root: str) -> Iterator[str]:
+    """The folder where a download waits until it is whole and unpacked.
+
+    It lies under the root, where the next run goes on with what there is; for a raw zone in S3 it lies on this machine,
+    until the run ends.
+    """
+    if s3.is_s3(root):
+        with tempfile.TemporaryDirectory() as folder:
+            yield folder
+    else:
+        folder = storage.join(root, "_download")
+        yield folder
+        storage.remove(folder)
 
 
 def _copy_folder(folder: Path, incoming: str) -> None:

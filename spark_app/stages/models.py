@@ -94,14 +94,20 @@ def publish_models(zone: ProcessedZone, run_id: str) -> None:
     storage.write_json(zone.current_model, {"run_id": run_id})
 
 
+def published_run(zone: ProcessedZone) -> str | None:
+    """The run that has fitted the published models; None where none are published."""
+    return str(storage.read_json(zone.current_model)["run_id"]) if storage.exists(zone.current_model) else None
+
+
 def published_models(zone: ProcessedZone) -> str:
     """The folder of the published models.
 
     Raises InputError where none are published.
     """
-    if not storage.exists(zone.current_model):
+    run_id = published_run(zone)
+    if run_id is None:
         raise InputError(f"{zone.current_model} is missing: run the stage 'train' first")
-    return zone.model(storage.read_json(zone.current_model)["run_id"])
+    return zone.model(run_id)
 
 
 def fitted_to(folder: str) -> str | None:

@@ -12,7 +12,7 @@ from spark_app.platform.log import logger
 from spark_app.platform.run import Run
 from spark_app.platform.settings import Settings
 from spark_app.platform.zones import ProcessedZone
-from spark_app.stages import catalog, etl, explore, ingest, recommend, report, summary, train, tune
+from spark_app.stages import catalog, etl, explore, ingest, maintain, recommend, report, summary, train, tune
 
 REPORT = "report"
 """What the writing of the report is called among the stages of a run."""
@@ -49,6 +49,7 @@ def _run_all(spark: SparkSession, settings: Settings, run: Run) -> None:
         run.outputs.extend(catalog.register_processed(spark, ProcessedZone(settings.processed.path)))
     with run.stage(REPORT):
         report.write(settings, run)
+    maintain.forget_old_runs(spark, settings, run)
     summary.show(settings, run)
 
 
@@ -95,4 +96,6 @@ PIPELINE = Job("pipeline", "All stages, in order, in one Spark session.", _run_a
 
 TUNE = _stage("tune", "delta/ratings -> tuning/best.toml, settings for --config.", tune.run, raw=False)
 
-JOBS = {job.name: job for job in (*STAGES, replace(EXPLORE, run=_explore_and_report), PIPELINE, TUNE)}
+MAINTAIN = _stage("maintain", "The processed zone -> the same, without what old runs left.", maintain.run, raw=False)
+
+JOBS = {job.name: job for job in (*STAGES, replace(EXPLORE, run=_explore_and_report), PIPELINE, TUNE, MAINTAIN)}

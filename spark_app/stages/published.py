@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from deltalake import DeltaTable
 from numpy.typing import NDArray
 
 from spark_app.data.ids import is_plain_id
@@ -22,6 +23,9 @@ from spark_app.stages.models import IMPLICIT, published_models
 
 SIMILAR = 10
 """How many movies that are like another one are shown."""
+
+NEIGHBOURS = 20
+"""Among so many other numbers of ratings a user with a list is looked for."""
 
 DECIMALS = 4
 """Of a similarity; what agrees in so many is a tie, and the lower movieId comes first."""
@@ -60,7 +64,7 @@ def movie(zone: ProcessedZone, movie_id: str) -> dict[str, Any]:
     """
     if not storage.exists(zone.final_file):
         raise InputError(f"{zone.final_file} is missing: run the stage 'etl' first")
-    rows = ds.dataset(zone.final_file).to_table(filter=_is_id("movieId", movie_id)).to_pylist()
+    rows = storage.parquet(zone.final_file).to_table(filter=_is_id("movieId", movie_id)).to_pylist()
     if not rows:
         raise InputError(f"movie {movie_id} is not in {zone.final_file}")
     return {**rows[0], "similar": _similar(zone, _code(zone, "movieId", movie_id))}
@@ -87,7 +91,7 @@ def movie_factors(zone: ProcessedZone) -> tuple[list[int] | list[str], NDArray[n
 def _factors(zone: ProcessedZone) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The integers that stand for the movies that the ranking model knows, in order, and their latent factors."""
     folder = storage.join(published_models(zone), IMPLICIT, "itemFactors")
-    factors = ds.dataset(storage.list_files(folder)).to_table().sort_by("id")
+    factors = storage.parquet(storage.list_files(folder)).to_table().sort_by("id")
     return factors["id"].to_numpy(), as_matrix(factors["features"].combine_chunks(), len(factors["features"][0]))
 
 
@@ -113,9 +117,18 @@ def model_facts(zone: ProcessedZone) -> dict[str, Any]:
     return dict(storage.read_json(storage.join(published_models(zone), "model.json")))
 
 
-def rating_counts(zone: ProcessedZone, features: str) -> NDArray[np.int64]:
-    """The ratings that every user has given, or every movie got, the most first; of the table named."""
-    counts = table(zone, features, ["rating_count"])["rating_count"].to_numpy()
+def users_by_activity(zone: ProcessedZone) -> dict[int, int]:
+    """How many users have given so many ratings; what is held does not grow with the users."""
+    found: Counter[int] = Counter()
+    for batch in _dataset(zone, "user_features").scanner(columns=["rating_count"]).to_batches():
+        counts, users = np.unique(batch["rating_count"].to_numpy(), return_counts=True)
+        found.update(dict(zip(counts.tolist(), users.tolist(), strict=True)))
+    return dict(sorted(found.items()))
+
+
+def ratings_of_movies(zone: ProcessedZone) -> NDArray[np.int64]:
+    """The ratings that every movie got, the most first."""
+    counts = table(zone, "movie_features", ["rating_count"])["rating_count"].to_numpy()
     return np.sort(counts)[::-1]
 
 
@@ -124,7 +137,7 @@ def most_rated(zone: ProcessedZone, count: int) -> list[dict[str, Any]]:
     if not storage.exists(zone.final_file):
         return []
     columns = ["movieId", "title", "genres", "average_rating", "rating_count"]
-    table = ds.dataset(zone.final_file).to_table(filter=ds.field("rating_count") > 0, columns=columns)
+    table = storage.parquet(zone.final_file).to_table(filter=ds.field("rating_count") > 0, columns=columns)
     order = [("rating_count", "descending"), ("movieId", "ascending")]
     return list(table.sort_by(order).slice(0, count).to_pylist())
 
@@ -132,18 +145,28 @@ def most_rated(zone: ProcessedZone, count: int) -> list[dict[str, Any]]:
 def sample_users(zone: ProcessedZone, places: Sequence[float]) -> list[dict[str, Any]]:
     """Users at these places between the least (0) and the most (1) active, as `user` gives them.
 
-    None where nothing is recommended yet. Of users alike the lowest userId is meant.
+    Of users alike the one with the lowest userId who has a list is meant, and where none has one those next to them.
+    None where nothing is recommended yet.
     """
-    if not DeltaTable.is_deltatable(zone.table("recommendations")):
+    if storage.delta_table(zone.table("recommendations")) is None:
         return []
-    served = pc.unique(_read(zone, "recommendations", ds.field("rank") == 1, ["userId"])["userId"])
-    is_served = ds.field("userId").cast(pa.string()).isin(pc.cast(served, pa.string()))
-    of_users = _read(zone, "user_features", is_served, ["userId", "rating_count"])
-    if not of_users.num_rows:
-        return []
-    by_activity = of_users.sort_by([("rating_count", "ascending"), ("userId", "ascending")])["userId"].to_pylist()
-    chosen = dict.fromkeys(by_activity[round(place * (len(by_activity) - 1))] for place in places)
-    return [user(zone, str(user_id)) for user_id in chosen]
+    by_activity = users_by_activity(zone)
+    counts, up_to = np.array(list(by_activity), dtype=np.int64), np.cumsum(list(by_activity.values()))
+    chosen: dict[str, None] = {}
+    for place in places if len(counts) else ():
+        wanted = counts[np.searchsorted(up_to, round(place * (up_to[-1] - 1)), side="right")]
+        nearest = counts[np.argsort(np.abs(counts - wanted), kind="stable")][:NEIGHBOURS]
+        served = (_served_user(zone, int(count)) for count in nearest)
+        chosen |= dict.fromkeys(itertools.islice((user_id for user_id in served if user_id is not None), 1))
+    return [user(zone, user_id) for user_id in chosen]
+
+
+def _served_user(zone: ProcessedZone, count: int) -> str | None:
+    """The lowest userId of those with so many ratings who have a list."""
+    alike = _read(zone, "user_features", ds.field("rating_count") == count, ["userId"])["userId"]
+    is_alike = ds.field("userId").cast(pa.string()).isin(pc.cast(alike.combine_chunks(), pa.string()))
+    served = _read(zone, "recommendations", (ds.field("rank") == 1) & is_alike, ["userId"])["userId"]
+    return str(pc.min(served).as_py()) if len(served) else None
 
 
 def _similar(zone: ProcessedZone, movie_id: int) -> list[dict[str, Any]]:
@@ -173,7 +196,7 @@ def _titles(zone: ProcessedZone, movie_ids: pa.ChunkedArray) -> pa.Table:
 
 def _has_codes(zone: ProcessedZone, column: str) -> bool:
     """Whether some ids of userId or movieId have codes; else all are integers that stand for themselves."""
-    return bool(DeltaTable.is_deltatable(zone.table(TABLES[column])))
+    return storage.delta_table(zone.table(TABLES[column])) is not None
 
 
 def _codes(zone: ProcessedZone, column: str, rows: ds.Expression) -> pa.Table | None:
@@ -208,6 +231,11 @@ def _with_original_ids(zone: ProcessedZone, rows: pa.Table) -> pa.Table:
 
 def _read(zone: ProcessedZone, name: str, rows: ds.Expression | None, columns: list[str] | None = None) -> pa.Table:
     """Some rows of a Delta table. Raises InputError naming the stage that makes the table where it is missing."""
-    if not DeltaTable.is_deltatable(zone.table(name)):
+    return _dataset(zone, name).to_table(filter=rows, columns=columns)
+
+
+def _dataset(zone: ProcessedZone, name: str) -> ds.Dataset:
+    found = storage.delta_table(zone.table(name))
+    if found is None:
         raise InputError(f"{zone.table(name)} is missing: run the stage '{MADE_BY[name]}' first")
-    return DeltaTable(zone.table(name)).to_pyarrow_dataset().to_table(filter=rows, columns=columns)
+    return found.to_pyarrow_dataset()

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import optuna
@@ -39,7 +38,7 @@ Space = dict[str, BaseDistribution]
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 MIN_RANK = 8
-ELSEWHERE = ("processed", "log", "tune")
+ELSEWHERE = ("processed", "storage", "log", "tune")
 """Sections that say where and how a run works, not what the data and the models are: not part of what is written."""
 
 
@@ -79,14 +78,30 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
         raise InputError(f"{zone.table('ratings')} has too few ratings to hold some out twice: deliver more of them")
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    database = storage.join(zone.tuning, "trials.db")
-    Path(zone.tuning).mkdir(parents=True, exist_ok=True)
-    trials = optuna.storages.RDBStorage(URL.create("sqlite", database=database).render_as_string())
+    with storage.edited(zone.trials) as (file, save):
+        trials = optuna.storages.RDBStorage(URL.create("sqlite", database=file).render_as_string())
+        best, found = _search_all(spark, trials, data, settings, run, save)
+    run.metrics["tuning"] = found
+    run.wrote(zone.trials)
+    with storage.writing(zone.best_settings) as stream:
+        stream.write(as_toml(best, found).encode("utf-8"))
+    run.wrote(zone.best_settings)
+
+
+def _search_all(
+    spark: SparkSession,
+    trials: optuna.storages.BaseStorage,
+    data: Data,
+    settings: Settings,
+    run: Run,
+    save: Callable[[], None],
+) -> tuple[Settings, dict[str, Values]]:
+    """Search for each objective, with what the ones before have found; `save` is called after each trial."""
     best = settings
-    found: dict[str, Any] = {}
+    found: dict[str, Values] = {}
     for objective in _objectives(settings):
         study = _study(objective, trials, _fingerprint(run.inputs, best))
-        _search(spark, study, objective, data, best)
+        _search(spark, study, objective, data, best, save)
         if not study.get_trials(states=(TrialState.COMPLETE,)):
             raise InputError(
                 f"no trial for {objective.name} found anything to fit: lower train.min_user_ratings or "
@@ -97,11 +112,7 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
         logger.info(
             "%s: %s", objective.name, ", ".join(f"{key} {value}" for key, value in found[objective.name].items())
         )
-    run.metrics["tuning"] = found
-    run.wrote(database)
-    with storage.writing(zone.best_settings) as stream:
-        stream.write(as_toml(best, found).encode("utf-8"))
-    run.wrote(zone.best_settings)
+    return best, found
 
 
 def _validation_data(ratings: DataFrame, movies: DataFrame, settings: Settings) -> Data:
@@ -206,7 +217,9 @@ def _measure_rating(spark: SparkSession, data: Data, settings: Settings) -> floa
 
 def _fingerprint(inputs: list[dict[str, Any]], settings: Settings) -> str:
     """Tells searches apart that must not be mixed: other ratings, another split, another starting point or range."""
-    facts = settings.model_dump(mode="json", exclude={"raw", "processed", "ingest", "gate", "recommend", "log"})
+    facts = settings.model_dump(
+        mode="json", exclude={"raw", "processed", "ingest", "gate", "recommend", "storage", "log"}
+    )
     facts["tune"].pop("trials")
     facts["tune"].pop("objective")
     text = json.dumps([inputs, facts], sort_keys=True)
@@ -223,7 +236,14 @@ def _study(objective: Objective, trials: optuna.storages.BaseStorage, fingerprin
     return study
 
 
-def _search(spark: SparkSession, study: optuna.Study, objective: Objective, data: Data, settings: Settings) -> None:
+def _search(
+    spark: SparkSession,
+    study: optuna.Study,
+    objective: Objective,
+    data: Data,
+    settings: Settings,
+    save: Callable[[], None],
+) -> None:
     """Bring a study to the number of trials wanted; the settings of the run are the first of them.
 
     A trial is drawn from those finished before it and a seed of its own, so that a search that was stopped and taken up
@@ -247,6 +267,7 @@ def _search(spark: SparkSession, study: optuna.Study, objective: Objective, data
                 bar.set_postfix({objective.metric: f"{study.best_value:.4f}"}, refresh=False)
             except InputError:  # these settings leave nothing to fit
                 study.tell(trial, state=TrialState.PRUNED)
+            save()
             done += 1
             bar.update()
 

@@ -85,13 +85,13 @@ def submit(tmp_path_factory: pytest.TempPathFactory) -> Submit:
     shared = tmp_path_factory.mktemp("submit")
 
     def run(
-        name: str, *options: str, command: str = "spark-submit", folder: Path = shared
+        name: str, *options: str, command: str = "spark-submit", folder: Path = shared, conf: str = "local"
     ) -> subprocess.CompletedProcess[str]:
         target = [str(ROOT / "jobs" / f"{name}.py")] if command == "spark-submit" else []
         return subprocess.run(
             [command, "--driver-memory", "2g", *target, *options],
             cwd=folder,
-            env={**os.environ, "SPARK_CONF_DIR": str(ROOT / "conf" / "local")},
+            env={**os.environ, "SPARK_CONF_DIR": str(ROOT / "conf" / conf)},
             capture_output=True,
             text=True,
             check=False,

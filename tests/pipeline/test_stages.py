@@ -186,7 +186,7 @@ def test_help_lists_the_options(submit: Submit) -> None:
 
 def test_a_second_run_at_once_is_exit_6_and_names_the_holder(zones: Zones, submit: Submit) -> None:
     zones.deliver()
-    with holding("processed", str(zones.processed), "20260101T000000Z-beef"):
+    with holding("processed", str(zones.processed), "20260101T000000Z-beef", 60):
         done = submit("etl", *zones.options())
     assert done.returncode == 6
     assert "in use by run 20260101T000000Z-beef" in done.stdout

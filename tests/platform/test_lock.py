@@ -17,7 +17,7 @@ from spark_app.platform.lock import holding
 HOLDER = """
 import sys
 from spark_app.platform.lock import holding
-with holding("processed", sys.argv[1], "run-of-another"):
+with holding("processed", sys.argv[1], "run-of-another", 60):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -37,13 +37,13 @@ def another_run(root: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def assert_free(root: Path) -> None:
-    with holding("processed", str(root), "next-run"):
+    with holding("processed", str(root), "next-run", 60):
         assert json.loads((root / "_lock.json").read_text())["run_id"] == "next-run"
 
 
 def test_lock_makes_the_root_says_who_holds_it_and_lets_go(tmp_path: Path) -> None:
     root = tmp_path / "new" / "processed"
-    with holding("processed", str(root), "run-1"):
+    with holding("processed", str(root), "run-1", 60):
         holder = json.loads((root / "_lock.json").read_text())
         assert (holder["run_id"], holder["pid"]) == ("run-1", os.getpid())
     assert not (root / "_lock.json").exists()
@@ -53,7 +53,7 @@ def test_lock_makes_the_root_says_who_holds_it_and_lets_go(tmp_path: Path) -> No
 def test_second_run_is_refused_and_told_who_holds_the_lock(tmp_path: Path) -> None:
     with another_run(tmp_path) as process:
         holder = json.loads((tmp_path / "_lock.json").read_text())
-        with pytest.raises(LockedError) as caught, holding("processed", str(tmp_path), "run-2"):
+        with pytest.raises(LockedError) as caught, holding("processed", str(tmp_path), "run-2", 60):
             pytest.fail("two runs hold one lock")
         assert str(caught.value) == (
             f"{tmp_path} is in use by run run-of-another (process {process.pid} on {holder['host']}, "
@@ -65,10 +65,13 @@ def test_second_run_is_refused_and_told_who_holds_the_lock(tmp_path: Path) -> No
 
 
 def test_second_run_in_one_process_is_refused_too(tmp_path: Path) -> None:
-    with holding("processed", str(tmp_path), "run-1"):
-        with pytest.raises(LockedError, match="is in use by run run-1 "), holding("processed", str(tmp_path), "run-2"):
+    with holding("processed", str(tmp_path), "run-1", 60):
+        with (
+            pytest.raises(LockedError, match="is in use by run run-1 "),
+            holding("processed", str(tmp_path), "run-2", 60),
+        ):
             pytest.fail("two runs hold one lock")
-        with holding("processed", str(tmp_path / "elsewhere"), "run-2"):
+        with holding("processed", str(tmp_path / "elsewhere"), "run-2", 60):
             pass
 
 
@@ -81,7 +84,7 @@ def test_killed_run_lets_go(tmp_path: Path) -> None:
 
 
 def test_failed_run_lets_go(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), holding("processed", str(tmp_path), "run-1"):
+    with pytest.raises(RuntimeError), holding("processed", str(tmp_path), "run-1", 60):
         raise RuntimeError
     assert_free(tmp_path)
 
@@ -89,7 +92,7 @@ def test_failed_run_lets_go(tmp_path: Path) -> None:
 def test_holder_that_has_not_said_who_it_is_yet(tmp_path: Path) -> None:
     with another_run(tmp_path):
         (tmp_path / "_lock.json").unlink()
-        with pytest.raises(LockedError) as caught, holding("processed", str(tmp_path), "run-2"):
+        with pytest.raises(LockedError) as caught, holding("processed", str(tmp_path), "run-2", 60):
             pytest.fail("two runs hold one lock")
     assert str(caught.value) == (
         f"{tmp_path} is in use by another run that has only just started; wait for it to end, or stop it"
@@ -99,7 +102,7 @@ def test_holder_that_has_not_said_who_it_is_yet(tmp_path: Path) -> None:
 def test_root_that_is_a_file_is_a_storage_error(tmp_path: Path) -> None:
     root = tmp_path / "out"
     root.touch()
-    with pytest.raises(StorageError) as caught, holding("processed", str(root), "run-1"):
+    with pytest.raises(StorageError) as caught, holding("processed", str(root), "run-1", 60):
         pytest.fail("a file is no folder")
     assert str(caught.value) == (
         f"cannot write to the processed zone {root}: File exists; check --processed-path and its permissions"
@@ -113,7 +116,7 @@ def test_root_that_may_not_be_written_is_a_storage_error() -> None:
         try:
             if privileged:
                 os.seteuid(65534)  # nobody: no permission stops root
-            with pytest.raises(StorageError) as caught, holding("processed", folder, "run-1"):
+            with pytest.raises(StorageError) as caught, holding("processed", folder, "run-1", 60):
                 pytest.fail("the folder may not be written")
         finally:
             if privileged:

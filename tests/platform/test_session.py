@@ -96,15 +96,23 @@ def test_unexpected_failures_are_not_explained_away() -> None:
     assert explain(RuntimeError("division by zero")) is None
 
 
-@pytest.mark.parametrize("root", ["", "out", "/data/out", "file:///data/out"])
-def test_local_roots_are_accepted(root: str) -> None:
+@pytest.mark.parametrize("root", ["", "out", "/data/out", "file:///data/out", "s3://bucket", "s3a://bucket/a/b"])
+def test_folders_and_places_in_s3_are_accepted(root: str) -> None:
     check_schemes(root)
 
 
 def test_other_roots_are_refused() -> None:
     with pytest.raises(UsageError) as caught:
-        check_schemes("/data/raw", "s3://bucket/processed")
-    assert str(caught.value) == ("s3://bucket/processed: this version reads and writes local paths only, not s3://")
+        check_schemes("/data/raw", "gs://bucket/processed")
+    assert str(caught.value) == (
+        "gs://bucket/processed: zones are folders or URIs in S3 (s3://BUCKET/PREFIX), not gs://"
+    )
+
+
+@pytest.mark.parametrize("root", ["s3://", "s3a:///processed", "s3://bucket/../other"])
+def test_uris_that_name_no_place_in_s3_are_refused(root: str) -> None:
+    with pytest.raises(UsageError, match="is no URI in S3: give s3://BUCKET/PREFIX"):
+        check_schemes(root)
 
 
 def test_what_is_no_uri_is_a_usage_error() -> None:
@@ -113,7 +121,7 @@ def test_what_is_no_uri_is_a_usage_error() -> None:
 
 
 def test_a_session_that_is_there_is_used_and_left_running(spark: SparkSession) -> None:
-    with spark_session("a job", catalogued=False) as found:
+    with spark_session("a job", [], catalogued=False) as found:
         assert found is spark
     assert spark.range(3).count() == 3
 
@@ -121,7 +129,7 @@ def test_a_session_that_is_there_is_used_and_left_running(spark: SparkSession) -
 def test_a_session_without_delta_is_a_usage_error(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spark_app.platform.session.DELTA_EXTENSION", "some.other.Extension")
     monkeypatch.delenv("SPARK_CONF_DIR")
-    with pytest.raises(UsageError) as caught, spark_session("a job", catalogued=False):
+    with pytest.raises(UsageError) as caught, spark_session("a job", [], catalogued=False):
         pytest.fail("there is no Delta Lake")
     assert str(caught.value) == (
         "Spark runs without Delta Lake (SPARK_CONF_DIR=is not set): "

@@ -80,7 +80,7 @@ def test_an_empty_source_is_none() -> None:
         (
             "zzz.n=20",
             "unknown setting zzz; known sections: raw, processed, ingest, input, clean, train, explicit_als, "
-            "implicit_als, biases, gate, recommend, tune, log",
+            "implicit_als, biases, gate, recommend, tune, storage, log",
         ),
     ],
 )

@@ -127,7 +127,7 @@ def facts(**changes: Any) -> Facts:
         "rejects": manifest["rejects"],
         "metrics": manifest["metrics"],
         "model_run": manifest["run_id"],
-        "ratings_of_users": np.array([3, 1]),
+        "users_by_activity": {1: 1, 3: 1},
         "ratings_of_movies": np.array([1, 1, 1, 1, 0]),
         "most_rated": [
             {"movieId": 1, "title": HOSTILE, "genres": "Drama", "average_rating": 4.0, "rating_count": 1234}

@@ -129,7 +129,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
             **{"rating_histogram": {}, "user_activity": {}, "movie_popularity": {}, "genres": {}, "decades": {}},
             "months": [],
         },
-        **{"ratings_of_users": np.array([], dtype=int), "ratings_of_movies": np.array([], dtype=int)},
+        **{"users_by_activity": {}, "ratings_of_movies": np.array([], dtype=int)},
     },
     "a profile": {"profile": {}, "comparison": {}},
 }

@@ -287,7 +287,7 @@ def test_files_of_other_names_are_not_ingested(tmp_path: Path) -> None:
 
 def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
     root = tmp_path / "raw"
-    with holding("raw", str(root), "another"), pytest.raises(LockedError, match="is in use by run another"):
+    with holding("raw", str(root), "another", 60), pytest.raises(LockedError, match="is in use by run another"):
         run_ingest(root, folder_of(tmp_path / "source"))
     assert contents(root) == {}
 

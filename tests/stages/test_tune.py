@@ -45,7 +45,7 @@ class Interrupted:
 def search(path: Path, measure: Any = bowl, settings: Settings = SETTINGS) -> optuna.Study:
     objective = Objective("rating", "rmse", "minimize", space, measure)
     study = _study(objective, optuna.storages.RDBStorage(f"sqlite:///{path}"), "data")
-    _search(NOTHING, study, objective, NOTHING, settings)
+    _search(NOTHING, study, objective, NOTHING, settings, lambda: None)
     return study
 
 

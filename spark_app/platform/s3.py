@@ -1,0 +1,180 @@
+"""S3, and what speaks its protocol: one set of credentials, end point and patience for all that we reach it by.
+
+Credentials, region and end point come by AWS's standard chains (environment, profile, role), and from nowhere else.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    ReadTimeoutError,
+)
+
+from spark_app.platform.errors import StorageError
+
+SCHEME = "s3"
+SCHEMES = (SCHEME, "s3a")
+"""Schemes of URIs in S3; they mean the same."""
+
+FAILURES = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
+"""What may be raised where storage, on disk or in S3, fails."""
+
+ATTEMPTS = 10
+CONNECT_SECONDS, READ_SECONDS = 10, 60
+FIRST_ATTEMPTS, FIRST_SECONDS = 3, 5
+"""Patience of the first look: who runs a job is to know in less than half a minute that S3 is not there."""
+
+AMAZON = ".amazonaws.com"
+SIGNING_REGION = "us-east-1"
+"""Where nothing names a region: what is not Amazon's has none, and Amazon's own redirects from there."""
+
+_REFUSED = {
+    "InvalidAccessKeyId": "the access key is not known there",
+    "SignatureDoesNotMatch": "the secret key is not the one of this access key",
+    "InvalidToken": "the session token is not valid",
+    "ExpiredToken": "the session token has expired: get a new one",
+    "RequestTimeTooSkewed": "this machine's clock is wrong",
+}
+_MISSING = ("NoSuchBucket", "404")
+_ELSEWHERE = ("PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
+_FORBIDDEN = ("AccessDenied", "403", "AllAccessDisabled")
+_UNREACHABLE = (EndpointConnectionError, ConnectTimeoutError, ReadTimeoutError, aiohttp.ClientError)
+
+
+def is_s3(path: str) -> bool:
+    """Whether a path is a URI in S3."""
+    return urlsplit(path).scheme in SCHEMES
+
+
+def split(path: str) -> tuple[str, str]:
+    """Bucket and key of a URI."""
+    parts = urlsplit(path)
+    return parts.netloc, path.partition(f"//{parts.netloc}")[2].lstrip("/")
+
+
+def client(attempts: int = ATTEMPTS, seconds: float = READ_SECONDS) -> Any:
+    """A client for single requests, each tried so often, and given up on after so many seconds without a byte."""
+    config = Config(
+        retries={"total_max_attempts": attempts, "mode": "standard"},
+        connect_timeout=min(seconds, CONNECT_SECONDS),
+        read_timeout=seconds,
+    )
+    return boto3.Session().client("s3", config=config, region_name=_region())
+
+
+@functools.cache
+def fsspec_options() -> dict[str, Any]:
+    """How s3fs works here: as patient as the client, and without a memory of what lay in a folder."""
+    return {
+        "use_listings_cache": False,
+        "client_kwargs": {"region_name": _region()},
+        "config_kwargs": {
+            "retries": {"total_max_attempts": ATTEMPTS, "mode": "standard"},
+            "connect_timeout": CONNECT_SECONDS,
+            "read_timeout": READ_SECONDS,
+        },
+    }
+
+
+def spark_settings() -> dict[str, str]:
+    """What S3A, which knows no profiles' end points, is to be told: end point and region, no secret."""
+    url = endpoint()
+    if url is None:
+        region = boto3.Session().region_name
+        return {"spark.hadoop.fs.s3a.endpoint.region": region} if region else {}
+    return {
+        "spark.hadoop.fs.s3a.endpoint": url,
+        "spark.hadoop.fs.s3a.endpoint.region": _region(),
+        "spark.hadoop.fs.s3a.path.style.access": "true",
+    }
+
+
+def delta_options() -> dict[str, str]:
+    """Options of deltalake, which knows no profiles: what the standard chain has found, for this process alone."""
+    found = boto3.Session().get_credentials()
+    options = {"aws_region": _region()}
+    if found is not None:
+        frozen = found.get_frozen_credentials()
+        options |= {"aws_access_key_id": frozen.access_key, "aws_secret_access_key": frozen.secret_key}
+        options |= {"aws_session_token": frozen.token} if frozen.token else {}
+    if (url := endpoint()) is not None:
+        options |= {"aws_endpoint_url": url, "aws_allow_http": str(url.startswith("http://")).lower()}
+    return options
+
+
+def check(option: str, root: str) -> None:
+    """Look into the place that an option names. Raises StorageError saying what is wrong with it, in half a minute."""
+    bucket, prefix = split(root)
+    try:
+        client(FIRST_ATTEMPTS, FIRST_SECONDS).list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
+    except (BotoCoreError, ClientError) as error:
+        why = explain(error, bucket) or f"{bucket} cannot be listed: {error}"
+        raise StorageError(f"{option} {root}: {why}") from error
+
+
+def give_up_uploads(root: str) -> int:
+    """Remove the parts of uploads under a root that were never completed; returns how many uploads there were."""
+    bucket, prefix = split(root)
+    found, caller = 0, client()
+    for page in caller.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=f"{prefix}/"):
+        for upload in page.get("Uploads", []):
+            caller.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+            found += 1
+    return found
+
+
+def explain(error: BaseException | None, bucket: str = "") -> str | None:
+    """What is wrong with S3 and what to do about it, in plain words; None for what is no failure of S3."""
+    name = f"bucket {bucket}" if bucket else "the bucket"
+    while error is not None:
+        if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
+            return "there are no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        if isinstance(error, ProfileNotFound):
+            return f"{error}: check AWS_PROFILE"
+        if isinstance(error, _UNREACHABLE):
+            return f"S3 cannot be reached ({type(error).__name__}): check the network and AWS_ENDPOINT_URL ({_where()})"
+        if isinstance(error, ClientError):
+            return _explain_answer(str(error.response.get("Error", {}).get("Code", "")), name)
+        error = error.__cause__
+    return None
+
+
+def _explain_answer(code: str, bucket: str) -> str:
+    if code in _REFUSED:
+        return f"S3 refused the credentials ({code}): {_REFUSED[code]}"
+    if code in _MISSING:
+        return f"{bucket} does not exist at {_where()}: create it, or correct the path"
+    if code in _ELSEWHERE:
+        return f"{bucket} is in another region than {_region()}: set AWS_REGION"
+    if code in _FORBIDDEN:
+        return f"S3 refused access to {bucket}: the credentials are not allowed to do this; check their policy"
+    return f"S3 at {_where()} answered {code}: try again later"
+
+
+def _where() -> str:
+    return endpoint() or f"Amazon in {_region()}"
+
+
+@functools.cache
+def endpoint() -> str | None:
+    """The end point that the environment or the profile names; None where it is Amazon's own."""
+    url = str(boto3.Session().client("s3", region_name=_region()).meta.endpoint_url)
+    host = urlsplit(url).hostname or ""
+    return None if AMAZON in host else url
+
+
+def _region() -> str:
+    return boto3.Session().region_name or SIGNING_REGION

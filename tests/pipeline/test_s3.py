@@ -1,0 +1,47 @@
+"""All stages on a real S3 server, by spark-submit as users run them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spark_app.cli import run_job
+from spark_app.platform import storage
+from spark_app.platform.zones import ProcessedZone
+from spark_app.stages import published
+from spark_app.stages.pipeline import STAGES
+from tests.conftest import BUCKET
+from tests.pipeline.conftest import Submit, Zones
+from tests.pipeline.test_stages import SMALL
+from tools.s3_server import S3Server
+
+
+def test_each_stage_gives_in_s3_what_the_pipeline_gives_on_a_disk(
+    zones: Zones, in_s3: str, s3_server: S3Server, submit: Submit, tmp_path: Path
+) -> None:
+    config = tmp_path / "small.toml"
+    config.write_text(SMALL)
+    assert run_job("pipeline", zones.options("--config", str(config))) == 0
+    storage.write_text(f"{in_s3}/conf/small.toml", SMALL)
+    for stage in STAGES:
+        # Both schemes, since some tools write the one and some the other.
+        scheme, other = ("s3", "s3a") if stage.name in ("ingest", "train") else ("s3a", "s3")
+        raw, processed = (f"{in_s3}/{zone}".replace("s3://", f"{scheme}://") for zone in ("raw", "processed"))
+        options = ["--config", f"{in_s3}/conf/small.toml".replace("s3://", f"{other}://")]
+        done = submit(stage.name, "--raw-path", raw, "--processed-path", processed, *options, conf="s3")
+        assert done.returncode == 0, done.stdout[-3000:]
+        assert s3_server.owner.secret not in done.stdout + done.stderr
+
+    zone, on_disk = ProcessedZone(f"{in_s3}/processed"), ProcessedZone(str(zones.processed))
+    assert storage.read_text(zone.recommendations_csv) == storage.read_text(on_disk.recommendations_csv)
+    assert published.user(zone, "1") == published.user(on_disk, "1")
+    assert published.movie(zone, "1") == published.movie(on_disk, "1")
+    manifests = [storage.read_json(path) for path in storage.list_files(zone.runs)]
+    assert {noted["path"] for noted in manifests[1]["inputs"]} == {
+        f"{in_s3}/raw/movies.csv",
+        f"{in_s3}/raw/ratings.csv",
+    }
+    assert [manifest["status"] for manifest in manifests] == ["done"] * len(STAGES)
+    # What a run needs for itself is gone, also what was begun and not completed.
+    assert not storage.exists(zone.staging)
+    assert not storage.exists(f"{zone.root}/_lock.json")
+    assert not s3_server.client().list_multipart_uploads(Bucket=BUCKET).get("Uploads")
