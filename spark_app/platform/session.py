@@ -54,7 +54,7 @@ def check_schemes(*roots: str) -> None:
         except ValueError as error:
             raise UsageError(f"{root} is neither a path nor a URI ({error})") from error
         if scheme not in ("", "file", *s3.SCHEMES):
-            raise UsageError(f"{root}: zones are folders or URIs in S3 (s3://BUCKET/PREFIX), not {scheme}://")
+            raise UsageError(f"{root}: give a path, or a URI in S3 (s3://BUCKET/PREFIX), not {scheme}://")
         if s3.is_s3(root) and (not s3.split(root)[0] or ".." in s3.split(root)[1].split("/")):
             raise UsageError(f"{root} is no URI in S3: give s3://BUCKET/PREFIX")
 

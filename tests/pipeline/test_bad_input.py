@@ -219,7 +219,7 @@ def test_a_processed_path_that_cannot_be_written_is_exit_7(job: Job, zones: Zone
         (["--set", "recommend.n=many"], "setting recommend.n: "),
         (["--set", "nonsense"], "--set takes SECTION.KEY=VALUE"),
         (["--config", "no-such-file.toml"], "cannot read the --config file no-such-file.toml"),
-        (["--config", "s3://bucket/my.toml"], "s3://bucket/my.toml: this version reads and writes local paths only"),
+        (["--config", "gs://bucket/my.toml"], "gs://bucket/my.toml: give a path, or a URI in S3 (s3://BUCKET/PREFIX)"),
         (["extra"], "unexpected argument 'extra'"),
         (["true"], "unexpected argument 'true'"),
     ],

@@ -104,9 +104,7 @@ def test_folders_and_places_in_s3_are_accepted(root: str) -> None:
 def test_other_roots_are_refused() -> None:
     with pytest.raises(UsageError) as caught:
         check_schemes("/data/raw", "gs://bucket/processed")
-    assert str(caught.value) == (
-        "gs://bucket/processed: zones are folders or URIs in S3 (s3://BUCKET/PREFIX), not gs://"
-    )
+    assert str(caught.value) == ("gs://bucket/processed: give a path, or a URI in S3 (s3://BUCKET/PREFIX), not gs://")
 
 
 @pytest.mark.parametrize("root", ["s3://", "s3a:///processed", "s3://bucket/../other"])
