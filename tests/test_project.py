@@ -14,6 +14,7 @@ from spark_app.platform.settings import Settings, build_settings
 from spark_app.stages.pipeline import JOBS
 
 ROOT = Path(__file__).resolve().parents[1]
+METASTORE = "spark.hadoop.javax.jdo.option.ConnectionURL"
 
 
 def test_pipeline_toml_gives_every_key_its_default() -> None:
@@ -50,7 +51,7 @@ def spark_defaults(conf: str) -> dict[str, str]:
 def test_spark_runs_on_a_cluster_as_on_one_machine_but_for_what_differs_there() -> None:
     local, with_s3, cluster = spark_defaults("local"), spark_defaults("s3"), spark_defaults("cluster")
     only_local = {"spark.master", "spark.driver.bindAddress", "spark.driver.host"}
-    other_values = {"spark.driver.memory", "spark.sql.shuffle.partitions"}
+    other_values = {"spark.driver.memory", "spark.sql.shuffle.partitions", METASTORE}
     assert set(with_s3) - set(cluster) == only_local
     assert {key for key in with_s3 if key in cluster and cluster[key] != with_s3[key]} == other_values
     assert not {key for key in set(cluster) - set(with_s3) if key.startswith(("spark.sql", "spark.databricks"))}
@@ -59,7 +60,11 @@ def test_spark_runs_on_a_cluster_as_on_one_machine_but_for_what_differs_there() 
 
 def test_spark_runs_with_s3_as_without_but_for_what_reaches_it() -> None:
     local, with_s3 = spark_defaults("local"), spark_defaults("s3")
-    assert {key for key in local if with_s3[key] != local[key]} == {"spark.jars.packages", "spark.jars.excludes"}
+    assert {key for key in local if with_s3[key] != local[key]} == {
+        "spark.jars.packages",
+        "spark.jars.excludes",
+        METASTORE,
+    }
     more = set(with_s3) - set(local)
     assert {key for key in more if not key.startswith(("spark.hadoop.fs.", "spark.hadoop.mapreduce."))} == {
         "spark.sql.sources.commitProtocolClass",

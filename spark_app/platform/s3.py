@@ -125,6 +125,16 @@ def check(option: str, root: str) -> None:
         raise StorageError(f"{option} {root}: {why}") from error
 
 
+def remove(path: str) -> None:
+    """Remove an object and all that is under it, also the empty objects by which Hadoop marks a folder."""
+    bucket, key = split(path)
+    caller = client()
+    caller.delete_object(Bucket=bucket, Key=key)
+    for page in caller.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{key}/"):
+        if found := [{"Key": entry["Key"]} for entry in page.get("Contents", [])]:
+            caller.delete_objects(Bucket=bucket, Delete={"Objects": found, "Quiet": True})
+
+
 def give_up_uploads(root: str) -> int:
     """Remove the parts of uploads under a root that were never completed; returns how many uploads there were."""
     bucket, prefix = split(root)

@@ -234,6 +234,9 @@ def edited(path: str) -> Iterator[tuple[str, Callable[[], None]]]:
 
 def remove(path: str) -> None:
     """Remove a file or folder with all that is in it, if it is there."""
+    if s3.is_s3(path):
+        s3.remove(path)
+        return
     filesystem = _filesystem(path)
     if filesystem.exists(path):
         filesystem.rm(path, recursive=True)

@@ -70,7 +70,7 @@ def test_both_schemes_are_one(given: str, normal: str) -> None:
     assert storage.normalise(given) == normal
 
 
-def test_texts_are_written_read_and_removed(in_s3: str) -> None:
+def test_texts_are_written_read_and_removed(in_s3: str, s3_server: S3Server) -> None:
     path = storage.join(in_s3, "runs", "one.json")
     assert not storage.exists(path)
     storage.write_json(path, {"title": "Amélie"})
@@ -78,8 +78,13 @@ def test_texts_are_written_read_and_removed(in_s3: str) -> None:
     assert storage.read_json(path) == {"title": "Amélie"}
     storage.write_text(path, "")
     assert storage.read_text(path) == ""
+    # As Hadoop marks folders.
+    s3_server.client().put_object(Bucket=BUCKET, Key=f"{s3.split(in_s3)[1]}/runs/", Body=b"")
+    storage.write_text(f"{in_s3}-beside", "stays")
     storage.remove(in_s3)
     assert not storage.exists(path)
+    assert keys_of(s3_server, in_s3) == set()
+    assert storage.exists(f"{in_s3}-beside")
     storage.remove(in_s3)
 
 
