@@ -57,10 +57,15 @@ def jars(groups: Mapping[str, str]) -> set[Jar]:
         if line.startswith("spark.jars.packages")
         for package in line.split()[1].split(",")
     }
-    fetched = {jar for path in Path.home().glob(".ivy2*/jars/*.jar") if (jar := from_ivy(path.name))}
+    fetched = fetched_jars()
     if missing := wanted - {(jar.group, jar.artifact) for jar in fetched}:
         sys.exit(f"audit: {len(missing)} packages of Spark are not here: run `make setup-dev` first")
     return fetched | {jar for path in shipped.glob("*.jar") for jar in inside(path, groups)}
+
+
+def fetched_jars() -> set[Jar]:
+    """The jars that Ivy has fetched."""
+    return {jar for path in Path.home().glob(".ivy2*/jars/*.jar") if (jar := from_ivy(path.name))}
 
 
 def from_ivy(name: str) -> Jar | None:
@@ -136,8 +141,7 @@ def main() -> int:
     unknown = sorted(jar.artifact for jar in all_jars if not jar.group)
     for artifact in unknown:
         say(f"audit: {artifact} does not say what it is: add its group to {ALLOWED.name}\n")
-    fetched = {jar.group for path in Path.home().glob(".ivy2*/jars/*.jar") if (jar := from_ivy(path.name))}
-    groups = unlicensed(fetched, rules["jar_licences"])
+    groups = unlicensed({jar.group for jar in fetched_jars()}, rules["jar_licences"])
     for group in sorted(groups):
         say(f"audit: the licence of jars of {group} is not in {ALLOWED.name}\n")
     is_licensed = audit_licences(rules["package_licences"]) and not groups

@@ -113,15 +113,15 @@ class _Lease:
         if self._put(IfNoneMatch="*"):
             return None
         held_by, version, age = self._look()
-        if held_by.get("run_id") != self.facts["run_id"]:  # else it was an answer that got lost
-            if age < held_by.get("lease_seconds", self.facts["lease_seconds"]):
-                return held_by
-            if not self._put(**({"IfMatch": version} if version else {"IfNoneMatch": "*"})):
-                return self._look()[0]
-            if version:
-                logger.warning("took over the lock of %s, whose lease has ended", _describe(held_by))
+        if self._is_ours(held_by):  # the answer to the write got lost
+            self.version = version
             return None
-        self.version = version
+        if age < held_by.get("lease_seconds", self.facts["lease_seconds"]):
+            return held_by
+        if not self._put(**({"IfMatch": version} if version else {"IfNoneMatch": "*"})):
+            return self._look()[0]
+        if version:
+            logger.warning("took over the lock of %s, whose lease has ended", _describe(held_by))
         return None
 
     def renew(self) -> bool:
@@ -129,15 +129,18 @@ class _Lease:
         if self._put(IfMatch=self.version):
             return True
         held_by, version, _ = self._look()
-        if held_by.get("run_id") != self.facts["run_id"]:
+        if not self._is_ours(held_by):
             return False
         self.version = version  # that of an earlier try, whose answer got lost
         return True
 
     def give_back(self) -> None:
         """Remove the lock, if it is still this run's."""
-        if self._look()[0].get("run_id") == self.facts["run_id"]:
+        if self._is_ours(self._look()[0]):
             self._client.delete_object(Bucket=self.bucket, Key=self.key)
+
+    def _is_ours(self, found: dict[str, Any]) -> bool:
+        return bool(found.get("run_id") == self.facts["run_id"])
 
     def _put(self, **condition: str) -> bool:
         """Write the object under a condition; false where that does not hold."""

@@ -67,12 +67,15 @@ def split(path: str) -> tuple[str, str]:
 
 def client(attempts: int = ATTEMPTS, seconds: float = READ_SECONDS) -> Any:
     """A client for single requests, each tried so often, and given up on after so many seconds without a byte."""
-    config = Config(
-        retries={"total_max_attempts": attempts, "mode": "standard"},
-        connect_timeout=min(seconds, CONNECT_SECONDS),
-        read_timeout=seconds,
-    )
-    return boto3.Session().client("s3", config=config, region_name=_region())
+    return boto3.Session().client("s3", config=Config(**_patience(attempts, seconds)), region_name=_region())
+
+
+def _patience(attempts: int, seconds: float) -> dict[str, Any]:
+    return {
+        "retries": {"total_max_attempts": attempts, "mode": "standard"},
+        "connect_timeout": min(seconds, CONNECT_SECONDS),
+        "read_timeout": seconds,
+    }
 
 
 @functools.cache
@@ -81,11 +84,7 @@ def fsspec_options() -> dict[str, Any]:
     return {
         "use_listings_cache": False,
         "client_kwargs": {"region_name": _region()},
-        "config_kwargs": {
-            "retries": {"total_max_attempts": ATTEMPTS, "mode": "standard"},
-            "connect_timeout": CONNECT_SECONDS,
-            "read_timeout": READ_SECONDS,
-        },
+        "config_kwargs": _patience(ATTEMPTS, READ_SECONDS),
     }
 
 
@@ -181,7 +180,7 @@ def _where() -> str:
 @functools.cache
 def endpoint() -> str | None:
     """The end point that the environment or the profile names; None where it is Amazon's own."""
-    url = str(boto3.Session().client("s3", region_name=_region()).meta.endpoint_url)
+    url = str(client().meta.endpoint_url)
     host = urlsplit(url).hostname or ""
     return None if AMAZON in host else url
 

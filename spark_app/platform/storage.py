@@ -284,10 +284,18 @@ def first_lines(path: str, count: int) -> list[bytes]:
     return lines[:count]
 
 
+def is_delta_table(path: str) -> bool:
+    """Whether there is a Delta table, without reading what it has."""
+    return bool(DeltaTable.is_deltatable(path, _delta_options(path)))
+
+
 def delta_table(path: str) -> DeltaTable | None:
     """A Delta table as it is now, to be read without Spark; None where there is none."""
-    options = s3.delta_options() if s3.is_s3(path) else None
-    return DeltaTable(path, storage_options=options) if DeltaTable.is_deltatable(path, options) else None
+    return DeltaTable(path, storage_options=_delta_options(path)) if is_delta_table(path) else None
+
+
+def _delta_options(path: str) -> dict[str, str] | None:
+    return s3.delta_options() if s3.is_s3(path) else None
 
 
 def parquet(paths: str | list[str]) -> ds.Dataset:

@@ -65,6 +65,8 @@ def _forget_rejects(spark: SparkSession, zone: ProcessedZone, most: int) -> int:
     if not zone.has_table(spark, "rejects"):
         return 0
     runs = sorted(row["run_id"] for row in zone.read(spark, "rejects").select("run_id").distinct().collect())
+    if len(runs) <= most:
+        return 0
     taken = read_taken(spark, zone)
     old = _older(runs, most, taken.runs if taken else ())
     if old:

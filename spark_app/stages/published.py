@@ -148,7 +148,7 @@ def sample_users(zone: ProcessedZone, places: Sequence[float]) -> list[dict[str,
     Of users alike the one with the lowest userId who has a list is meant, and where none has one those next to them.
     None where nothing is recommended yet.
     """
-    if storage.delta_table(zone.table("recommendations")) is None:
+    if not storage.is_delta_table(zone.table("recommendations")):
         return []
     by_activity = users_by_activity(zone)
     counts, up_to = np.array(list(by_activity), dtype=np.int64), np.cumsum(list(by_activity.values()))
@@ -196,7 +196,7 @@ def _titles(zone: ProcessedZone, movie_ids: pa.ChunkedArray) -> pa.Table:
 
 def _has_codes(zone: ProcessedZone, column: str) -> bool:
     """Whether some ids of userId or movieId have codes; else all are integers that stand for themselves."""
-    return storage.delta_table(zone.table(TABLES[column])) is not None
+    return storage.is_delta_table(zone.table(TABLES[column]))
 
 
 def _codes(zone: ProcessedZone, column: str, rows: ds.Expression) -> pa.Table | None:

@@ -32,6 +32,22 @@ RATINGS = """userId,movieId,rating,timestamp
 2,3,0.5,964983815
 """
 
+SMALL = """
+[ingest]
+source = ["synthetic"]
+users = 150
+movies = 200
+ratings = 6000
+
+[implicit_als]
+rank = 8
+iterations = 5
+
+[explicit_als]
+rank = 8
+iterations = 5
+"""
+
 Submit = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -58,6 +74,14 @@ class Zones:
         path = self.processed / "recommendations" / "movie_recommendations.csv"
         with path.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="session")
+def config(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file for `--config`: few generated ratings, small models."""
+    path = tmp_path_factory.mktemp("config") / "small.toml"
+    path.write_text(SMALL)
+    return str(path)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 
@@ -14,18 +13,10 @@ from spark_app.platform import storage
 from spark_app.platform.zones import ProcessedZone
 from spark_app.stages.models import publish_models, published_run
 from tests.pipeline.conftest import MOVIES, Zones
-from tests.pipeline.test_stages import SMALL
 
 Job = Callable[..., tuple[int, str]]
 HEADER = "userId,movieId,rating,timestamp\n"
 MANY = ("--set", "clean.max_reject_share=0.9")
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> str:
-    path = tmp_path / "small.toml"
-    path.write_text(SMALL)
-    return str(path)
 
 
 def runs_in(paths: list[str]) -> list[str]:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from spark_app.cli import run_job
 from spark_app.platform import s3, storage
 from spark_app.platform.zones import ProcessedZone
 from spark_app.stages import published
 from spark_app.stages.pipeline import STAGES
 from tests.conftest import BUCKET
-from tests.pipeline.conftest import Submit, Zones
-from tests.pipeline.test_stages import SMALL
+from tests.pipeline.conftest import SMALL, Submit, Zones
 from tools.s3_server import S3Server
 
 
 def test_each_stage_gives_in_s3_what_the_pipeline_gives_on_a_disk(
-    zones: Zones, in_s3: str, s3_server: S3Server, submit: Submit, tmp_path: Path
+    zones: Zones, in_s3: str, s3_server: S3Server, submit: Submit, config: str
 ) -> None:
-    config = tmp_path / "small.toml"
-    config.write_text(SMALL)
-    assert run_job("pipeline", zones.options("--config", str(config))) == 0
+    assert run_job("pipeline", zones.options("--config", config)) == 0
     storage.write_text(f"{in_s3}/conf/small.toml", SMALL)
     for stage in STAGES:
         # Both schemes, since some tools write the one and some the other.

@@ -15,29 +15,6 @@ from spark_app.cli import run_job
 from spark_app.platform.lock import holding
 from tests.pipeline.conftest import ROOT, Submit, Zones
 
-SMALL = """
-[ingest]
-source = ["synthetic"]
-users = 150
-movies = 200
-ratings = 6000
-
-[implicit_als]
-rank = 8
-iterations = 5
-
-[explicit_als]
-rank = 8
-iterations = 5
-"""
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("config") / "small.toml"
-    path.write_text(SMALL)
-    return str(path)
-
 
 @pytest.fixture(scope="module")
 def piped(spark: SparkSession, config: str, tmp_path_factory: pytest.TempPathFactory) -> Zones:

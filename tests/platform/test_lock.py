@@ -2,38 +2,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from spark_app.platform.errors import LockedError, StorageError
 from spark_app.platform.lock import holding
-
-HOLDER = """
-import sys
-from spark_app.platform.lock import holding
-with holding("processed", sys.argv[1], "run-of-another", 60):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-@contextmanager
-def another_run(root: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the lock until its input ends."""
-    command = [sys.executable, "-c", HOLDER, str(root)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout
-            assert process.stdout.readline() == "held\n"
-            yield process
-        finally:
-            process.kill()
+from tests.platform.conftest import another_run
 
 
 def assert_free(root: Path) -> None:
@@ -51,7 +27,7 @@ def test_lock_makes_the_root_says_who_holds_it_and_lets_go(tmp_path: Path) -> No
 
 
 def test_second_run_is_refused_and_told_who_holds_the_lock(tmp_path: Path) -> None:
-    with another_run(tmp_path) as process:
+    with another_run(str(tmp_path)) as process:
         holder = json.loads((tmp_path / "_lock.json").read_text())
         with pytest.raises(LockedError) as caught, holding("processed", str(tmp_path), "run-2", 60):
             pytest.fail("two runs hold one lock")
@@ -76,7 +52,7 @@ def test_second_run_in_one_process_is_refused_too(tmp_path: Path) -> None:
 
 
 def test_killed_run_lets_go(tmp_path: Path) -> None:
-    with another_run(tmp_path) as process:
+    with another_run(str(tmp_path)) as process:
         process.kill()
         process.wait(timeout=30)
     assert (tmp_path / "_lock.json").exists(), "the killed run could not tidy up"
@@ -90,7 +66,7 @@ def test_failed_run_lets_go(tmp_path: Path) -> None:
 
 
 def test_holder_that_has_not_said_who_it_is_yet(tmp_path: Path) -> None:
-    with another_run(tmp_path):
+    with another_run(str(tmp_path)):
         (tmp_path / "_lock.json").unlink()
         with pytest.raises(LockedError) as caught, holding("processed", str(tmp_path), "run-2", 60):
             pytest.fail("two runs hold one lock")

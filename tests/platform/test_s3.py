@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import gzip
 import os
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,30 +17,11 @@ from deltalake import write_deltalake
 from spark_app.platform import s3, storage
 from spark_app.platform.errors import InputError, LockedError, StorageError
 from spark_app.platform.lock import holding
-from tests.conftest import BUCKET, ROOT, forget_s3
+from tests.conftest import BUCKET, forget_s3
+from tests.platform.conftest import another_run
 from tools.s3_server import S3Server
 
 LEASE = 2
-HOLDER = """
-import sys, time
-from spark_app.platform.lock import holding
-with holding("processed", sys.argv[1], "run-of-another", int(sys.argv[2])):
-    print("held", flush=True)
-    time.sleep(float(sys.argv[3]))
-"""
-
-
-@contextmanager
-def another_run(root: str, lease: int = LEASE, seconds: float = 60) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the lock for so long."""
-    command = [sys.executable, "-c", HOLDER, root, str(lease), str(seconds)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout
-            assert process.stdout.readline() == "held\n"
-            yield process
-        finally:
-            process.kill()
 
 
 def keys_of(server: S3Server, root: str) -> set[str]:
@@ -292,7 +270,7 @@ def test_a_zone_is_held_and_given_back(in_s3: str, s3_server: S3Server) -> None:
 
 
 def test_second_run_is_refused_and_told_who_holds_the_zone(in_s3: str) -> None:
-    with another_run(in_s3) as process:
+    with another_run(in_s3, LEASE) as process:
         facts = storage.read_json(f"{in_s3}/_lock.json")
         with pytest.raises(LockedError) as caught:
             take(in_s3, "run-2")
@@ -304,14 +282,14 @@ def test_second_run_is_refused_and_told_who_holds_the_zone(in_s3: str) -> None:
 
 
 def test_a_run_that_lives_keeps_its_zone_beyond_its_lease(in_s3: str) -> None:
-    with another_run(in_s3):
+    with another_run(in_s3, LEASE):
         time.sleep(2 * LEASE + 1)
         with pytest.raises(LockedError):
             take(in_s3, "run-2")
 
 
 def test_a_killed_run_loses_its_zone_when_its_lease_ends(in_s3: str, said: list[str]) -> None:
-    with another_run(in_s3) as process:
+    with another_run(in_s3, LEASE) as process:
         process.kill()
         process.wait()
     with pytest.raises(LockedError):
@@ -326,7 +304,7 @@ def test_of_many_runs_at_once_one_gets_a_zone_that_is_free_or_was_left(in_s3: st
     for left_behind in (False, True):
         root = f"{in_s3}/{left_behind}"
         if left_behind:
-            with another_run(root) as process:
+            with another_run(root, LEASE) as process:
                 process.kill()
                 process.wait()
             time.sleep(LEASE + 1)
@@ -354,7 +332,7 @@ def test_of_many_runs_at_once_one_gets_a_zone_that_is_free_or_was_left(in_s3: st
 
 def test_a_run_whose_zone_was_taken_stops_at_once(in_s3: str, s3_server: S3Server) -> None:
     """As after a long sleep of the machine: its lease ended, and another has begun to write."""
-    with another_run(in_s3) as process:
+    with another_run(in_s3, LEASE) as process:
         theirs = b'{"run_id": "run-2", "pid": 1, "host": "h", "since": "now"}'
         s3_server.client().put_object(Bucket=BUCKET, Key=f"{s3.split(in_s3)[1]}/_lock.json", Body=theirs)
         assert process.wait(timeout=30) == LockedError.exit_code
