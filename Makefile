@@ -23,7 +23,7 @@ SUBMIT := quiet() { spark-submit "$$@" 2> >(grep --line-buffered -vE \
   '^(WARNING: Using incubator|:: |Ivy Default|The jars for|[a-z.]+\#.* added as a dep|	(confs:|found |::|-+$$|\||[a-z.]+\#.* by \[|[0-9]+ artifacts))' >&2); }; quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo demo-s3 notebook package bench bench-quality test lint audit format lock clean pipeline tune maintain $(STAGES)
+.PHONY: help setup setup-dev demo demo-s3 notebook package bench bench-quality test soak lint audit format lock clean pipeline tune maintain $(STAGES)
 
 help: ## list the targets
 	@grep -hE '^[a-z$$].*:.*## ' $(MAKEFILE_LIST) | sed -E 's/\$$\(STAGES\) pipeline tune maintain/STAGE/; s/:[^#]*## /\t/' | expand -t 16
@@ -66,6 +66,9 @@ bench-quality: ## compare the models with other libraries' on MovieLens; writes 
 
 test: setup-dev ## run all tests
 	@pytest
+
+soak: setup-dev ## run the long form of tests/reliability: more kills, runs and rows, for an hour
+	@MOVIE_RECO_SOAK=1 pytest tests/reliability
 
 lint: setup-dev ## check format, style, types and the direction of imports
 	@ruff format --check . && ruff check . && mypy && lint-imports

@@ -63,6 +63,7 @@ def test_spark_runs_with_s3_as_without_but_for_what_reaches_it() -> None:
     assert {key for key in local if with_s3[key] != local[key]} == {
         "spark.jars.packages",
         "spark.jars.excludes",
+        "spark.master",
         METASTORE,
     }
     more = set(with_s3) - set(local)

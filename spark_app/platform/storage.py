@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
+from urllib.parse import quote
 
 import fsspec
 import pyarrow.dataset as ds
@@ -201,7 +202,12 @@ def publish(part: str, path: str) -> None:
     """Put a finished file in the place of another in one step: readers see the old one or the new one."""
     with _telling_why_not(path):
         make_folder(posixpath.dirname(path))
-        _filesystem(path).mv(part, path)
+        filesystem = _filesystem(path)
+        if s3.is_s3(path):
+            filesystem.cp_file(part, path)  # `mv` would take brackets for a glob
+            filesystem.rm_file(part)
+        else:
+            filesystem.mv(part, path)
 
 
 def concatenate(header: str, parts: Iterable[str], path: str) -> None:
@@ -286,12 +292,17 @@ def first_lines(path: str, count: int) -> list[bytes]:
 
 def is_delta_table(path: str) -> bool:
     """Whether there is a Delta table, without reading what it has."""
-    return bool(DeltaTable.is_deltatable(path, _delta_options(path)))
+    return bool(DeltaTable.is_deltatable(_delta_uri(path), _delta_options(path)))
 
 
 def delta_table(path: str) -> DeltaTable | None:
     """A Delta table as it is now, to be read without Spark; None where there is none."""
-    return DeltaTable(path, storage_options=_delta_options(path)) if is_delta_table(path) else None
+    return DeltaTable(_delta_uri(path), storage_options=_delta_options(path)) if is_delta_table(path) else None
+
+
+def _delta_uri(path: str) -> str:
+    """The path as `deltalake` takes it: in S3 a real URI, which ends at a `#` that is not escaped."""
+    return f"{s3.SCHEME}://{quote('/'.join(s3.split(path)))}" if s3.is_s3(path) else path
 
 
 def _delta_options(path: str) -> dict[str, str] | None:

@@ -28,7 +28,7 @@ def register_processed(spark: SparkSession, zone: ProcessedZone) -> list[str]:
         register_table(spark, table, "delta", zone.table(table)) for table in MADE_BY if zone.has_table(spark, table)
     ]
     if storage.exists(zone.final_file):
-        names.append(register_table(spark, "final", "parquet", zone.final))
+        names.append(register_table(spark, "final", "parquet", storage.spark_path(zone.final)))
     logger.info("registered %s of %s", ", ".join(names) or "no table yet", zone.root)
     return names
 

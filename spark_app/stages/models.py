@@ -124,11 +124,11 @@ def load_models(spark: SparkSession, folder: str) -> tuple[Models, str | None]:
     facts_path = storage.join(folder, "model.json")
     if not storage.exists(facts_path):
         raise InputError(f"{facts_path} is missing: run the stage 'train' again")
-    facts = storage.read_json(facts_path)
+    facts, place = storage.read_json(facts_path), storage.spark_path(folder)
     biases = BiasModel(
         mean=facts["mean_rating"],
-        users=spark.read.parquet(storage.join(folder, "user_biases")),
-        movies=spark.read.parquet(storage.join(folder, "movie_biases")),
+        users=spark.read.parquet(storage.join(place, "user_biases")),
+        movies=spark.read.parquet(storage.join(place, "movie_biases")),
     )
     fitted = facts["settings"]
     settings = FitSettings(
@@ -138,8 +138,8 @@ def load_models(spark: SparkSession, folder: str) -> tuple[Models, str | None]:
         Biases(**fitted["biases"]),
         fitted["train"]["min_user_ratings"],
     )
-    implicit = ALSModel.load(storage.join(folder, IMPLICIT))
-    explicit = ALSModel.load(storage.join(folder, EXPLICIT)) if facts["rating_model"] else None
+    implicit = ALSModel.load(storage.join(place, IMPLICIT))
+    explicit = ALSModel.load(storage.join(place, EXPLICIT)) if facts["rating_model"] else None
     stack = StackWeights(**facts["stack"])
     return Models(settings, implicit, explicit, biases, stack), facts["rating_model"]
 

@@ -1,0 +1,135 @@
+"""Places where jobs run by spark-submit, and are disturbed: a folder, and a prefix in a real S3 server.
+
+With MOVIE_RECO_SOAK=1 (`make soak`) the disturbances are many more.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from spark_app.platform import s3, storage
+from spark_app.platform.zones import ProcessedZone
+from tests.conftest import ROOT
+
+SOAK = os.environ.get("MOVIE_RECO_SOAK") == "1"
+TIMEOUT = 600
+LEASE = 10
+LENGTHS = (10, 4)
+"""Of the lists of the two results between which jobs change; both are known byte for byte."""
+
+ROWS = 6000
+SMALL = f"""
+[ingest]
+source = ["synthetic"]
+users = 150
+movies = 200
+ratings = {ROWS}
+
+[implicit_als]
+rank = 8
+iterations = 3
+
+[explicit_als]
+rank = 8
+iterations = 3
+
+[storage]
+lease_seconds = {LEASE}
+"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A raw and a processed zone, and the environment in which jobs find them."""
+
+    root: str
+    folder: Path
+    environment: dict[str, str]
+    spark: tuple[str, ...] = ()
+    """Further options of spark-submit."""
+
+    @property
+    def zone(self) -> ProcessedZone:
+        return ProcessedZone(f"{self.root}/processed")
+
+    @property
+    def conf(self) -> str:
+        return "s3" if s3.is_s3(self.root) else "local"
+
+    def start(self, job: str, *options: str) -> subprocess.Popen[str]:
+        """A job that is under way; both its outputs come as one."""
+        config = self.folder / "small.toml"
+        config.write_text(SMALL)
+        paths = ["--raw-path", f"{self.root}/raw", "--processed-path", self.zone.root, "--config", str(config)]
+        submit = ["spark-submit", "--driver-memory", "1g"]
+        return subprocess.Popen(
+            [*submit, *self.spark, str(ROOT / "jobs" / f"{job}.py"), *paths, *options],
+            cwd=self.folder,
+            env={**os.environ, **self.environment, "SPARK_CONF_DIR": str(ROOT / "conf" / self.conf)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, job: str, *options: str) -> str:
+        """Run a job, which must end well; gives what it said."""
+        process = self.start(job, *options)
+        said, _ = process.communicate(timeout=TIMEOUT)
+        assert process.returncode == 0, said[-3000:]
+        return said
+
+    def wait_for_lease(self) -> None:
+        """Wait until the zone of a killed run is free: on a disk it is at once."""
+        if s3.is_s3(self.root):
+            time.sleep(LEASE + 1)
+
+
+def kill_all(process: subprocess.Popen[str]) -> None:
+    """Kill a job as a machine that loses its power would: Java, Python and all workers."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(TIMEOUT)
+    if process.stdout:
+        process.stdout.close()
+
+
+@dataclass(frozen=True)
+class Made:
+    """Zones on a disk after the whole pipeline, to be copied; and both results, byte for byte, by their lengths."""
+
+    folder: Path
+    csv: dict[int, str]
+
+    def copy_to(self, place: Place) -> None:
+        """Lay the zones down in a place, with the lists of the second length."""
+        target, _ = fsspec.core.url_to_fs(place.root, **(s3.fsspec_options() if s3.is_s3(place.root) else {}))
+        target.put(f"{self.folder}/", f"{place.root}/", recursive=True)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("made")
+    place = Place(str(folder / "zones"), folder, {})
+    csv = {}
+    place.run("pipeline", "--set", f"recommend.n={LENGTHS[0]}")
+    csv[LENGTHS[0]] = storage.read_text(place.zone.recommendations_csv)
+    place.run("recommend", "--set", f"recommend.n={LENGTHS[1]}")
+    csv[LENGTHS[1]] = storage.read_text(place.zone.recommendations_csv)
+    return Made(Path(place.root), csv)
+
+
+@pytest.fixture(params=["disk", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """An empty place of each kind."""
+    if request.param == "disk":
+        return Place(str(tmp_path / "zones"), tmp_path, {})
+    root: str = request.getfixturevalue("in_s3")
+    return Place(root, tmp_path, request.getfixturevalue("s3_server").environment())

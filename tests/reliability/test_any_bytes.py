@@ -1,0 +1,104 @@
+"""Whatever is delivered: rows in = good + rejected + superseded, every time, and no crash."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import seed as fixed_seed
+from hypothesis import strategies as st
+from pyspark.sql import SparkSession
+
+from spark_app.cli import run_job
+from spark_app.platform.errors import InputError, TooManyRejectsError
+from tests.pipeline.conftest import MOVIES, RATINGS, Zones
+from tests.reliability.conftest import SOAK
+
+FILES = 400 if SOAK else 40
+FILES_AT_ONCE = 40
+ROWS = 280
+"""Lines of a file, of which some are blank: 10,000 and more in all, 100,000 in the long form."""
+
+UNHURRIED: dict[str, Any] = {"database": None, "deadline": None, "suppress_health_check": list(HealthCheck)}
+HEADER = b"userId,movieId,rating,timestamp\n"
+FOLDER = ("--set", "raw.ratings=ratings", "--set", "clean.max_reject_share=1.0")
+
+number = st.one_of(
+    st.integers(-5, 10).map(str),
+    st.integers().map(str),
+    st.floats().map(repr),
+    st.sampled_from(["1e3", "0x10", "1_000", "٣", "+1", " 1", "1 ", "NaN", "inf", "1,5", "4.5", "5.0", "0.5", ""]),
+)
+second = st.one_of(st.integers(964982000, 964983000).map(str), number)
+text = st.one_of(st.text(max_size=40), st.sampled_from(['"', '""', "'", "\\", "\x00", "\ufeff", "=1+1", ",", "\u202e"]))
+field = st.one_of(number, text, text.map(lambda found: '"' + found.replace('"', '""') + '"'))
+plain = st.tuples(
+    st.integers(1, 9).map(str), st.integers(1, 4).map(str), st.sampled_from(["0.5", "3.0", "5.0"]), second
+)
+odd = st.one_of(st.tuples(number, number, number, second), st.lists(field, max_size=8).map(tuple))
+line = st.one_of(
+    st.one_of(plain, odd).map(lambda fields: ",".join(fields).encode("utf-8", "surrogatepass")),
+    st.binary(max_size=60),
+)
+ending = st.sampled_from([b"\n", b"\r\n"])
+
+
+def delivered(content: bytes) -> int:
+    """How many records there are: lines, as every reader of text has them, without headers and blank ones."""
+    lines = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    return sum(1 for found in lines[1:] if found)
+
+
+@pytest.fixture
+def zones(tmp_path: Path) -> Zones:
+    return Zones(tmp_path / "raw", tmp_path / "processed")
+
+
+@pytest.mark.parametrize("seed", range(FILES // FILES_AT_ONCE))
+def test_nothing_is_lost(spark: SparkSession, zones: Zones, seed: int) -> None:
+    """Some files at a time, in some of which lines are compressed."""
+    zones.deliver(MOVIES, "")
+    (zones.raw / "ratings.csv").unlink()
+    (zones.raw / "ratings").mkdir()
+    counts = dict[bytes, int]()
+
+    @fixed_seed(seed)
+    @settings(max_examples=FILES_AT_ONCE, phases=[Phase.generate], **UNHURRIED)
+    @given(st.lists(line, min_size=ROWS, max_size=ROWS), ending, st.booleans())
+    def deliver(lines: list[bytes], end: bytes, packed: bool) -> None:
+        content = HEADER + end.join(lines) + end
+        name = f"{len(list((zones.raw / 'ratings').iterdir())):03}.csv"
+        if packed:
+            (zones.raw / "ratings" / f"{name}.gz").write_bytes(gzip.compress(content))
+        else:
+            (zones.raw / "ratings" / name).write_bytes(content)
+        counts[content] = delivered(content)  # a copy is not taken twice
+
+    deliver()
+    assert run_job("etl", zones.options(*FOLDER)) == 0
+    rows = zones.manifests()[-1]["rows"]["ratings"]
+    assert rows["in"] == rows["good"] + rows["rejected"] + rows["superseded"]
+    assert rows["in"] == sum(counts.values())
+
+
+@fixed_seed(1)
+@settings(max_examples=FILES, phases=[Phase.generate], **UNHURRIED)
+@given(
+    st.one_of(
+        st.binary(max_size=2_000),
+        st.text(max_size=500).map(lambda found: found.encode()),
+        st.binary().map(gzip.compress),
+    )
+)
+def test_files_of_any_bytes_are_an_error_of_one_line(
+    spark: SparkSession, zones: Zones, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    for movies, ratings in ((MOVIES, content), (content, RATINGS)):
+        zones.deliver(movies, ratings)
+        assert run_job("etl", zones.options()) in (InputError.exit_code, TooManyRejectsError.exit_code)
+        said = capsys.readouterr().err
+        assert said.count(" ERROR ") == 1
+        assert "Traceback" not in said
