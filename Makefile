@@ -64,8 +64,8 @@ bench-quality: ## compare the models with other libraries' on MovieLens; writes 
 	@tools/setup.sh bench
 	@python -m benchmarks.quality $(OPTIONS)
 
-test: setup-dev ## run all tests
-	@pytest
+test: setup-dev ## run all tests, two files at a time
+	@pytest -n 2 --dist loadfile
 
 soak: setup-dev ## run the long form of tests/reliability: more kills, runs and rows, for an hour
 	@MOVIE_RECO_SOAK=1 pytest tests/reliability

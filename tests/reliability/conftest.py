@@ -20,7 +20,8 @@ from spark_app.platform.zones import ProcessedZone
 from tests.conftest import ROOT
 
 SOAK = os.environ.get("MOVIE_RECO_SOAK") == "1"
-TIMEOUT = 600
+TIMEOUT = 1800
+"""Seconds until a run counts as stuck. One that S3 refuses every fifth request waits for minutes."""
 LEASE = 10
 LENGTHS = (10, 4)
 """Of the lists of the two results between which jobs change; both are known byte for byte."""
@@ -83,7 +84,11 @@ class Place:
     def run(self, job: str, *options: str) -> str:
         """Run a job, which must end well; gives what it said."""
         process = self.start(job, *options)
-        said, _ = process.communicate(timeout=TIMEOUT)
+        try:
+            said, _ = process.communicate(timeout=TIMEOUT)
+        except BaseException:
+            kill_all(process)
+            raise
         assert process.returncode == 0, said[-3000:]
         return said
 

@@ -1,0 +1,88 @@
+"""A server that refuses, dawdles and hangs up costs time; one that is not there, or says no, ends a job in time."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from spark_app.cli import run_job
+from spark_app.platform import storage
+from spark_app.platform.errors import StorageError
+from tests.conftest import forget_s3
+from tests.reliability.conftest import LENGTHS, SOAK, Made, Place
+from tests.reliability.faults import CUT_SHORT, REFUSED, SLOW, UNHEARD, FaultyProxy
+from tools.s3_server import S3Server
+
+SHARES = {REFUSED: 0.2, SLOW: 0.02, UNHEARD: 0.02, CUT_SHORT: 0.02}
+
+SILENT = socket.create_server(("127.0.0.1", 0))
+
+Change = Callable[[pytest.MonkeyPatch, S3Server], None]
+
+
+@pytest.mark.parametrize("seed", range(10 if SOAK else 1))
+def test_a_run_succeeds_though_a_fifth_of_all_requests_is_refused_and_others_are_dropped(
+    in_s3: str, s3_server: S3Server, tmp_path: Path, made: Made, seed: int
+) -> None:
+    """In the long form the whole pipeline; else one stage that reads and writes tables, models and objects."""
+    with FaultyProxy(s3_server.url, seed, SHARES).running() as proxy:
+        place = Place(in_s3, tmp_path, {**s3_server.environment(), "AWS_ENDPOINT_URL": proxy.url})
+        made.copy_to(place)
+        place.run("pipeline" if SOAK else "recommend", "--set", f"recommend.n={LENGTHS[0]}", "--set", "input.take=all")
+    assert all(proxy.happened[fault] for fault in SHARES), proxy.happened
+    assert storage.read_text(place.zone.recommendations_csv) == made.csv[LENGTHS[0]]
+
+
+def wrong_secret(environment: pytest.MonkeyPatch, server: S3Server) -> None:
+    environment.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+
+
+def only_reading(environment: pytest.MonkeyPatch, server: S3Server) -> None:
+    environment.setenv("AWS_ACCESS_KEY_ID", server.reader.access)
+    environment.setenv("AWS_SECRET_ACCESS_KEY", server.reader.secret)
+
+
+def gone(environment: pytest.MonkeyPatch, server: S3Server) -> None:
+    environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+
+
+def silent(environment: pytest.MonkeyPatch, server: S3Server) -> None:
+    """An address that takes connections and never answers."""
+    environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{SILENT.getsockname()[1]}")
+
+
+def nothing(environment: pytest.MonkeyPatch, server: S3Server) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("change", "bucket", "told"),
+    [
+        (wrong_secret, "", "--raw-path {raw}: S3 refused the credentials (SignatureDoesNotMatch): the secret key is"),
+        (only_reading, "", "cannot write to the processed zone {processed}: S3 refused access to the bucket: the cred"),
+        (gone, "", "--raw-path {raw}: S3 cannot be reached (EndpointConnectionError): check the network and AWS_ENDP"),
+        (silent, "", "--raw-path {raw}: S3 cannot be reached (ReadTimeoutError): check the network and AWS_ENDPOINT"),
+        (nothing, "s3://nobodys", "--raw-path {raw}: bucket nobodys does not exist at http://127.0.0.1:"),
+    ],
+)
+def test_what_cannot_work_ends_in_half_a_minute_with_one_line(
+    in_s3: str,
+    s3_server: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    change: Change,
+    bucket: str,
+    told: str,
+) -> None:
+    change(monkeypatch, s3_server)
+    forget_s3()
+    raw, processed = (f"{bucket or in_s3}/{zone}" for zone in ("raw", "processed"))
+    started = time.monotonic()
+    assert run_job("etl", ["--raw-path", raw, "--processed-path", processed]) == StorageError.exit_code
+    assert time.monotonic() - started < 30
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"ERROR   etl: {told.format(raw=raw, processed=processed)}" in line
