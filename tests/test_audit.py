@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -92,6 +93,12 @@ def test_a_database_that_cannot_be_reached_is_no_good_news(
     monkeypatch.setenv("OSV_URL", "http://127.0.0.1:9")
     assert audit.main() == 1
     assert "cannot be reached, so no vulnerability was looked up" in capfd.readouterr().out
+
+
+def test_jars_that_other_programs_have_fetched_are_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "jars-local.txt").write_text("file:///ivy/io.delta_delta-storage-4.2.0.jar\n")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert audit.fetched_jars() == {Jar("io.delta", "delta-storage", "4.2.0")}
 
 
 def test_licences_that_nobody_has_looked_up_are_told() -> None:

@@ -8,6 +8,7 @@ with the reason, is exit 1. Where the database cannot be reached nothing was che
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import subprocess
 import sys
@@ -64,8 +65,9 @@ def jars(groups: Mapping[str, str]) -> set[Jar]:
 
 
 def fetched_jars() -> set[Jar]:
-    """The jars that Ivy has fetched."""
-    return {jar for path in Path.home().glob(".ivy2*/jars/*.jar") if (jar := from_ivy(path.name))}
+    """The jars that Ivy has fetched for the settings of these jobs, by the lists that set-up has left."""
+    lists = [path.read_text(encoding="utf-8") for path in Path(sys.prefix).glob("jars-*.txt")]
+    return {jar for line in "\n".join(lists).splitlines() if (jar := from_ivy(posixpath.basename(line)))}
 
 
 def from_ivy(name: str) -> Jar | None:

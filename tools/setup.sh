@@ -72,9 +72,14 @@ install_browser() {
     echo "set-up: Chromium could not be installed (details: $LOG); the tests that need a browser will be skipped" >&2
 }
 
+# Leaves a list of them, for the audit: what else lies in Ivy's folder belongs to others.
 fetch_jars() {
   echo "set-up: fetching Spark's jars for conf/$1"
-  if ! SPARK_CONF_DIR=$PWD/conf/$1 "$VENV/bin/python" -c 'from pyspark.sql import SparkSession; SparkSession.builder.getOrCreate().stop()' >"$LOG" 2>&1; then
+  if ! SPARK_CONF_DIR=$PWD/conf/$1 "$VENV/bin/python" -c 'import pathlib, sys
+from pyspark.sql import SparkSession
+spark = SparkSession.builder.getOrCreate()
+pathlib.Path(sys.argv[1]).write_text(spark.sparkContext.getConf().get("spark.jars").replace(",", "\n"))
+spark.stop()' "$VENV/jars-$1.txt" >"$LOG" 2>&1; then
     if grep -qE 'unresolved dependency|download failed|UNRESOLVED|FAILED DOWNLOADS' "$LOG"; then
       fail "Spark cannot fetch the jars of conf/$1: the Maven repository cannot be reached, and is needed once; connect and try again (details: $LOG)"
     fi
@@ -95,5 +100,5 @@ has_fitting_java || once java requirements/java.lock -- install_lock java "a Jav
 confs=("$(basename "${SPARK_CONF_DIR:-local}")")
 [ "$1" != dev ] || confs=(local s3)
 for conf in "${confs[@]}"; do
-  once "jars-$conf" requirements/runtime.lock "conf/$conf/spark-defaults.conf" -- fetch_jars "$conf"
+  once "jars-of-$conf" requirements/runtime.lock "conf/$conf/spark-defaults.conf" -- fetch_jars "$conf"
 done

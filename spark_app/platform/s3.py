@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import boto3
+import tenacity
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -36,6 +37,14 @@ ATTEMPTS = 10
 CONNECT_SECONDS, READ_SECONDS = 10, 60
 FIRST_ATTEMPTS, FIRST_SECONDS = 3, 5
 """Patience of the first look: who runs a job is to know in less than half a minute that S3 is not there."""
+
+retried = tenacity.retry(
+    retry=tenacity.retry_if_exception_message(match=r"(?s).*\bS3\b"),
+    stop=tenacity.stop_after_attempt(ATTEMPTS),
+    wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
+    reraise=True,
+)
+"""For calls of `deltalake`, which does not try again where S3 hangs up in the middle of an answer."""
 
 AMAZON = ".amazonaws.com"
 SIGNING_REGION = "us-east-1"

@@ -101,6 +101,11 @@ _KNOWN_FAILURES: tuple[tuple[str, type[JobError], str], ...] = (
 )
 
 
+def _one_line(text: str) -> str:
+    """A text without line breaks and the colours of terminals."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())
+
+
 def explain(error: Exception) -> JobError | None:
     """The plain words for a failure of Spark or of the system, or None where it is not one that is expected."""
     # Spark's own errors name the cause in their Java stack trace only.
@@ -113,5 +118,5 @@ def explain(error: Exception) -> JobError | None:
     if why := s3.explain(error):
         return StorageError(why)
     if isinstance(error, OSError):
-        return StorageError(f"storage refused: {str(error)[:300]}; check the path and its permissions")
+        return StorageError(f"storage refused: {_one_line(str(error))[:300]}; check the path and its permissions")
     return None

@@ -19,6 +19,7 @@ import fsspec
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
 from fsspec.implementations.local import LocalFileSystem
+from pyarrow import fs
 
 from spark_app.platform import s3
 from spark_app.platform.errors import InputError, JobError, StorageError
@@ -290,14 +291,27 @@ def first_lines(path: str, count: int) -> list[bytes]:
     return lines[:count]
 
 
+@s3.retried
 def is_delta_table(path: str) -> bool:
     """Whether there is a Delta table, without reading what it has."""
     return bool(DeltaTable.is_deltatable(_delta_uri(path), _delta_options(path)))
 
 
-def delta_table(path: str) -> DeltaTable | None:
+def delta_table(path: str) -> ds.Dataset | None:
     """A Delta table as it is now, to be read without Spark; None where there is none."""
-    return DeltaTable(_delta_uri(path), storage_options=_delta_options(path)) if is_delta_table(path) else None
+    if not is_delta_table(path):
+        return None
+    table = _open_delta_table(path)
+    if not s3.is_s3(path):
+        return table.to_pyarrow_dataset()
+    filesystem = _filesystem(path)
+    files = fs.PyFileSystem(fs.FSSpecHandler(filesystem))
+    return table.to_pyarrow_dataset(filesystem=fs.SubTreeFileSystem(filesystem._strip_protocol(path), files))
+
+
+@s3.retried
+def _open_delta_table(path: str) -> DeltaTable:
+    return DeltaTable(_delta_uri(path), storage_options=_delta_options(path))
 
 
 def _delta_uri(path: str) -> str:

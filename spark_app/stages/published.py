@@ -238,4 +238,4 @@ def _dataset(zone: ProcessedZone, name: str) -> ds.Dataset:
     found = storage.delta_table(zone.table(name))
     if found is None:
         raise InputError(f"{zone.table(name)} is missing: run the stage '{MADE_BY[name]}' first")
-    return found.to_pyarrow_dataset()
+    return found

@@ -140,7 +140,7 @@ def test_tables_are_read_without_spark(in_s3: str) -> None:
     write_deltalake(f"{in_s3}/delta", rows, storage_options=s3.delta_options())
     found = storage.delta_table(f"{in_s3}/delta")
     assert found is not None
-    assert found.to_pyarrow_dataset().to_table() == rows
+    assert found.to_table() == rows
     with storage.writing(f"{in_s3}/one.parquet") as stream:
         pq.write_table(rows, stream)
     assert storage.parquet(f"{in_s3}/one.parquet").to_table() == rows

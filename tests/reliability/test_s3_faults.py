@@ -5,12 +5,16 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 
 from spark_app.cli import run_job
-from spark_app.platform import storage
+from spark_app.platform import s3, storage
 from spark_app.platform.errors import StorageError
 from tests.conftest import forget_s3
 from tests.reliability.conftest import LENGTHS, SOAK, Made, Place
@@ -35,6 +39,25 @@ def test_a_run_succeeds_though_a_fifth_of_all_requests_is_refused_and_others_are
         place.run("pipeline" if SOAK else "recommend", "--set", f"recommend.n={LENGTHS[0]}", "--set", "input.take=all")
     assert all(proxy.happened[fault] for fault in SHARES), proxy.happened
     assert storage.read_text(place.zone.recommendations_csv) == made.csv[LENGTHS[0]]
+
+
+def movie_ids(path: str) -> list[int]:
+    table = storage.delta_table(path)
+    return sorted(table.to_table()["movieId"].to_pylist()) if table is not None else []
+
+
+def test_tables_are_read_without_spark_though_every_fifth_answer_is_cut_short(
+    in_s3: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, rows = f"{in_s3}/delta", 12
+    for row in range(rows):
+        write_deltalake(path, pa.table({"movieId": [row]}), mode="append", storage_options=s3.delta_options())
+    with FaultyProxy(s3_server.url, 0, {REFUSED: 0.1, CUT_SHORT: 0.2}).running() as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        # In another process: `deltalake` does not let the proxy's thread run while it waits for it.
+        with ProcessPoolExecutor(1, get_context("spawn")) as another:
+            assert all(found == list(range(rows)) for found in another.map(movie_ids, [path] * 8))
+    assert proxy.happened[CUT_SHORT], proxy.happened
 
 
 def wrong_secret(environment: pytest.MonkeyPatch, server: S3Server) -> None:
