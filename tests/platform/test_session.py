@@ -68,7 +68,7 @@ def test_the_cause_of_a_failure_of_spark_is_looked_for_in_its_java_stack_trace(s
     trace = (
         "HiveException: top\n\tat org.apache\nCaused by: ERROR XSDB6: Another instance of Derby may have booted db\n"
     )
-    failure = explain(AnalysisException("Unable to instantiate SessionHiveMetaStoreClient", stackTrace=trace))
+    failure = explain(AnalysisException(desc="Unable to instantiate SessionHiveMetaStoreClient", stackTrace=trace))
     assert isinstance(failure, LockedError)
     assert str(failure).endswith("(Caused by: ERROR XSDB6: Another instance of Derby may have booted db)")
 
