@@ -1,4 +1,4 @@
-"""What the generations of Spark call differently: 3.5 lacks it, 4.x has it. All else is written so that both take it."""
+"""Where Spark 3.5 and 4.x differ. All other code is written so that both take it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def to_arrow(frame: DataFrame) -> pa.Table:
 
 
 def from_arrow(spark: SparkSession, table: pa.Table) -> DataFrame:
-    """A frame of rows that are on the driver. On 3.5 they pass through Python one by one: for a row a movie, not more."""
+    """A frame of rows that are on the driver: a row a movie, not more, since on 3.5 each passes through Python."""
     if not IS_3:
         return spark.createDataFrame(table)
     rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
@@ -35,6 +35,11 @@ def is_valid_utf8(text: str) -> Column:
 def make_valid_utf8(text: str) -> Column:
     """A column of text as UTF-8, with U+FFFD in the place of what is none."""
     return _through_java(text) if IS_3 else F.make_valid_utf8(text)
+
+
+def java_trace(error: Exception) -> str:
+    """The stack trace of Java behind an error of Spark's; empty for others."""
+    return getattr(error, "stackTrace" if IS_3 else "_stackTrace", None) or ""
 
 
 def _fetched(frame: Any) -> pa.Table:

@@ -12,6 +12,7 @@ from pyspark.sql import SparkSession
 
 from spark_app.platform import s3
 from spark_app.platform.errors import InputError, JobError, LockedError, StorageError, UsageError
+from spark_app.platform.generations import java_trace
 
 DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
 
@@ -104,7 +105,7 @@ _KNOWN_FAILURES: tuple[tuple[str, type[JobError], str], ...] = (
 def explain(error: Exception) -> JobError | None:
     """The plain words for a failure of Spark or of the system, or None where it is not one that is expected."""
     # Spark's own errors name the cause in their Java stack trace only.
-    text = f"{error}\n{getattr(error, '_stackTrace', None) or ''}"
+    text = f"{error}\n{java_trace(error)}"
     for pattern, kind, advice in _KNOWN_FAILURES:
         if found := re.search(pattern, text):
             start, stop = text.rfind("\n", 0, found.start()) + 1, text.find("\n", found.end())

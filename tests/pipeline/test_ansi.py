@@ -1,4 +1,4 @@
-"""Spark's ANSI mode, on by default in 4.x and off in 3.5, makes no difference: what is no value is null, not an error."""
+"""Spark's ANSI mode, on by default in 4.x and off in 3.5, makes no difference."""
 
 from __future__ import annotations
 
