@@ -32,7 +32,7 @@ comma := ,
 
 # What Spark says of its jars at each start is of no use to who runs a job; all else it says passes.
 SUBMIT := quiet() { spark-submit "$$@" 2> >(grep --line-buffered -vE \
-  '^(WARNING: Using incubator|:: |Ivy Default|The jars for|[a-z.]+\#.* added as a dep|	(confs:|found |::|-+$$|\||[a-z.]+\#.* by \[|[0-9]+ artifacts))' >&2); }; quiet
+  '^(WARNING: Using incubator|:: |Ivy Default|The jars for|[a-z.]+\#.* added as a dep|	(confs:|found |::|-+$$|\||[a-z.]+\#.* (by|from [a-z-]+ in) \[|[0-9]+ artifacts))' >&2); }; quiet
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo demo-s3 notebook package bench bench-quality test lint audit format lock clean pipeline tune maintain $(STAGES)
