@@ -13,6 +13,9 @@ from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 IS_3 = pyspark.__version__.startswith("3.")
 """Whether this is Spark 3.5."""
 
+SCALA = "_2.12:" if IS_3 else "_2.13:"
+"""The version of Scala that Spark is built with, as it stands in the coordinates of jars for it."""
+
 
 def to_arrow(frame: DataFrame) -> pa.Table:
     """The rows of a frame, in its order, fetched to the driver."""

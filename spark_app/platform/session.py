@@ -12,9 +12,12 @@ from pyspark.sql import SparkSession
 
 from spark_app.platform import s3
 from spark_app.platform.errors import InputError, JobError, LockedError, StorageError, UsageError
-from spark_app.platform.generations import java_trace
+from spark_app.platform.generations import SCALA, java_trace
 
 DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
+
+OF_SCALA = re.compile(r"_2\.\d+:")
+"""The version of Scala that a jar is for, in its coordinates."""
 
 
 @contextlib.contextmanager
@@ -30,6 +33,7 @@ def spark_session(app: str, roots: Sequence[str], *, catalogued: bool) -> Iterat
         builder = builder.config(map=dict(s3.spark_settings()))
     spark = (builder.enableHiveSupport() if catalogued else builder).getOrCreate()
     try:
+        _check_generation(spark)
         if DELTA_EXTENSION not in (spark.conf.get("spark.sql.extensions", "") or ""):
             raise UsageError(
                 f"Spark runs without Delta Lake (SPARK_CONF_DIR={_conf_dir()}): "
@@ -45,6 +49,16 @@ def spark_session(app: str, roots: Sequence[str], *, catalogued: bool) -> Iterat
     finally:
         if existing is None:
             spark.stop()
+
+
+def _check_generation(spark: SparkSession) -> None:
+    """Refuse jars that were made for another generation of Spark: sooner or later it would fail to find their classes."""
+    jars = spark.sparkContext.getConf().get("spark.jars.packages") or ""
+    if {found.group() for found in OF_SCALA.finditer(jars)} - {SCALA}:
+        raise UsageError(
+            f"the jars in SPARK_CONF_DIR={_conf_dir()} are not for Spark {spark.version}: set SPARK_CONF_DIR to the folder "
+            "conf/local of movie-reco for Spark 4.1, to .venv-3.5/conf/local for 3.5, as an absolute path"
+        )
 
 
 def check_schemes(*roots: str) -> None:
