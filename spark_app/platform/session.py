@@ -52,12 +52,12 @@ def spark_session(app: str, roots: Sequence[str], *, catalogued: bool) -> Iterat
 
 
 def _check_generation(spark: SparkSession) -> None:
-    """Refuse jars that were made for another generation of Spark: sooner or later it would fail to find their classes."""
+    """Refuse jars for another generation of Spark, whose classes would not be found sooner or later."""
     jars = spark.sparkContext.getConf().get("spark.jars.packages") or ""
     if {found.group() for found in OF_SCALA.finditer(jars)} - {SCALA}:
         raise UsageError(
-            f"the jars in SPARK_CONF_DIR={_conf_dir()} are not for Spark {spark.version}: set SPARK_CONF_DIR to the folder "
-            "conf/local of movie-reco for Spark 4.1, to .venv-3.5/conf/local for 3.5, as an absolute path"
+            f"the jars in SPARK_CONF_DIR={_conf_dir()} are not for Spark {spark.version}: set SPARK_CONF_DIR to the "
+            "folder conf/local of movie-reco for Spark 4.1, to .venv-3.5/conf/local for 3.5, as an absolute path"
         )
 
 

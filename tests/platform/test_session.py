@@ -143,6 +143,6 @@ def test_jars_for_another_generation_of_spark_are_a_usage_error(
     with pytest.raises(UsageError) as caught, spark_session("a job", [], catalogued=False):
         pytest.fail("these are jars of another Scala")
     assert str(caught.value) == (
-        f"the jars in SPARK_CONF_DIR=/some/conf/local are not for Spark {spark.version}: set SPARK_CONF_DIR to the folder "
-        "conf/local of movie-reco for Spark 4.1, to .venv-3.5/conf/local for 3.5, as an absolute path"
+        f"the jars in SPARK_CONF_DIR=/some/conf/local are not for Spark {spark.version}: set SPARK_CONF_DIR to the "
+        "folder conf/local of movie-reco for Spark 4.1, to .venv-3.5/conf/local for 3.5, as an absolute path"
     )
