@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 
 from spark_app.cli import run_job
 from spark_app.platform.generations import IS_3
@@ -70,6 +71,11 @@ def test_tables_and_models_of_one_generation_are_read_and_written_by_the_other(
     for stage in ("etl", "explore", "maintain"):
         assert run_job(stage, options) == 0
     submit_to_other("recommend", *options, folder=tmp_path)
+
+    # No table has got a feature that only one of them knows.
+    for table in (zones.processed / "delta").iterdir():
+        protocol = DeltaTable(table).protocol()
+        assert (protocol.min_reader_version, protocol.min_writer_version) == (1, 2)
 
 
 def lists_of(zones: Zones) -> list[tuple[str, ...]]:
