@@ -2,17 +2,29 @@
 # make demo       runs the whole pipeline on MovieLens and shows what came out
 # make test       runs all tests
 # Both set up all they need: a .venv, Java where there is none that fits, Spark's jars.
+# Any target runs on Spark 3.5 instead of 4.1 with SPARK=3.5: in .venv-3.5, with the same settings as far as they fit.
 
 SHELL := /bin/bash
 PYTHON ?= python3
+SPARK ?= 4.1
 CONFIG ?= conf/pipeline.toml
 OPTIONS ?=
 SCALE ?= 1m
 STAGES := ingest catalog etl explore train recommend
 
-export PYTHON
-export SPARK_CONF_DIR := $(CURDIR)/conf/$(if $(filter s3://% s3a://%,$(RAW) $(PROCESSED)),s3,local)
-export PATH := $(CURDIR)/.venv/bin:$(PATH)
+ifeq ($(SPARK),4.1)
+VENV := .venv
+CONF := $(CURDIR)/conf
+else ifeq ($(SPARK),3.5)
+VENV := .venv-3.5
+CONF := $(CURDIR)/$(VENV)/conf
+else
+$(error SPARK is 4.1 or 3.5, not $(SPARK))
+endif
+
+export PYTHON SPARK
+export SPARK_CONF_DIR := $(CONF)/$(if $(filter s3://% s3a://%,$(RAW) $(PROCESSED)),s3,local)
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 # What MOVIELENS_DIR names; else the first that can be had of a copy beside the checkout, a download, the generator.
 DEMO_SOURCE = $(if $(MOVIELENS_DIR),"$(MOVIELENS_DIR)","../shared/data/ml-latest-small"$(comma)"ml-latest-small"$(comma)"synthetic")
@@ -20,7 +32,7 @@ comma := ,
 
 # What Spark says of its jars at each start is of no use to who runs a job; all else it says passes.
 SUBMIT := quiet() { spark-submit "$$@" 2> >(grep --line-buffered -vE \
-  '^(WARNING: Using incubator|:: |Ivy Default|The jars for|[a-z.]+\#.* added as a dep|	(confs:|found |::|-+$$|\||[a-z.]+\#.* by \[|[0-9]+ artifacts))' >&2); }; quiet
+  '^(WARNING: Using incubator|:: |Ivy Default|The jars for|[a-z.]+\#.* added as a dep|	(confs:|found |::|-+$$|\||[a-z.]+\#.* (by|from [a-z-]+ in) \[|[0-9]+ artifacts))' >&2); }; quiet
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo demo-s3 notebook package bench bench-quality test soak lint audit format lock clean pipeline tune maintain $(STAGES)
@@ -28,6 +40,7 @@ SUBMIT := quiet() { spark-submit "$$@" 2> >(grep --line-buffered -vE \
 help: ## list the targets
 	@grep -hE '^[a-z$$].*:.*## ' $(MAKEFILE_LIST) | sed -E 's/\$$\(STAGES\) pipeline tune maintain/STAGE/; s/:[^#]*## /\t/' | expand -t 16
 	@echo; echo "STAGE is one of: $(STAGES) pipeline tune maintain"
+	@echo "With SPARK=3.5 any of them runs on Spark 3.5 and Delta 3.3 instead of Spark 4.1 and Delta 4.2"
 
 setup: ## install what the jobs need
 	@tools/setup.sh runtime
@@ -40,7 +53,7 @@ demo: setup ## run the pipeline on MovieLens ml-latest-small and show the result
 	  --set 'ingest.source=[$(DEMO_SOURCE)]' $(OPTIONS)
 
 demo-s3: ## the same on S3: a SeaweedFS server on this machine, buckets raw and processed, all stages on s3:// paths
-	@SPARK_CONF_DIR=$(CURDIR)/conf/s3 tools/setup.sh s3
+	@SPARK_CONF_DIR=$(CONF)/s3 tools/setup.sh s3
 	@python tools/s3_server.py demo/s3 raw processed -- $(MAKE) --no-print-directory pipeline \
 	  RAW=s3://raw/movielens PROCESSED=s3://processed/movie-reco SOURCE='[$(DEMO_SOURCE)]' OPTIONS='$(OPTIONS)'
 
@@ -79,11 +92,17 @@ audit: setup-dev ## look up known vulnerabilities and licences of all packages a
 format: setup-dev ## put the code into its format
 	@ruff check --fix . ; ruff format .
 
+LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate -q
+# All that both generations have is of one version, so that the other locks fit both.
+BOTH := grep -oE '^[a-z0-9._-]+==[^ ]+( ; [^\\]+)?' requirements/runtime.lock | grep -vE '^(pyspark|py4j|delta-spark)=='
+
 lock: ## resolve the dependencies anew into requirements/
-	@tools/setup.sh venv && pip install -q uv && for group in runtime dev bench notebook s3 java; do \
-	  uv pip compile $$([ $$group = runtime ] && echo pyproject.toml --group build || echo "--group $$group") --universal --python-version 3.11 \
-	    $$([[ $$group = dev || $$group = bench || $$group = notebook ]] && echo "-c requirements/runtime.lock") \
-	    $$([ $$group = notebook ] && echo "-c requirements/dev.lock") --generate-hashes --no-header --no-emit-index-url --no-annotate -q -o requirements/$$group.lock; done
+	@tools/setup.sh venv && pip install -q uv
+	@$(LOCK) pyproject.toml --group build --group spark -o requirements/runtime.lock
+	@$(BOTH) | $(LOCK) pyproject.toml --group build --group spark-3.5 -c - -o requirements/runtime-3.5.lock
+	@for group in dev bench notebook s3 java; do \
+	  $(LOCK) --group $$group $$([[ $$group = dev || $$group = bench || $$group = notebook ]] && echo "-c requirements/runtime.lock") \
+	    $$([ $$group = notebook ] && echo "-c requirements/dev.lock") -o requirements/$$group.lock; done
 
 clean: ## remove what set-up, demo, benchmarks and tests have made
-	@rm -rf .venv demo dist bench metastore .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	@rm -rf .venv .venv-3.5 demo dist bench metastore .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

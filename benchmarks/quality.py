@@ -35,6 +35,7 @@ from spark_app.model.lists import lists_to_judge
 from spark_app.model.metrics import LIST_NUMBERS, OVER_USERS, RATIOS, Lists, MovieFacts, gini
 from spark_app.model.split import split, validation_split
 from spark_app.model.stack import RATING_MODELS, StackWeights, fit_stack, with_both_predictions, with_predicted_ratings
+from spark_app.platform.generations import to_arrow
 from spark_app.platform.log import logger
 from spark_app.platform.settings import Settings, Train
 from spark_app.platform.zones import ProcessedZone
@@ -76,7 +77,7 @@ class Part:
 def part_of(known: DataFrame, judged: DataFrame, movies: DataFrame, settings: Settings) -> Part:
     """A split as arrays, from frames(userId, movieId, rating)."""
     ordered = [frame.orderBy("userId", "movieId") for frame in (known, judged)]
-    one, other = (frame.select("userId", "movieId", "rating").toArrow().to_pandas() for frame in ordered)
+    one, other = (to_arrow(frame.select("userId", "movieId", "rating")).to_pandas() for frame in ordered)
     users = np.union1d(one.userId, other.userId).astype(np.int64)
     counts = known.groupBy("movieId").count().withColumnRenamed("count", "rating_count")
     facts = metrics.movie_facts(movies, counts, one.userId.nunique())
@@ -249,7 +250,7 @@ def judge_our_lists(
 def our_errors(models: Models, weights: StackWeights, judged: DataFrame, settings: Settings) -> dict[str, Numbers]:
     """Squared and absolute error and 1 of each judged rating, by rating model, ordered by user and movie."""
     rated = with_predicted_ratings(judged, models.biases, explicit_of(models), weights, settings.input.scale)
-    table = rated.orderBy("userId", "movieId").toArrow().to_pandas()
+    table = to_arrow(rated.orderBy("userId", "movieId")).to_pandas()
     errors = {model: (table[model] - table.rating).to_numpy() for model in RATING_MODELS}
     return {model: np.column_stack([error**2, np.abs(error), np.ones_like(error)]) for model, error in errors.items()}
 

@@ -10,7 +10,6 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Error, sync_playwright
@@ -19,10 +18,10 @@ from s3fs import S3FileSystem
 
 from spark_app.platform import s3
 from spark_app.platform.log import logger
+from tools.conf import CONF
 from tools.s3_server import S3Server
 
-ROOT = Path(__file__).resolve().parents[1]
-os.environ.setdefault("SPARK_CONF_DIR", str(ROOT / "conf" / "local"))
+os.environ.setdefault("SPARK_CONF_DIR", str(CONF / "local"))
 # Jobs of a few rows end before Java's second compiler pays for itself: without it they take half the CPU time.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m")
 

@@ -10,12 +10,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pyspark
 import pytest
 
+from spark_app.platform.generations import IS_3
 from tools import audit
 from tools.audit import Jar
 
-KNOWN = {"org.apache.spark:spark-core_2.13": "GHSA-jar", "numpy": "PYSEC-package"}
+CORE = f"org.apache.spark:spark-core_{'2.12' if IS_3 else '2.13'}"
+KNOWN = {CORE: "GHSA-jar", "numpy": "PYSEC-package"}
 
 
 class Osv(BaseHTTPRequestHandler):
@@ -71,7 +74,7 @@ def test_what_is_known_of_a_jar_or_a_package_fails_the_audit(
     osv |= KNOWN
     assert audit.main() == 1
     said = capfd.readouterr()
-    assert "audit: GHSA-jar in org.apache.spark:spark-core_2.13 4.1.1" in said.out
+    assert f"audit: GHSA-jar in {CORE} {pyspark.__version__}" in said.out
     assert "PYSEC-package" in said.out
 
 

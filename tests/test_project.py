@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,10 @@ from spark_app.stages.pipeline import JOBS
 
 ROOT = Path(__file__).resolve().parents[1]
 METASTORE = "spark.hadoop.javax.jdo.option.ConnectionURL"
+JARS = {"spark.jars.packages", "spark.jars.excludes"}
+CREDENTIALS = "spark.hadoop.fs.s3a.aws.credentials.provider"
+RULES_OF_3_5 = ROOT / "conf" / "spark-3.5.sed"
+OF_A_GENERATION = ("delta-spark", "py4j", "pyspark")
 
 
 def test_pipeline_toml_gives_every_key_its_default() -> None:
@@ -43,9 +48,14 @@ def test_the_java_that_set_up_installs_is_started_without_the_module_it_lacks(tm
     assert started.stdout.split("\n")[:-1] == ["-cp", "a b", "", "Main"]
 
 
-def spark_defaults(conf: str) -> dict[str, str]:
-    lines = (ROOT / "conf" / conf / "spark-defaults.conf").read_text().splitlines()
-    return dict(line.split(maxsplit=1) for line in lines if line and not line.startswith("#"))
+def spark_defaults(conf: str, *, of_3_5: bool = False) -> dict[str, str]:
+    path = ROOT / "conf" / conf / "spark-defaults.conf"
+    text = path.read_text()
+    if of_3_5:
+        text = subprocess.run(
+            ["sed", "-f", str(RULES_OF_3_5), str(path)], capture_output=True, text=True, check=True
+        ).stdout
+    return dict(line.split(maxsplit=1) for line in text.splitlines() if line and not line.startswith("#"))
 
 
 def test_spark_runs_on_a_cluster_as_on_one_machine_but_for_what_differs_there() -> None:
@@ -74,6 +84,31 @@ def test_spark_runs_with_s3_as_without_but_for_what_reaches_it() -> None:
     for conf in ("s3", "cluster"):
         for file in ("log4j2.properties", "spark-env.sh"):
             assert (ROOT / "conf" / conf / file).read_text() == (ROOT / "conf" / "local" / file).read_text()
+
+
+def test_spark_3_5_runs_as_4_1_but_for_jars_and_what_is_in_them() -> None:
+    for conf, others in (("local", set()), ("s3", {CREDENTIALS}), ("cluster", {CREDENTIALS})):
+        ours, theirs = spark_defaults(conf), spark_defaults(conf, of_3_5=True)
+        assert set(ours) == set(theirs)
+        assert {key for key in ours if theirs[key] != ours[key]} - JARS == {METASTORE, *others}
+        jars = theirs["spark.jars.packages"].split(",")
+        assert "io.delta:delta-spark_2.12:3.3.2" in jars
+        assert not [jar for jar in jars if "awssdk" in jar or "_2.13:" in jar or not re.search(r":\d[\d.]+$", jar)]
+
+
+def test_no_rule_of_spark_3_5_is_left_of_what_4_1_has_no_more() -> None:
+    settings = "".join(path.read_text() for path in (ROOT / "conf").glob("*/spark-defaults.conf"))
+    rules = [line.split("|")[1] for line in RULES_OF_3_5.read_text().splitlines() if line.startswith("s|")]
+    assert rules
+    assert [rule for rule in rules if rule not in settings] == []
+
+
+def test_both_generations_lock_the_same_versions_of_all_but_spark() -> None:
+    ours, theirs = (
+        set(re.findall(r"^([a-z0-9._-]+)==([^ ]+)", (ROOT / "requirements" / f"{lock}.lock").read_text(), re.MULTILINE))
+        for lock in ("runtime", "runtime-3.5")
+    )
+    assert {name for name, _ in ours ^ theirs} == set(OF_A_GENERATION)
 
 
 def test_the_package_is_the_same_bytes_each_time_and_has_the_templates(tmp_path: Path) -> None:

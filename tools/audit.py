@@ -22,14 +22,16 @@ from typing import Any
 import pyspark
 import requests
 
-ROOT = Path(__file__).resolve().parents[1]
-LOCKS = ("runtime", "dev", "bench", "notebook", "s3", "java")
+from tools.conf import CONF, ROOT
+
+LOCKS = ("runtime", "runtime-3.5", "dev", "bench", "notebook", "s3", "java")
 ALLOWED = ROOT / "requirements" / "audit.toml"
 OSV = "https://api.osv.dev"
 BATCH = 500
 TIMEOUT = 60
 PROPERTIES = re.compile(r"META-INF/maven/.+/pom\.properties")
 BY_NAME = re.compile(r"(?P<artifact>.+?)-(?P<version>\d.*)")
+SCALA = re.compile(r"_2\.\d+$")
 FROM_IVY = re.compile(r"(?P<group>[a-zA-Z0-9.-]+)_(?P<artifact>[a-zA-Z0-9._-]+?)-(?P<version>\d[^/]*)\.jar")
 
 
@@ -46,14 +48,14 @@ class Jar:
 
 
 def jars(groups: Mapping[str, str]) -> set[Jar]:
-    """The jars that pyspark ships, and those that spark.jars.packages of any conf/ has brought.
+    """The jars that pyspark ships, and those that spark.jars.packages of any settings has brought.
 
-    `groups` are those of artifacts that do not say it themselves.
+    `groups` are those of artifacts that do not say it themselves, without the version of Scala at the end.
     """
     shipped = Path(pyspark.__file__).parent / "jars"
     wanted = {
         tuple(package.split(":")[:2])
-        for conf in (ROOT / "conf").glob("*/spark-defaults.conf")
+        for conf in CONF.glob("*/spark-defaults.conf")
         for line in conf.read_text(encoding="utf-8").splitlines()
         if line.startswith("spark.jars.packages")
         for package in line.split()[1].split(",")
@@ -85,7 +87,7 @@ def inside(path: Path, groups: Mapping[str, str]) -> Iterator[Jar]:
             yield Jar(facts["groupId"].strip(), facts["artifactId"].strip(), facts["version"].strip())
     named = BY_NAME.fullmatch(path.stem)
     if not found and named:
-        yield Jar(groups.get(named["artifact"], ""), named["artifact"], named["version"])
+        yield Jar(groups.get(SCALA.sub("", named["artifact"]), ""), named["artifact"], named["version"])
 
 
 def vulnerabilities(all_jars: Iterable[Jar], url: str) -> dict[str, list[Jar]]:

@@ -1,17 +1,24 @@
 #!/usr/bin/env bash
 # Set up what a target of the Makefile needs: tools/setup.sh venv|runtime|dev|bench|notebook|s3
+# The generation of Spark is that of SPARK: 4.1, in .venv, or 3.5, in .venv-3.5.
 # Nothing is done twice: each step leaves a stamp that holds the checksum of what it was made from.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PYTHON=${PYTHON:-python3}
-VENV=.venv
-LOG=$VENV/setup.log
 
 fail() {
   echo "set-up: $1" >&2
   exit 1
 }
+
+SPARK=${SPARK:-4.1}
+case $SPARK in
+  4.1) VENV=.venv CONF=conf RUNTIME=runtime ;;
+  3.5) VENV=.venv-3.5 CONF=$VENV/conf RUNTIME=runtime-3.5 ;;
+  *) fail "SPARK is 4.1 or 3.5, not $SPARK" ;;
+esac
+LOG=$VENV/setup.log
 
 fail_install() {
   if grep -qE 'NewConnectionError|NameResolutionError|ConnectTimeout|Network is unreachable|Temporary failure|ProxyError|Max retries exceeded' "$LOG"; then
@@ -36,6 +43,8 @@ once() {
 make_venv() {
   "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
     fail "Python 3.11 or newer is needed; '$PYTHON' is not. Name one: make PYTHON=python3.12 ..."
+  [ "$SPARK" != 3.5 ] || "$PYTHON" -c 'import sys; sys.exit(sys.version_info >= (3, 12))' ||
+    fail "Spark 3.5 knows no Python after 3.11, and '$PYTHON' is newer. Name one: make SPARK=3.5 PYTHON=python3.11 ..."
   echo "set-up: making $VENV"
   if ! "$PYTHON" -m venv --clear "$VENV"; then
     rm -rf "$VENV"
@@ -50,6 +59,17 @@ install_lock() {
 
 install_package() {
   "$VENV/bin/pip" install --no-deps --no-build-isolation -e . >"$LOG" 2>&1 || fail_install "movie-reco itself"
+}
+
+# The settings of Spark 3.5: those in conf/, but for what conf/spark-3.5.sed says.
+derive_conf() {
+  rm -rf "$CONF"
+  mkdir -p "$CONF"
+  cp -R conf/local conf/s3 conf/cluster "$CONF"
+  local file
+  for file in conf/{local,s3,cluster}/spark-defaults.conf; do
+    sed -f conf/spark-3.5.sed "$file" >"$VENV/$file"
+  done
 }
 
 has_fitting_java() {
@@ -74,14 +94,14 @@ install_browser() {
 
 # Leaves a list of them, for the audit: what else lies in Ivy's folder belongs to others.
 fetch_jars() {
-  echo "set-up: fetching Spark's jars for conf/$1"
-  if ! SPARK_CONF_DIR=$PWD/conf/$1 "$VENV/bin/python" -c 'import pathlib, sys
+  echo "set-up: fetching the jars of $CONF/$1"
+  if ! SPARK_CONF_DIR=$PWD/$CONF/$1 "$VENV/bin/python" -c 'import pathlib, sys
 from pyspark.sql import SparkSession
 spark = SparkSession.builder.getOrCreate()
 pathlib.Path(sys.argv[1]).write_text(spark.sparkContext.getConf().get("spark.jars").replace(",", "\n"))
 spark.stop()' "$VENV/jars-$1.txt" >"$LOG" 2>&1; then
     if grep -qE 'unresolved dependency|download failed|UNRESOLVED|FAILED DOWNLOADS' "$LOG"; then
-      fail "Spark cannot fetch the jars of conf/$1: the Maven repository cannot be reached, and is needed once; connect and try again (details: $LOG)"
+      fail "Spark cannot fetch the jars of $CONF/$1: the Maven repository cannot be reached, and is needed once; connect and try again (details: $LOG)"
     fi
     fail "Spark does not start; see $LOG"
   fi
@@ -89,7 +109,7 @@ spark.stop()' "$VENV/jars-$1.txt" >"$LOG" 2>&1; then
 
 [ -x "$VENV/bin/pip" ] || make_venv
 [ "$1" != venv ] || exit 0
-once runtime requirements/runtime.lock -- install_lock runtime "Spark and what the jobs need"
+once runtime "requirements/$RUNTIME.lock" -- install_lock "$RUNTIME" "Spark and what the jobs need"
 [ "$1" != dev ] || once dev requirements/dev.lock -- install_lock dev "the tools for tests"
 [ "$1" != dev ] && [ "$1" != s3 ] || once s3 requirements/s3.lock -- install_lock s3 "an S3 server"
 [ "$1" != notebook ] || once notebook requirements/notebook.lock -- install_lock notebook "Jupyter"
@@ -97,8 +117,9 @@ once runtime requirements/runtime.lock -- install_lock runtime "Spark and what t
 once package pyproject.toml -- install_package
 [ "$1" != dev ] || has_browser || install_browser
 has_fitting_java || once java requirements/java.lock -- install_lock java "a Java of its own, since there is no Java 17 or 21"
+[ "$CONF" = conf ] || once conf conf/spark-3.5.sed conf/{local,s3,cluster}/*.* conf/local/java/bin/java -- derive_conf
 confs=("$(basename "${SPARK_CONF_DIR:-local}")")
 [ "$1" != dev ] || confs=(local s3)
 for conf in "${confs[@]}"; do
-  once "jars-of-$conf" requirements/runtime.lock "conf/$conf/spark-defaults.conf" -- fetch_jars "$conf"
+  once "jars-of-$conf" "requirements/$RUNTIME.lock" "$CONF/$conf/spark-defaults.conf" -- fetch_jars "$conf"
 done

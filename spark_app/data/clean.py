@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 
 from spark_app.data import rules
 from spark_app.data.ids import Codes, with_codes, with_original_ids
+from spark_app.platform.generations import make_valid_utf8
 from spark_app.platform.settings import Clean, Input
 
 KEPT, SUPERSEDED, REJECTED, HEADER = "kept", "superseded", "rejected", "header"
@@ -113,7 +114,7 @@ def _turned_away() -> Column:
         "is_header",
         "reason",
         _plain_path(F.col("file")).alias("file"),
-        F.make_valid_utf8("value").alias("raw"),
+        make_valid_utf8("value").alias("raw"),
         F.when(~F.col("is_utf8"), F.col("value").cast("binary")).alias("raw_bytes"),
     )
     return F.when(F.col("reason").isNotNull(), kept).alias("turned_away")

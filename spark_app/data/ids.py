@@ -81,4 +81,4 @@ def with_original_ids(frame: DataFrame, codes: Codes) -> DataFrame:
 def _is_plain(text: Column) -> Column:
     """Whether an id, as text, stands for itself; false for null."""
     is_written_plainly = text.rlike(rf"^{PLAIN}\z")
-    return F.coalesce(is_written_plainly & (text.try_cast("bigint") <= MAX_ID), F.lit(False))
+    return F.coalesce(F.when(is_written_plainly, text.cast("bigint") <= MAX_ID), F.lit(False))

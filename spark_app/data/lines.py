@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from spark_app.platform.generations import is_valid_utf8
+
 MAX_FIELDS = 20_000
 """A line of more fields is not handed to the parser, which stops at 20,480 columns with an error."""
 
@@ -43,7 +45,7 @@ def with_fields(lines: DataFrame, header: Sequence[str], wanted: Mapping[str, st
     fields = {ours: _field(header.index(column), names) for ours, column in wanted.items()}
     is_whole = F.col("csv").isNotNull() & F.col("csv.misfit").isNull()
     checks = {
-        "is_utf8": F.is_valid_utf8("value"),
+        "is_utf8": is_valid_utf8("value"),
         "is_well_quoted": F.col("is_bare") | F.col("value").rlike(_well_quoted(delimiter)),
         "has_all_fields": F.when(F.col("is_bare"), F.size("parts") == len(header)).otherwise(is_whole),
     }

@@ -90,12 +90,17 @@ def first_reason(rules: Sequence[Rule]) -> Column:
 
 def as_integer(column: str) -> Column:
     """A text as a 64-bit integer; null where it is none."""
-    return F.col(column).try_cast("bigint")
+    return _try_cast(column, "bigint")
 
 
 def as_number(column: str) -> Column:
     """A text as a double; null where it is no plain decimal number."""
-    return F.when(F.col(column).rlike(PLAIN_NUMBER), F.col(column).try_cast("double"))
+    return F.when(F.col(column).rlike(PLAIN_NUMBER), _try_cast(column, "double"))
+
+
+def _try_cast(column: str, kind: str) -> Column:
+    # Column.try_cast is new in Spark 4.
+    return F.expr(f"try_cast(`{column}` AS {kind})")
 
 
 def as_time(column: str, time_format: str) -> Column:
@@ -119,7 +124,7 @@ def _trimmed(text: Column) -> Column:
 def as_year(title: str) -> Column:
     """The year in brackets at the end of a title, the first of a span such as (2006-2007); null where there is none."""
     year = F.regexp_extract(title, r"\((\d{4})(?:\s?[-\u2013]\s?(?:\d{4})?)?\)\s*$", 1)
-    return year.try_cast("int")
+    return F.nullif(year, F.lit("")).cast("int")
 
 
 def _id_rule(column: str, name: str, coded: Collection[str]) -> Rule:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from spark_app.platform.generations import from_arrow, to_arrow
 from spark_app.platform.settings import Biases
 
 
@@ -71,7 +72,7 @@ def _deviations(ratings: DataFrame, mean: float) -> DataFrame:
 
 def _as_values(movies: DataFrame) -> DataFrame:
     """The rows of a frame, fetched: a plan that grew with each sweep would soon be too deep for a task to read."""
-    return movies.sparkSession.createDataFrame(movies.toArrow())
+    return from_arrow(movies.sparkSession, to_arrow(movies))
 
 
 def _without_movies(deviations: DataFrame, movies: DataFrame) -> DataFrame:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from spark_app.platform.generations import to_arrow
+
 LAST = np.float32(-1e9)
 """What puts movies without factors behind all others: they are recommended only where those run out."""
 
@@ -58,12 +60,11 @@ def build_catalogue(
     Scores are those of the factors times (1 + rating_count) to the power of `popularity_exponent`. Reads one row a
     movie to the driver.
     """
-    joined = (
+    joined = to_arrow(
         movies.select("movieId")
         .join(popularity.select("movieId", "rating_count"), on="movieId", how="left")
         .join(factors.withColumnRenamed("id", "movieId"), on="movieId", how="left")
         .orderBy("movieId")
-        .toArrow()
     )
     ids = joined["movieId"].to_numpy().astype(np.int32)
     vectors = np.zeros((len(ids), rank + 2), dtype=np.float32)
@@ -81,7 +82,7 @@ def movie_blocks(movies: DataFrame, rank: int, most_bytes: int) -> list[DataFram
 
     Reads the ids of the movies to the driver.
     """
-    ids = np.sort(movies.select("movieId").toArrow()["movieId"].to_numpy())
+    ids = np.sort(to_arrow(movies.select("movieId"))["movieId"].to_numpy())
     size = max(1, most_bytes // ((rank + 2) * np.dtype(np.float32).itemsize))
     if len(ids) <= size:
         return [movies]

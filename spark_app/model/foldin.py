@@ -23,6 +23,7 @@ from spark_app.model.als import preference
 from spark_app.model.biases import BiasModel, user_biases
 from spark_app.model.catalogue import Floats, as_matrix, found_among
 from spark_app.model.normal_equations import Doubles
+from spark_app.platform.generations import to_arrow
 from spark_app.platform.settings import Biases, ExplicitAls, ImplicitAls
 
 FACTORS_SCHEMA = "id INT, features ARRAY<FLOAT>"
@@ -105,7 +106,7 @@ def _explicit_problem(settings: ExplicitAls, rated: Floats, ratings: Floats) -> 
 
 
 def _collected(factors: DataFrame, rank: int) -> _Fixed:
-    rows = factors.orderBy("id").toArrow()
+    rows = to_arrow(factors.orderBy("id"))
     return _Fixed(rows["id"].to_numpy().astype(np.int32), as_matrix(rows["features"].combine_chunks(), rank))
 
 

@@ -18,6 +18,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_app.model.bootstrap import Numbers, ratio_intervals, ratios
+from spark_app.platform.generations import from_arrow, to_arrow
 
 Ints = NDArray[np.int64]
 Figures = dict[str, float]
@@ -65,15 +66,15 @@ class MovieFacts:
 
     def popularity_frame(self, spark: SparkSession) -> DataFrame:
         """The number of ratings of each movie: movieId, rating_count."""
-        return spark.createDataFrame(
-            pa.table({"movieId": self.movie_ids.astype(np.int32), "rating_count": self.popularity})
-        )
+        counts = pa.table({"movieId": self.movie_ids.astype(np.int32), "rating_count": self.popularity})
+        return from_arrow(spark, counts)
 
 
 def movie_facts(movies: DataFrame, popularity: DataFrame, users: int) -> MovieFacts:
     """Collect movies(movieId, genres array) and popularity(movieId, rating_count): one row a movie, to the driver."""
     counts = popularity.select("movieId", "rating_count")
-    rows = movies.select("movieId", "genres").join(counts, on="movieId", how="left").orderBy("movieId").toArrow()
+    counted = movies.select("movieId", "genres").join(counts, on="movieId", how="left")
+    rows = to_arrow(counted.orderBy("movieId"))
     names = rows["genres"].combine_chunks()
     lengths = np.asarray(names.value_lengths().fill_null(0), dtype=np.int64)
     kinds, columns = np.unique(names.flatten().to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
@@ -254,10 +255,10 @@ def collect_judged(judged: DataFrame, models: Sequence[str], facts: MovieFacts) 
     """Fetch a few numbers a user, and how often each model lists each movie. Computes `judged` once."""
     judged = judged.persist()
     numbers = [f"{model}_{number}" for model in models for number in LIST_NUMBERS]
-    table = judged.select("userId", "seen", *numbers).orderBy("userId").toArrow()
+    table = to_arrow(judged.select("userId", "seen", *numbers).orderBy("userId"))
     exposure = {}
     for model in models:
-        shown = judged.select(F.explode(model).alias("movieId")).groupBy("movieId").count().toArrow()
+        shown = to_arrow(judged.select(F.explode(model).alias("movieId")).groupBy("movieId").count())
         exposure[model] = np.zeros(len(facts.movie_ids), dtype=np.int64)
         exposure[model][_places(shown["movieId"].to_numpy(), facts)] = shown["count"].to_numpy()
     judged.unpersist()
@@ -350,7 +351,7 @@ class RatingErrors:
 
 def collect_rating_sums(sums: DataFrame, models: Sequence[str]) -> RatingErrors:
     """Fetch `rating_sums`: one or two rows a user."""
-    table = sums.orderBy("userId", "is_popular").toArrow()
+    table = to_arrow(sums.orderBy("userId", "is_popular"))
     return RatingErrors(
         table["userId"].to_numpy().astype(np.int64),
         table["is_popular"].to_numpy(zero_copy_only=False).astype(bool),

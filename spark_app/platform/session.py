@@ -12,8 +12,12 @@ from pyspark.sql import SparkSession
 
 from spark_app.platform import s3
 from spark_app.platform.errors import InputError, JobError, LockedError, StorageError, UsageError
+from spark_app.platform.generations import SCALA, java_trace
 
 DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
+
+OF_SCALA = re.compile(r"_2\.\d+:")
+"""The version of Scala that a jar is for, in its coordinates."""
 
 
 @contextlib.contextmanager
@@ -29,6 +33,7 @@ def spark_session(app: str, roots: Sequence[str], *, catalogued: bool) -> Iterat
         builder = builder.config(map=dict(s3.spark_settings()))
     spark = (builder.enableHiveSupport() if catalogued else builder).getOrCreate()
     try:
+        _check_generation(spark)
         if DELTA_EXTENSION not in (spark.conf.get("spark.sql.extensions", "") or ""):
             raise UsageError(
                 f"Spark runs without Delta Lake (SPARK_CONF_DIR={_conf_dir()}): "
@@ -44,6 +49,16 @@ def spark_session(app: str, roots: Sequence[str], *, catalogued: bool) -> Iterat
     finally:
         if existing is None:
             spark.stop()
+
+
+def _check_generation(spark: SparkSession) -> None:
+    """Refuse jars for another generation of Spark, whose classes would not be found sooner or later."""
+    jars = spark.sparkContext.getConf().get("spark.jars.packages") or ""
+    if {found.group() for found in OF_SCALA.finditer(jars)} - {SCALA}:
+        raise UsageError(
+            f"the jars in SPARK_CONF_DIR={_conf_dir()} are not for Spark {spark.version}: set SPARK_CONF_DIR to the "
+            "folder conf/local of movie-reco for Spark 4.1, to .venv-3.5/conf/local for 3.5, as an absolute path"
+        )
 
 
 def check_schemes(*roots: str) -> None:
@@ -109,7 +124,7 @@ def _one_line(text: str) -> str:
 def explain(error: Exception) -> JobError | None:
     """The plain words for a failure of Spark or of the system, or None where it is not one that is expected."""
     # Spark's own errors name the cause in their Java stack trace only.
-    text = f"{error}\n{getattr(error, '_stackTrace', None) or ''}"
+    text = f"{error}\n{java_trace(error)}"
     for pattern, kind, advice in _KNOWN_FAILURES:
         if found := re.search(pattern, text):
             start, stop = text.rfind("\n", 0, found.start()) + 1, text.find("\n", found.end())

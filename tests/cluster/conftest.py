@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.conf import CONF
+
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 400
 """Seconds until a process or a job counts as stuck; all of them take a fraction of it on a quiet machine."""
@@ -95,7 +97,7 @@ class Cluster:
                     *("--py-files", str(self.folder / "movie_reco.zip"), str(ROOT / "jobs" / f"{name}.py"), *options),
                 ],
                 cwd=folder,
-                env=self._environment(ROOT / "conf" / "cluster"),
+                env=self._environment(CONF / "cluster"),
                 stdout=stream,
                 stderr=stream,
                 start_new_session=True,

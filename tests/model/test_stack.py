@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from spark_app.model.als import fit_explicit, in_stable_order, with_als_prediction
 from spark_app.model.biases import BiasModel
 from spark_app.model.stack import StackWeights, fit_stack, with_both_predictions, with_predicted_ratings
+from spark_app.platform.generations import to_arrow
 from spark_app.platform.settings import ExplicitAls
 
 SCALE = (0.5, 5.0)
@@ -118,7 +119,7 @@ def test_weights_that_made_the_ratings_are_found_again(spark: SparkSession) -> N
 def test_the_weights_of_a_half_are_those_that_fit_the_other(spark: SparkSession) -> None:
     half = F.pmod(F.xxhash64(F.lit("stack"), "movieId", "userId"), F.lit(2))
     weights, found = fit_stack(spark.createDataFrame(made_pairs(300)), WIDE)
-    table = found.withColumn("half", half).toArrow().to_pandas()
+    table = to_arrow(found.withColumn("half", half)).to_pandas()
     assert 100 < table["half"].sum() < 200
 
     def least_squares(pairs: pd.DataFrame) -> np.ndarray:

@@ -15,6 +15,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from spark_app.cli import run_job
+from tools.conf import CONF
 
 ROOT = Path(__file__).resolve().parents[2]
 MOVIELENS = Path(os.environ.get("MOVIELENS_DIR", ROOT.parent / "shared" / "data" / "ml-latest-small"))
@@ -115,7 +116,7 @@ def submit(tmp_path_factory: pytest.TempPathFactory) -> Submit:
         return subprocess.run(
             [command, "--driver-memory", "2g", *target, *options],
             cwd=folder,
-            env={**os.environ, "SPARK_CONF_DIR": str(ROOT / "conf" / conf)},
+            env={**os.environ, "SPARK_CONF_DIR": str(CONF / conf)},
             capture_output=True,
             text=True,
             check=False,

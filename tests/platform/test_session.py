@@ -68,7 +68,7 @@ def test_the_cause_of_a_failure_of_spark_is_looked_for_in_its_java_stack_trace(s
     trace = (
         "HiveException: top\n\tat org.apache\nCaused by: ERROR XSDB6: Another instance of Derby may have booted db\n"
     )
-    failure = explain(AnalysisException("Unable to instantiate SessionHiveMetaStoreClient", stackTrace=trace))
+    failure = explain(AnalysisException(desc="Unable to instantiate SessionHiveMetaStoreClient", stackTrace=trace))
     assert isinstance(failure, LockedError)
     assert str(failure).endswith("(Caused by: ERROR XSDB6: Another instance of Derby may have booted db)")
 
@@ -132,4 +132,17 @@ def test_a_session_without_delta_is_a_usage_error(spark: SparkSession, monkeypat
     assert str(caught.value) == (
         "Spark runs without Delta Lake (SPARK_CONF_DIR=is not set): "
         "set SPARK_CONF_DIR to the folder conf/local of movie-reco, as an absolute path"
+    )
+
+
+def test_jars_for_another_generation_of_spark_are_a_usage_error(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spark_app.platform.session.SCALA", "_2.11:")
+    monkeypatch.setenv("SPARK_CONF_DIR", "/some/conf/local")
+    with pytest.raises(UsageError) as caught, spark_session("a job", [], catalogued=False):
+        pytest.fail("these are jars of another Scala")
+    assert str(caught.value) == (
+        f"the jars in SPARK_CONF_DIR=/some/conf/local are not for Spark {spark.version}: set SPARK_CONF_DIR to the "
+        "folder conf/local of movie-reco for Spark 4.1, to .venv-3.5/conf/local for 3.5, as an absolute path"
     )

@@ -17,7 +17,7 @@ import pytest
 
 from spark_app.platform import s3, storage
 from spark_app.platform.zones import ProcessedZone
-from tests.conftest import ROOT
+from tools.conf import CONF, ROOT
 
 SOAK = os.environ.get("MOVIE_RECO_SOAK") == "1"
 TIMEOUT = 1800
@@ -74,7 +74,7 @@ class Place:
         return subprocess.Popen(
             [*submit, *self.spark, str(ROOT / "jobs" / f"{job}.py"), *paths, *options],
             cwd=self.folder,
-            env={**os.environ, **self.environment, "SPARK_CONF_DIR": str(ROOT / "conf" / self.conf)},
+            env={**os.environ, **self.environment, "SPARK_CONF_DIR": str(CONF / self.conf)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
