@@ -148,6 +148,14 @@ class Input(Section):
         return self
 
 
+class Catalog(Section):
+    """What `catalog` does besides registering tables."""
+
+    crawler: str = ""
+    """A crawler of AWS Glue that `catalog` starts once it has registered what it knows; for where the catalogue is the
+    Glue Data Catalog. Empty: none."""
+
+
 class Clean(Section):
     """What a row must be to pass from the raw zone to the processed zone."""
 
@@ -332,6 +340,7 @@ class Settings(Section):
     processed: Processed = Processed()
     ingest: Ingest = Ingest()
     input: Input = Input()
+    catalog: Catalog = Catalog()
     clean: Clean = Clean()
     train: Train = Train()
     explicit_als: ExplicitAls = ExplicitAls()
