@@ -133,13 +133,13 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
 def _parser() -> _Parser:
     parser = _Parser(
         prog="python -m spark_app.aws",
-        description="Build, deploy, run, look at and remove what runs on AWS. Credentials and region come by AWS's chains: "
-        "AWS_PROFILE, AWS_REGION and so on.",
-        epilog="Exit codes: 0 done, 2 usage, no credentials or no region, 7 AWS refused or cannot be reached; a job that "
-        "failed gives its own, as the README has them.",
+        description="Build, deploy, run, look at and remove what runs on AWS. Credentials and region come by AWS's "
+        "chains: AWS_PROFILE, AWS_REGION and so on.",
+        epilog="Exit codes: 0 done, 2 usage, no credentials or no region, 7 AWS refused or cannot be reached; a job "
+        "that failed gives its own, as the README has them.",
         allow_abbrev=False,
     )
-    every = argparse.ArgumentParser(add_help=False)
+    every = _Parser(add_help=False)
     every.add_argument("--name", default=NAME, help=f"what all names on AWS begin with (default {NAME})")
     every.add_argument("--dry-run", action="store_true", help="print each call to AWS and send none")
     every.add_argument(
@@ -149,15 +149,25 @@ def _parser() -> _Parser:
         metavar="SECONDS",
         help="how often to look at what is waited for (default %(default)g)",
     )
-    build = argparse.ArgumentParser(add_help=False)
+    build = _Parser(add_help=False)
     build.add_argument("--config", type=Path, metavar="FILE", help="settings of the jobs (default conf/pipeline.toml)")
-    build.add_argument("--out", type=Path, default=OUT, metavar="FOLDER", help=f"where releases are built (default {OUT})")
-    build.add_argument("--without-emr", action="store_true", help="leave out the packages for EMR, 150 MB; Glue needs none")
+    build.add_argument(
+        "--out", type=Path, default=OUT, metavar="FOLDER", help=f"where releases are built (default {OUT})"
+    )
+    build.add_argument(
+        "--without-emr", action="store_true", help="leave out the packages for EMR, 150 MB; Glue needs none"
+    )
 
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser, metavar="COMMAND")
-    commands.add_parser("package", parents=[build], help="build a release: the package, entry scripts, packages for EMR")
-    deploy = commands.add_parser("deploy", parents=[every, build], help="build and upload a release, and deploy both stacks")
-    deploy.add_argument("--release", metavar="NAME", help="go back to a release that was uploaded, instead of building one")
+    commands.add_parser(
+        "package", parents=[build], help="build a release: the package, entry scripts, packages for EMR"
+    )
+    deploy = commands.add_parser(
+        "deploy", parents=[every, build], help="build and upload a release, and deploy both stacks"
+    )
+    deploy.add_argument(
+        "--release", metavar="NAME", help="go back to a release that was uploaded, instead of building one"
+    )
     deploy.add_argument(
         "--parameter",
         action="append",

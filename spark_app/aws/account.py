@@ -88,7 +88,9 @@ class Account:
 
     @functools.cache  # noqa: B019 - an account lives as long as the command
     def _client(self, service: str) -> Any:
-        patience = Config(retries={"total_max_attempts": ATTEMPTS, "mode": "standard"}, connect_timeout=10, read_timeout=60)
+        patience = Config(
+            retries={"total_max_attempts": ATTEMPTS, "mode": "standard"}, connect_timeout=10, read_timeout=60
+        )
         return self._session.client(service, config=patience, region_name=self.region)
 
 

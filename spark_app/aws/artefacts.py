@@ -1,12 +1,12 @@
 """What a release on AWS consists of, built from this checkout on any machine.
 
-    movie_reco.zip            the package, for Glue's --extra-py-files and EMR's pyFiles
-    jobs/STAGE.py             the entry scripts
-    requirements-GLUE.txt     the packages that Glue installs, one file for each version of Glue
-    environment.tar.gz        the same for EMR, unpacked beside the job
-    settings.toml             what the jobs are to do: the --config of all of them
-    spark-defaults.conf       what they need of Spark
-    jobs.yaml                 the template that runs this release
+movie_reco.zip            the package, for Glue's --extra-py-files and EMR's pyFiles
+jobs/STAGE.py             the entry scripts
+requirements-GLUE.txt     the packages that Glue installs, one file for each version of Glue
+environment.tar.gz        the same for EMR, unpacked beside the job
+settings.toml             what the jobs are to do: the --config of all of them
+spark-defaults.conf       what they need of Spark
+jobs.yaml                 the template that runs this release
 """
 
 from __future__ import annotations

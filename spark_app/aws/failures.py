@@ -16,31 +16,9 @@ from botocore.exceptions import (
     ReadTimeoutError,
     TokenRetrievalError,
     UnauthorizedSSOTokenError,
-    WaiterError,
 )
 
 from spark_app.platform.errors import JobError, UsageError
-
-_NO_CREDENTIALS = (NoCredentialsError, PartialCredentialsError)
-_SSO = (UnauthorizedSSOTokenError, TokenRetrievalError)
-_UNREACHABLE = (EndpointConnectionError, ConnectTimeoutError, ReadTimeoutError)
-
-_CREDENTIALS = re.compile(
-    r"InvalidClientTokenId|UnrecognizedClient|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|"
-    r"InvalidSignature|IncompleteSignature|MissingAuthenticationToken|AuthFailure|OptInRequired|RequestExpired"
-)
-_FORBIDDEN = re.compile(r"AccessDenied|AllAccessDisabled|Unauthorized|Forbidden|^403$|NotAuthorized")
-_THROTTLED = re.compile(r"Throttl|TooManyRequests|RequestLimitExceeded|SlowDown|RequestThrottled|BandwidthLimit")
-_QUOTA = re.compile(r"LimitExceeded|QuotaExceeded|ConcurrentRunsExceeded|ResourceNumberLimit|InsufficientCapacity")
-_MISSING = re.compile(r"EntityNotFound|ResourceNotFound|NoSuchBucket|NoSuchKey|NoSuchEntity|NotFound|^404$")
-
-_EXIT_CODE = re.compile(
-    r"(?:SystemExit|ExitCode|exitCode|exited with(?: status| exitCode)?|exit code)\W{0,3}(\d{1,3})", re.IGNORECASE
-)
-"""How the services tell the code with which a Python program left: Glue, EMR Serverless, and YARN for EMR."""
-
-LARGEST_CODE = 7
-MAX_SHOWN = 300
 
 
 class RefusedError(JobError):
@@ -57,6 +35,65 @@ class FailedJobError(JobError):
         self.exit_code = exit_code
 
 
+_FAILURES: tuple[tuple[tuple[type[Exception], ...], type[JobError], str], ...] = (
+    (
+        (NoCredentialsError, PartialCredentialsError),
+        UsageError,
+        "there are no AWS credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    ),
+    ((NoRegionError,), UsageError, "no region: set AWS_REGION, or region in the profile"),
+    ((ProfileNotFound,), UsageError, "{error}: check AWS_PROFILE"),
+    ((UnauthorizedSSOTokenError, TokenRetrievalError), UsageError, "the session has ended: run `aws sso login`"),
+    (
+        (EndpointConnectionError, ConnectTimeoutError, ReadTimeoutError),
+        RefusedError,
+        "AWS cannot be reached: check the network and the region ({error})",
+    ),
+    ((BotoCoreError,), RefusedError, "AWS could not be asked: {error}"),
+)
+"""Failures before an answer; the first that fits counts."""
+
+_ANSWERS: tuple[tuple[str, type[JobError], str], ...] = (
+    (
+        r"InvalidClientTokenId|UnrecognizedClient|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|"
+        r"InvalidSignature|IncompleteSignature|MissingAuthenticationToken|AuthFailure|OptInRequired|RequestExpired",
+        RefusedError,
+        "AWS does not take the credentials ({code}): get new ones, or check AWS_PROFILE",
+    ),
+    (
+        r"AccessDenied|AllAccessDisabled|Unauthorized|Forbidden|^403$|NotAuthorized",
+        RefusedError,
+        "AWS refused {call}: {why}; these credentials need that permission",
+    ),
+    (
+        r"Throttl|TooManyRequests|RequestLimitExceeded|SlowDown",
+        RefusedError,
+        "AWS has too many requests ({call}: {code}), also after waiting: try again in some minutes",
+    ),
+    (
+        r"LimitExceeded|QuotaExceeded|ConcurrentRunsExceeded|NumberLimit|InsufficientCapacity",
+        RefusedError,
+        "a quota of this account is used up ({call}: {why}): wait for other runs to end, or have it raised in Service "
+        "Quotas",
+    ),
+    (
+        r"NotFound|NoSuch|^404$",
+        UsageError,
+        "{call}: {why}; check --name and the region, and whether `deploy` was run there",
+    ),
+    (r"", RefusedError, "AWS refused {call} ({code}): {why}"),
+)
+"""Answers of AWS, by the name of what went wrong; the first that fits counts."""
+
+_EXIT_CODE = re.compile(
+    r"(?:SystemExit|ExitCode|exited with(?: status| exitCode)?|exit code)\W{0,3}(\d{1,3})", re.IGNORECASE
+)
+"""How the services tell the code with which a Python program left: Glue, EMR Serverless, and YARN for EMR."""
+
+LARGEST_CODE = 7
+MAX_SHOWN = 300
+
+
 def exit_code(text: str) -> int:
     """The exit code of a job that a service's message tells; 1 where it tells none of ours."""
     found = _EXIT_CODE.search(text)
@@ -68,42 +105,14 @@ def explain(error: Exception) -> JobError | None:
     """The plain words for a failure of AWS, or None where it is none."""
     if isinstance(error, JobError):
         return error
-    if isinstance(error, _NO_CREDENTIALS):
-        return UsageError(
-            "there are no AWS credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or `aws sso login`"
-        )
-    if isinstance(error, NoRegionError):
-        return UsageError("no region: set AWS_REGION, or region in the profile")
-    if isinstance(error, ProfileNotFound):
-        return UsageError(f"{error}: check AWS_PROFILE")
-    if isinstance(error, _SSO):
-        return UsageError("the session of AWS SSO has ended: run `aws sso login`")
-    if isinstance(error, _UNREACHABLE):
-        return RefusedError(f"AWS cannot be reached: check the network and the region ({_line(str(error))})")
     if isinstance(error, ClientError):
-        return _explain_answer(error)
-    if isinstance(error, (BotoCoreError, WaiterError)):
-        return RefusedError(f"AWS could not be asked: {_line(str(error))}")
+        code, why = code_of(error), _line(message(error))
+        kind, words = next((kind, words) for pattern, kind, words in _ANSWERS if re.search(pattern, code))
+        return kind(words.format(call=error.operation_name, code=code, why=why))
+    for failures, kind, words in _FAILURES:
+        if isinstance(error, failures):
+            return kind(words.format(error=_line(str(error))))
     return None
-
-
-def _explain_answer(error: ClientError) -> JobError:
-    code, why = str(error.response.get("Error", {}).get("Code", "")), _line(message(error))
-    call = error.operation_name
-    if _CREDENTIALS.search(code):
-        return RefusedError(f"AWS does not take the credentials ({code}): get new ones, or check AWS_PROFILE")
-    if _THROTTLED.search(code):
-        return RefusedError(f"AWS has too many requests ({call}: {code}), also after waiting: try again in some minutes")
-    if _QUOTA.search(code):
-        return RefusedError(
-            f"a quota of this account is used up ({call}: {why}): wait for other runs to end, or have it raised in "
-            "Service Quotas"
-        )
-    if _FORBIDDEN.search(code):
-        return RefusedError(f"AWS refused {call}: {why}; these credentials need that permission")
-    if _MISSING.search(code):
-        return UsageError(f"{call}: {why}; check --name and the region, and whether `deploy` was run there")
-    return RefusedError(f"AWS refused {call} ({code}): {why}")
 
 
 def message(error: ClientError) -> str:

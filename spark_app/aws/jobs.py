@@ -1,4 +1,4 @@
-"""Runs of a stage, or of the pipeline, on Glue, on EMR Serverless or on a cluster of EMR: started, followed, and told of.
+"""Runs of a stage, or of the pipeline, on Glue, EMR Serverless or a cluster of EMR: started, followed, and told of.
 
 Each service is the same to who asks: `start` gives the id of a run, `look` its state, `tail` the last of what it said.
 """
@@ -18,7 +18,7 @@ import tomlkit
 from botocore.exceptions import ClientError
 
 from spark_app.aws.account import Account
-from spark_app.aws.artefacts import EMR, ENVIRONMENT, PACKAGE, SETTINGS, chained
+from spark_app.aws.artefacts import ENVIRONMENT, PACKAGE, SETTINGS, chained
 from spark_app.aws.failures import FailedJobError, exit_code, explain
 from spark_app.aws.stacks import spark_defaults
 from spark_app.platform.log import logger
@@ -51,8 +51,8 @@ SIZES = {
     "spark.executor.memory": "18g",
     "spark.executor.memoryOverhead": "5g",
 }
-"""Drivers and executors on EMR: 4 cores and, with what Python needs beside Java, 23 GB, which is a worker of EMR Serverless
-and the most that YARN gives on a machine of 32 GB."""
+"""Drivers and executors on EMR: 4 cores and, with what Python needs beside Java, 23 GB. EMR Serverless has workers of that
+size, and YARN gives 24 GB on a machine of 32."""
 
 MACHINE = "r5.xlarge"
 """4 cores, 32 GB."""
@@ -189,9 +189,9 @@ class EmrServerless:
 
     def look(self, run: str) -> Look:
         """The state of a run."""
-        answer = self._account.call(
-            "emr-serverless", "get_job_run", applicationId=self._application, jobRunId=run
-        )["jobRun"]
+        answer = self._account.call("emr-serverless", "get_job_run", applicationId=self._application, jobRunId=run)[
+            "jobRun"
+        ]
         return Look("SUCCESS") if self._account.dry_run else Look(answer["state"], answer.get("stateDetails", ""))
 
     def news(self, run: str) -> list[str]:
@@ -293,7 +293,9 @@ class Emr:
 
     def tail(self, run: str) -> list[str]:
         """The last lines of the step and of the driver, as far as they have come to S3."""
-        listed = self._account.pages("s3", "list_objects_v2", "Contents", Bucket=self._bucket, Prefix=f"{self._prefix}/{run}/")
+        listed = self._account.pages(
+            "s3", "list_objects_v2", "Contents", Bucket=self._bucket, Prefix=f"{self._prefix}/{run}/"
+        )
         logs = [found["Key"] for found in listed if _is_of_the_driver(found["Key"])]
         lines: list[str] = []
         for key in logs:
@@ -302,7 +304,9 @@ class Emr:
                 lines += gzip.decompress(body).decode(errors="replace").splitlines()[-TAIL:]
             except (OSError, EOFError, zlib.error):
                 continue
-        return lines[-2 * TAIL :] or [f"logs come to s3://{self._bucket}/{self._prefix}/{run}/ some minutes after the end"]
+        return lines[-2 * TAIL :] or [
+            f"logs come to s3://{self._bucket}/{self._prefix}/{run}/ some minutes after the end"
+        ]
 
 
 def _is_of_the_driver(key: str) -> bool:
@@ -350,7 +354,9 @@ class Logs:
             self._is_readable = False
             logger.warning("the job's log cannot be shown: %s", explain(error))
             return []
-        return sorted((event for event in events if self._is_driver(event["logStreamName"])), key=lambda event: event["timestamp"])
+        return sorted(
+            (event for event in events if self._is_driver(event["logStreamName"])), key=lambda event: event["timestamp"]
+        )
 
 
 def settings_of_run(

@@ -1,4 +1,4 @@
-"""The two stacks of CloudFormation: storage, which holds the data, and jobs, which can be removed and deployed again."""
+"""The two stacks of CloudFormation: storage, which holds the data, and jobs, which come and go beside it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,10 @@ def deploy_storage(account: Account, name: str, every: float) -> dict[str, str]:
 
 def upload(account: Account, bucket: str, release: Release) -> None:
     """Put into the artefacts bucket what is not there yet of a release: names are checksums, so what is there fits."""
-    there = {found["Key"] for found in account.pages("s3", "list_objects_v2", "Contents", Bucket=bucket, Prefix=f"{release.prefix}/")}
+    there = {
+        found["Key"]
+        for found in account.pages("s3", "list_objects_v2", "Contents", Bucket=bucket, Prefix=f"{release.prefix}/")
+    }
     missing = [file for file in release.files if release.key(file) not in there]
     # The template comes last: a release that has one is whole.
     for file in sorted(missing, key=lambda file: file.name == TEMPLATE):
@@ -74,10 +77,15 @@ def upload(account: Account, bucket: str, release: Release) -> None:
 def check_release(account: Account, bucket: str, prefix: str) -> None:
     """Raise UsageError where a release is not in the artefacts bucket, naming those that are."""
     listed = account.pages("s3", "list_objects_v2", "Contents", Bucket=bucket, Prefix="releases/")
-    known = [found["Key"].split("/")[1] for found in sorted(listed, key=lambda found: found["LastModified"], reverse=True)
-             if found["Key"].endswith(f"/{TEMPLATE}")]
+    known = [
+        found["Key"].split("/")[1]
+        for found in sorted(listed, key=lambda found: found["LastModified"], reverse=True)
+        if found["Key"].endswith(f"/{TEMPLATE}")
+    ]
     if not account.dry_run and prefix.removeprefix("releases/") not in known:
-        raise UsageError(f"s3://{bucket}/{prefix} is no release; there are, latest first: {', '.join(known[:5]) or 'none'}")
+        raise UsageError(
+            f"s3://{bucket}/{prefix} is no release; there are, latest first: {', '.join(known[:5]) or 'none'}"
+        )
 
 
 def deploy_jobs(
@@ -105,7 +113,11 @@ def deploy_jobs(
         _put(account, jobs_stack(name), template, parameters, name, every, kept)
     else:
         _put(account, jobs_stack(name), template, parameters, name, every)
-    return outputs(account, jobs_stack(name))
+    stack = outputs(account, jobs_stack(name))
+    # CloudFormation knows no reader of a classifier, and what it guesses does not know quotes.
+    classifier = {"Name": stack["Classifier"], "Serde": "OpenCSVSerDe"}
+    account.call("glue", "update_classifier", CsvClassifier=classifier)
+    return stack
 
 
 def spark_defaults(account: Account, bucket: str, prefix: str) -> dict[str, str]:
@@ -144,7 +156,9 @@ def destroy_storage(account: Account, name: str, every: float) -> None:
     """Delete the stack of buckets, and then the buckets, which the template retains, with all that was ever in them."""
     stack = storage_stack(name)
     if _describe(account, stack) is None:
-        raise UsageError(f"there is no stack {stack} in {account.region}: delete its buckets in the console, if they are there")
+        raise UsageError(
+            f"there is no stack {stack} in {account.region}: delete its buckets in the console, if they are there"
+        )
     buckets = outputs(account, stack)
     named = [buckets[zone] for zone in ZONES]
     destroy(account, stack, every)
@@ -190,15 +204,13 @@ def _put(
     every: float,
     kept: list[str] | None = None,
 ) -> None:
-    """Create a stack, or update the one that is there, and wait for it. Parameters that are `kept` keep their values."""
+    """Create a stack, or update what is there, and wait for it; parameters that are `kept` keep their values."""
     found = None if account.dry_run else status(account, stack)
     if found in BEGUN_ANEW:
         logger.info("%s is %s: it is removed first", stack, found)
         destroy(account, stack, every)
         found, kept = None, None
-    listed: list[dict[str, Any]] = [
-        {"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()
-    ]
+    listed: list[dict[str, Any]] = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
     listed += [{"ParameterKey": key, "UsePreviousValue": True} for key in kept or [] if key not in parameters]
     operation = "update_stack" if found else "create_stack"
     try:

@@ -26,7 +26,11 @@ def show_status(account: Account, name: str) -> None:
     stack = outputs(account, jobs_stack(name))
     for of in (storage_stack(name), jobs_stack(name)):
         table.add_row(of, status(account, of), "", stack["Release"] if of == jobs_stack(name) else "")
-    for row in (*_glue(account, name), *_workflow(account, stack["Workflow"]), *_emr(account, name, stack["ApplicationId"])):
+    for row in (
+        *_glue(account, name),
+        *_workflow(account, stack["Workflow"]),
+        *_emr(account, name, stack["ApplicationId"]),
+    ):
         table.add_row(*row)
     if not account.dry_run:
         Console().print(table)
@@ -60,11 +64,21 @@ def _emr(account: Account, name: str, application: str) -> Iterator[tuple[str, s
         return
     yield f"emr-serverless {application}", answer["application"]["state"], "", ""
     for run in sorted(runs, key=lambda run: run["createdAt"], reverse=True)[:LAST_RUNS]:
-        yield f"emr-serverless {run.get('name', '')}", run["state"], _when(run["createdAt"]), run.get("stateDetails", "")
+        yield (
+            f"emr-serverless {run.get('name', '')}",
+            run["state"],
+            _when(run["createdAt"]),
+            run.get("stateDetails", ""),
+        )
     for cluster in clusters:
         if cluster["Name"].startswith(f"{name}-"):
             state = cluster["Status"]
-            yield f"emr {cluster['Name']}", state["State"], _when(state["Timeline"].get("CreationDateTime")), cluster["Id"]
+            yield (
+                f"emr {cluster['Name']}",
+                state["State"],
+                _when(state["Timeline"].get("CreationDateTime")),
+                cluster["Id"],
+            )
 
 
 def _when(moment: Any) -> str:

@@ -1,4 +1,4 @@
-"""The catalogue: tables by name, in a Hive metastore or, where Spark has that for its metastore, the Glue Data Catalog."""
+"""The catalogue: tables by name, in a Hive metastore or, where Spark has that for one, in the Glue Data Catalog."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The Glue Data Catalog: tables as Athena and Spark read them, and the crawler.
 
-Spark's own `CREATE TABLE ... USING delta` leaves a table there whose one column is `col array<string>`, which Athena cannot
-use. So tables are put there by Glue's API: with their real columns, in lower case as all of Hive's, for Athena; and with
-the properties by which Spark knows its own tables, so that it reads them as those of any other metastore.
+Spark's own `CREATE TABLE ... USING delta` leaves a table there whose one column is `col array<string>`, of no use to
+Athena. So tables are put there by Glue's API: with their real columns, in lower case as all of Hive's, for Athena; and
+with the properties by which Spark knows its own tables, so that it reads them as those of any other metastore.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def put(database: str, table_input: dict[str, Any]) -> None:
 
 
 def start_crawler(name: str) -> None:
-    """Start a crawler, if it does not run already. Raises UsageError where there is none, StorageError where Glue refuses."""
+    """Start a crawler, unless it runs. Raises UsageError where there is none, StorageError where Glue refuses."""
     try:
         _client().start_crawler(Name=name)
     except (ClientError, BotoCoreError) as error:
