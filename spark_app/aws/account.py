@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from boto3.exceptions import S3UploadFailedError
 from botocore.config import Config
 from botocore.exceptions import NoRegionError
 
@@ -69,13 +70,10 @@ class Account:
         if self.dry_run:
             self._print("s3", "upload_file", {"Filename": str(file), "Bucket": bucket, "Key": key})
             return
-        self._client("s3").upload_file(str(file), bucket, key)
-
-    def url(self, bucket: str, key: str) -> str:
-        """The address of an object, as CloudFormation takes it for a template."""
-        if self.dry_run:
-            return f"https://s3.{self.region}.amazonaws.com/{bucket}/{key}"
-        return f"{self._client('s3').meta.endpoint_url}/{bucket}/{key}"
+        try:
+            self._client("s3").upload_file(str(file), bucket, key)
+        except S3UploadFailedError as error:
+            raise error.__context__ or error from None  # what S3 said is behind it
 
     def wait(self, seconds: float) -> None:
         """Let time pass between two looks at something."""

@@ -17,6 +17,7 @@ from botocore.exceptions import (
     TokenRetrievalError,
     UnauthorizedSSOTokenError,
 )
+from botocore.parsers import ResponseParserError
 
 from spark_app.platform.errors import JobError, UsageError
 
@@ -49,7 +50,7 @@ _FAILURES: tuple[tuple[tuple[type[Exception], ...], type[JobError], str], ...] =
         RefusedError,
         "AWS cannot be reached: check the network and the region ({error})",
     ),
-    ((BotoCoreError,), RefusedError, "AWS could not be asked: {error}"),
+    ((BotoCoreError, ResponseParserError), RefusedError, "AWS could not be asked, or understood: {error}"),
 )
 """Failures before an answer; the first that fits counts."""
 

@@ -96,7 +96,7 @@ def deploy_jobs(
     What is not given keeps its value. Raises UsageError for a parameter that the template does not have.
     """
     bucket = buckets["ArtefactsBucket"]
-    template = {"TemplateURL": account.url(bucket, f"{prefix}/{TEMPLATE}")}
+    template = {"TemplateURL": f"https://{buckets['ArtefactsDomain']}/{prefix}/{TEMPLATE}"}
     summary = account.call("cloudformation", "get_template_summary", **template)
     parameters = {zone: buckets[zone] for zone in ZONES} | {
         "Name": name,
@@ -153,21 +153,21 @@ def stop_application(account: Account, stack: str, every: float) -> None:
 
 
 def destroy_storage(account: Account, name: str, every: float) -> None:
-    """Delete the stack of buckets, and then the buckets, which the template retains, with all that was ever in them."""
+    """Delete all that was ever in the buckets, their stack, and then the buckets, which the template retains.
+
+    Raises UsageError where there is no such stack, which alone knows the buckets' names.
+    """
     stack = storage_stack(name)
-    if _describe(account, stack) is None:
-        raise UsageError(
-            f"there is no stack {stack} in {account.region}: delete its buckets in the console, if they are there"
-        )
     buckets = outputs(account, stack)
     named = [buckets[zone] for zone in ZONES]
+    for bucket in named:
+        _empty(account, bucket)
     destroy(account, stack, every)
     for bucket in named:
-        delete_bucket(account, bucket)
+        account.call("s3", "delete_bucket", Bucket=bucket)
 
 
-def delete_bucket(account: Account, bucket: str) -> None:
-    """Delete a bucket with all that was ever in it."""
+def _empty(account: Account, bucket: str) -> None:
     doomed: list[dict[str, str]] = []
     for kind in ("Versions", "DeleteMarkers"):
         found = account.pages("s3", "list_object_versions", kind, Bucket=bucket)
@@ -175,8 +175,7 @@ def delete_bucket(account: Account, bucket: str) -> None:
     for start in range(0, len(doomed), AT_ONCE):
         objects = {"Objects": doomed[start : start + AT_ONCE], "Quiet": True}
         account.call("s3", "delete_objects", Bucket=bucket, Delete=objects)
-    account.call("s3", "delete_bucket", Bucket=bucket)
-    logger.info("deleted the bucket %s (%d versions of objects)", bucket, len(doomed))
+    logger.info("%s: deleted %d version(s) of objects", bucket, len(doomed))
 
 
 def _describe(account: Account, stack: str) -> dict[str, Any] | None:
