@@ -98,7 +98,8 @@ def deploy_jobs(
     bucket = buckets["ArtefactsBucket"]
     template = {"TemplateURL": f"https://{buckets['ArtefactsDomain']}/{prefix}/{TEMPLATE}"}
     summary = account.call("cloudformation", "get_template_summary", **template)
-    parameters = {zone: buckets[zone] for zone in ZONES} | {
+    parameters = {
+        **{zone: buckets[zone] for zone in ZONES},
         "Name": name,
         "Release": prefix,
         "SparkConf": chained(spark_defaults(account, bucket, prefix)),
@@ -107,12 +108,10 @@ def deploy_jobs(
     if not account.dry_run:
         known = [parameter["ParameterKey"] for parameter in summary["Parameters"]]
         if unknown := [key for key in given if key not in known]:
-            raise UsageError(f"--parameter {unknown[0]}: the template has none of that name; it has {', '.join(known)}")
-        parameters = {key: value for key, value in parameters.items() if key in known}
-        kept = _kept_parameters(account, jobs_stack(name), known)
-        _put(account, jobs_stack(name), template, parameters, name, every, kept)
-    else:
-        _put(account, jobs_stack(name), template, parameters, name, every)
+            raise UsageError(f"--parameter {unknown[0]}: there is none of that name; there are {', '.join(known)}")
+        merged = _parameters(account, jobs_stack(name)) | parameters
+        parameters = {key: value for key, value in merged.items() if key in known}
+    _put(account, jobs_stack(name), template, parameters, name, every)
     stack = outputs(account, jobs_stack(name))
     # CloudFormation knows no reader of a classifier, and what it guesses does not know quotes.
     classifier = {"Name": stack["Classifier"], "Serde": "OpenCSVSerDe"}
@@ -188,10 +187,10 @@ def _describe(account: Account, stack: str) -> dict[str, Any] | None:
     return answer if account.dry_run else dict(answer["Stacks"][0])
 
 
-def _kept_parameters(account: Account, stack: str, known: list[str]) -> list[str]:
-    """Parameters of the stack as it is that the template has too."""
+def _parameters(account: Account, stack: str) -> dict[str, str]:
+    """The parameters of a stack as it is; none where there is none."""
     found = _describe(account, stack) or {}
-    return [entry["ParameterKey"] for entry in found.get("Parameters", []) if entry["ParameterKey"] in known]
+    return {entry["ParameterKey"]: entry["ParameterValue"] for entry in found.get("Parameters", [])}
 
 
 def _put(
@@ -201,16 +200,14 @@ def _put(
     parameters: Mapping[str, str],
     name: str,
     every: float,
-    kept: list[str] | None = None,
 ) -> None:
-    """Create a stack, or update what is there, and wait for it; parameters that are `kept` keep their values."""
+    """Create a stack, or update what is there, and wait for it."""
     found = None if account.dry_run else status(account, stack)
     if found in BEGUN_ANEW:
         logger.info("%s is %s: it is removed first", stack, found)
         destroy(account, stack, every)
-        found, kept = None, None
+        found = None
     listed: list[dict[str, Any]] = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
-    listed += [{"ParameterKey": key, "UsePreviousValue": True} for key in kept or [] if key not in parameters]
     operation = "update_stack" if found else "create_stack"
     try:
         account.call(

@@ -22,7 +22,8 @@ ACTIVE = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING", "TERMINATING"]
 
 def show_status(account: Account, name: str) -> None:
     """Print the stacks, the release, and the last runs on each service. Raises UsageError where nothing is deployed."""
-    table = Table("what", "state", "since", "more")
+    table = Table("what", "state", "since")
+    table.add_column("more", overflow="fold")
     stack = outputs(account, jobs_stack(name))
     for of in (storage_stack(name), jobs_stack(name)):
         table.add_row(of, status(account, of), "", stack["Release"] if of == jobs_stack(name) else "")

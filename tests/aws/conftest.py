@@ -37,9 +37,8 @@ def moto() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture
-def account(moto: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    """An empty account, which this process finds by its environment; gives the address of its APIs."""
+def use(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have this process find an empty account at moto's server by its environment."""
     requests.post(f"{moto}/moto-api/reset", timeout=10)
     moto_models.CLASSIFIERS.clear()
     moto_models.BUCKET_POLICIES.clear()
@@ -50,6 +49,12 @@ def account(moto: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
     for name, value in {**KEYS, **nowhere, **environment}.items():
         monkeypatch.setenv(name, value)
     forget_s3()
+
+
+@pytest.fixture
+def account(moto: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty account, which this process finds by its environment; gives the address of its APIs."""
+    use(moto, monkeypatch)
     yield moto
     forget_s3()
 

@@ -6,10 +6,12 @@ Each resource is made by one call of boto3 to the same server, whose own checks 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
 import boto3
+from moto.cloudformation import parsing
 from moto.core.common_models import CloudFormationModel
 from moto.glue.responses import GlueResponse
 
@@ -36,7 +38,7 @@ def fitted(shape: Any, value: Any) -> Any:
         return float(value)
     if shape.type_name == "boolean":
         return str(value).lower() == "true"
-    return value
+    return str(value)
 
 
 def call(service: str, operation: str, properties: Properties, region: str) -> Any:
@@ -48,15 +50,15 @@ def call(service: str, operation: str, properties: Properties, region: str) -> A
     return getattr(client, operation)(**fitted(shape, properties))
 
 
-def named(service: str, create: str, delete: str, name: str = "Name", drop: tuple[str, ...] = ()) -> Any:
+def named(service: str, create: str, delete: str, key: str = "Name") -> Any:
     """A resource whose properties are the arguments of a call, and that is known by its name."""
 
     def make(properties: Properties, region: str) -> str:
-        call(service, create, {key: value for key, value in properties.items() if key not in drop}, region)
-        return str(properties[name])
+        call(service, create, properties, region)
+        return str(properties["Name"])
 
     def unmake(physical: str, region: str) -> None:
-        call(service, delete, {name: physical}, region)
+        call(service, delete, {key: physical}, region)
 
     return make, unmake
 
@@ -102,6 +104,8 @@ def work_group(properties: Properties, region: str) -> str:
 
 
 def budget(properties: Properties, region: str) -> str:
+    if not int(properties["Budget"]["BudgetLimit"]["Amount"]):  # moto forgets conditions when it updates a stack
+        return "no budget"
     account = boto3.client("sts", region_name=region).get_caller_identity()["Account"]
     call("budgets", "create_budget", {"AccountId": account, **properties}, region)
     return str(properties["Budget"]["BudgetName"])
@@ -147,7 +151,8 @@ def declare(
             account_id: str,
             region_name: str,
         ) -> Model:
-            unmake(original_resource.physical_resource_id, region_name)
+            if original_resource:
+                unmake(original_resource.physical_resource_id, region_name)
             return cls(make(cloudformation_json["Properties"], region_name))
 
         @classmethod
@@ -168,11 +173,21 @@ def update_classifier(self: GlueResponse) -> str:
 
 GlueResponse.update_classifier = update_classifier  # type: ignore[attr-defined]
 
+_references = parsing.get_references_from_template
+
+
+def references(template: Any) -> list[str]:
+    """What a part of a template refers to, also inside of texts: without those moto misses what a parameter changes."""
+    return _references(template) + re.findall(r"\$\{(\w+)[.}]", json.dumps(template))
+
+
+parsing.get_references_from_template = references
+
 MODELS = [
     declare("AWS::Glue::Database", database),
     declare("AWS::Glue::Classifier", classifier),
     declare("AWS::Glue::Crawler", *named("glue", "create_crawler", "delete_crawler")),
-    declare("AWS::Glue::Job", *named("glue", "create_job", "delete_job")),
+    declare("AWS::Glue::Job", *named("glue", "create_job", "delete_job", "JobName")),
     declare("AWS::Glue::Workflow", *named("glue", "create_workflow", "delete_workflow")),
     declare("AWS::Glue::Trigger", *named("glue", "create_trigger", "delete_trigger")),
     declare("AWS::EMRServerless::Application", application),
