@@ -99,6 +99,10 @@ class Look:
     message: str = ""
 
 
+NOT_ASKED = Look("NOT ASKED")
+"""The state of a run that was not started, with dry run."""
+
+
 class Service(Protocol):
     """What runs jobs."""
 
@@ -133,7 +137,7 @@ class Glue:
     def look(self, run: str) -> Look:
         """The state of a run."""
         found = self._account.call("glue", "get_job_run", JobName=self._job, RunId=run)["JobRun"]
-        return Look("SUCCEEDED") if self._account.dry_run else Look(found["JobRunState"], found.get("ErrorMessage", ""))
+        return NOT_ASKED if self._account.dry_run else Look(found["JobRunState"], found.get("ErrorMessage", ""))
 
     def news(self, run: str) -> list[str]:
         """What the driver has said since the last look."""
@@ -192,7 +196,7 @@ class EmrServerless:
         answer = self._account.call("emr-serverless", "get_job_run", applicationId=self._application, jobRunId=run)[
             "jobRun"
         ]
-        return Look("SUCCESS") if self._account.dry_run else Look(answer["state"], answer.get("stateDetails", ""))
+        return NOT_ASKED if self._account.dry_run else Look(answer["state"], answer.get("stateDetails", ""))
 
     def news(self, run: str) -> list[str]:
         """What the driver has said since the last look."""
@@ -277,7 +281,7 @@ class Emr:
         """The state of the step; that of the cluster where it ended before the step began."""
         steps = self._account.pages("emr", "list_steps", "Steps", ClusterId=run)
         if self._account.dry_run:
-            return Look("COMPLETED")
+            return NOT_ASKED
         step = steps[0]["Status"]
         if step["State"] not in ENDED:
             cluster = self._account.call("emr", "describe_cluster", ClusterId=run)["Cluster"]["Status"]
@@ -388,6 +392,10 @@ def run(account: Account, on: str, order: Order, every: float) -> None:
     service: Service = SERVICES[on](account, order)
     started = time.monotonic()
     run_id = service.start(order)
+    if account.dry_run:
+        service.look(run_id)
+        service.news(run_id)
+        return
     logger.info("%s on %s: run %s", order.job, on, run_id)
     try:
         found = _follow(account, service, run_id, every)

@@ -1,0 +1,250 @@
+"""Runs on each service, by moto's APIs: what is asked for, what is shown, and how they end."""
+
+from __future__ import annotations
+
+import gzip
+import time
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+import pytest
+from moto.emr.models import emr_backends
+from moto.emrserverless.models import JobRun, emrserverless_backends
+from moto.glue.models import FakeJobRun, glue_backends
+
+from spark_app.aws.artefacts import CONF, chained, parse_conf
+from spark_app.cli import read_settings
+from spark_app.platform.settings import build_settings
+from spark_app.stages.pipeline import JOBS
+from tests.aws.conftest import EVERY, REGION, Aws, client, last_line
+
+ACCOUNT = "123456789012"
+SPARK = parse_conf((CONF / "spark-defaults.conf").read_text())
+
+
+def say(group: str, stream: str, *lines: str) -> None:
+    """Write lines to a log as a service does."""
+    logs = client("logs")
+    logs.create_log_stream(logGroupName=group, logStreamName=stream)
+    now = int(time.time() * 1000)
+    events = [{"timestamp": now + place, "message": line} for place, line in enumerate(lines)]
+    logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
+
+
+@pytest.fixture
+def glue_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Have moto's Glue jobs end in a state and with a message: it has neither of its own but success."""
+
+    def end(state: str, message: str) -> None:
+        facts = FakeJobRun.as_dict
+        monkeypatch.setattr(
+            FakeJobRun, "as_dict", lambda self: {**facts(self), "JobRunState": state, "ErrorMessage": message}
+        )
+
+    return end
+
+
+def test_a_stage_on_glue_is_followed_to_its_end(deployed: dict[str, str], aws: Aws) -> None:
+    say("/movie-reco/glue/output", "jr_1", "09:00:01 INFO    etl: started", "25/11/25 INFO SparkContext: noise")
+    say("/movie-reco/glue/output", "jr_1_g-2", "09:00:02 INFO    of an executor")
+    code, said = aws("run", "etl", "--on", "glue", *EVERY)
+    assert code == 0, said
+    lines = said.splitlines()
+    assert "etl on glue: run jr_" in lines[0]
+    assert [line.rpartition(": ")[2] for line in lines if ": STARTING" in line or ": SUCCEEDED" in line][-1] == "SUCCEEDED"
+    assert said.count("09:00:01 INFO    etl: started") == 1
+    assert "noise" not in said
+    assert "of an executor" not in said
+    assert "etl on glue: done in" in lines[-1]
+    (run,) = client("glue").get_job_runs(JobName="movie-reco-etl")["JobRuns"]
+    assert run["Arguments"]["--conf"] == chained(SPARK)
+
+
+def test_what_glue_hands_to_the_script_is_taken_by_it(deployed: dict[str, str], aws: Aws) -> None:
+    assert aws("run", "train", "--on", "glue", *EVERY)[0] == 0
+    (run,) = client("glue").get_job_runs(JobName="movie-reco-train")["JobRuns"]
+    given = {**run["Arguments"], "--JOB_NAME": "movie-reco-train", "--JOB_RUN_ID": run["Id"], "--job-language": "python"}
+    given.pop("--config")  # moto's S3 is asked by another test
+    settings = read_settings(JOBS["train"], [word for pair in given.items() for word in pair])
+    assert settings.raw.path == f"s3://{deployed['RawBucket']}"
+    assert settings.processed.path == f"s3://{deployed['ProcessedBucket']}"
+
+
+def test_settings_of_one_run_are_those_of_the_release_but_for_what_is_set(deployed: dict[str, str], aws: Aws) -> None:
+    changed = ("--set", "recommend.n=3", "--set", "ingest.source=synthetic", "--conf", "spark.sql.shuffle.partitions=9")
+    code, said = aws("run", "recommend", "--on", "glue", *changed, *EVERY)
+    assert code == 0, said
+    (run,) = client("glue").get_job_runs(JobName="movie-reco-recommend")["JobRuns"]
+    bucket, _, key = run["Arguments"]["--config"].removeprefix("s3://").partition("/")
+    assert (bucket, key.partition("/")[0]) == (deployed["ArtefactsBucket"], "settings")
+    text = client("s3").get_object(Bucket=bucket, Key=key)["Body"].read().decode()
+    usual = build_settings()
+    assert build_settings(text) == usual.model_copy(
+        update={
+            "recommend": usual.recommend.model_copy(update={"n": 3}),
+            "ingest": usual.ingest.model_copy(update={"source": ["synthetic"]}),
+        }
+    )
+    assert run["Arguments"]["--conf"] == chained({**SPARK, "spark.sql.shuffle.partitions": "9"})
+
+    code, said = aws("run", "recommend", "--on", "glue", "--set", "recommend.m=3", *EVERY)
+    assert code == 2
+    assert "did you mean recommend.n" in last_line(said)
+    assert len(client("glue").get_job_runs(JobName="movie-reco-recommend")["JobRuns"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "message", "code"),
+    [
+        ("FAILED", "SystemExit: 5", 5),
+        ("FAILED", "SystemExit: 3", 3),
+        ("FAILED", "An error occurred while calling o95.getDynamicFrame", 1),
+        ("TIMEOUT", "Job run exceeded its time limit", 1),
+    ],
+)
+def test_a_job_that_fails_on_glue_gives_its_own_code(
+    deployed: dict[str, str], aws: Aws, glue_ends: Any, state: str, message: str, code: int
+) -> None:
+    glue_ends(state, message)
+    say("/movie-reco/glue/output", "jr_1", "09:00:01 ERROR   train: no better than popularity", "last words")
+    found, said = aws("run", "train", "--on", "glue", *EVERY)
+    assert found == code
+    assert f"aws run: train on glue is {state} after 0.0 minutes (run jr_" in last_line(said)
+    assert f"{message}; see the lines above" in last_line(said)
+    assert "last words" in said
+
+
+def test_a_job_on_emr_serverless(deployed: dict[str, str], aws: Aws) -> None:
+    stream = f"applications/{deployed['ApplicationId']}/jobs/1/SPARK_DRIVER/stderr"
+    say("/movie-reco/emr-serverless", stream, "09:00:01 INFO    etl: started")
+    code, said = aws("run", "pipeline", "--on", "emr-serverless", "--executors", "7", "--conf", "a.b=c", *EVERY)
+    assert code == 0, said
+    assert "09:00:01 INFO    etl: started" in said
+    run = emrserverless_backends[ACCOUNT][REGION].job_runs[deployed["ApplicationId"]][0]
+    release = f"s3://{deployed['ArtefactsBucket']}/{deployed['Release']}"
+    assert run.execution_role_arn == deployed["PipelineRoleArn"]
+    assert run.job_driver
+    submit: Any = run.job_driver["sparkSubmit"]
+    assert submit["entryPoint"] == f"{release}/jobs/pipeline.py"
+    zones = ["--raw-path", f"s3://{deployed['RawBucket']}", "--processed-path", f"s3://{deployed['ProcessedBucket']}"]
+    assert submit["entryPointArguments"] == ["--config", f"{release}/settings.toml", *zones]
+    words = submit["sparkSubmitParameters"].split()
+    assert set(words[::2]) == {"--conf"}
+    conf = dict(word.split("=", 1) for word in words[1::2])
+    assert {key: conf[key] for key in SPARK} == SPARK
+    assert conf["spark.archives"] == f"{release}/environment.tar.gz#environment"
+    assert conf["spark.submit.pyFiles"] == f"{release}/movie_reco.zip"
+    assert conf["spark.emr-serverless.driverEnv.PYSPARK_PYTHON"] == "./environment/bin/python"
+    assert conf["spark.executorEnv.PYSPARK_PYTHON"] == "./environment/bin/python"
+    assert (conf["spark.dynamicAllocation.maxExecutors"], conf["a.b"]) == ("7", "c")
+
+
+def test_a_job_that_fails_on_emr_serverless_gives_its_own_code(
+    deployed: dict[str, str], aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = JobRun.__init__
+
+    def fail(self: JobRun, *args: Any, **kwargs: Any) -> None:
+        begin(self, *args, **kwargs)
+        self.state = "FAILED"
+        self.state_details = "Job failed, please check complete logs in configured logging destination. ExitCode: 4."
+
+    monkeypatch.setattr(JobRun, "__init__", fail)  # moto knows of jobs that succeed only
+    code, said = aws("run", "etl", "--on", "emr-serverless", *EVERY)
+    assert code == 4
+    assert "etl on emr-serverless is FAILED after 0.0 minutes" in last_line(said)
+
+
+def test_a_job_on_a_cluster_of_its_own(deployed: dict[str, str], aws: Aws) -> None:
+    emr = emr_backends[ACCOUNT][REGION]
+    ended = step_ends(emr, "COMPLETED")
+    with ended:
+        code, said = aws("run", "etl", "--on", "emr", "--executors", "2", "--subnet", "subnet-1", *EVERY)
+    assert code == 0, said
+    (cluster,) = emr.clusters.values()
+    release = f"s3://{deployed['ArtefactsBucket']}/{deployed['Release']}"
+    (step,) = cluster.steps
+    words = step.args
+    assert words[:4] == ["spark-submit", "--deploy-mode", "cluster", "--name"]
+    assert words[words.index("--archives") + 1] == f"{release}/environment.tar.gz#environment"
+    assert words[words.index("--py-files") + 1] == f"{release}/movie_reco.zip"
+    assert f"{release}/jobs/etl.py" in words
+    conf = dict(words[place + 1].split("=", 1) for place, word in enumerate(words) if word == "--conf")
+    assert {key: conf[key] for key in SPARK} == SPARK
+    assert conf["spark.yarn.appMasterEnv.PYSPARK_PYTHON"] == "./environment/bin/python"
+    assert cluster.release_label == "emr-7.13.0"
+    assert cluster.service_role == deployed["EmrServiceRole"]
+    groups = {group.role: group.num_instances for group in cluster.instance_groups.values()}
+    assert groups == {"MASTER": 1, "CORE": 3}
+    assert not cluster.keep_job_flow_alive_when_no_steps
+
+
+def test_a_job_that_fails_on_a_cluster_gives_the_code_that_its_log_has(deployed: dict[str, str], aws: Aws) -> None:
+    emr = emr_backends[ACCOUNT][REGION]
+    log = "exitCode: 3\nUser application exited with status 3\n"
+
+    def write_logs(cluster: str) -> None:
+        key = f"logs/emr/{cluster}/steps/s-1/stderr.gz"
+        client("s3").put_object(Bucket=deployed["ArtefactsBucket"], Key=key, Body=gzip.compress(log.encode()))
+
+    with step_ends(emr, "FAILED", write_logs):
+        code, said = aws("run", "etl", "--on", "emr", *EVERY)
+    assert code == 3, said
+    assert "User application exited with status 3" in said
+    assert "etl on emr is FAILED" in last_line(said)
+
+
+class step_ends:  # noqa: N801 - reads as a sentence
+    """Moto's steps stay as they begin: have those of a new cluster end in a state."""
+
+    def __init__(self, backend: Any, state: str, then: Callable[[str], None] = lambda cluster: None) -> None:
+        self.backend, self.state, self.then = backend, state, then
+
+    def __enter__(self) -> None:
+        self.begin = self.backend.run_job_flow
+
+        def run(**kwargs: Any) -> Any:
+            cluster = self.begin(**kwargs)
+            for step in cluster.steps:
+                step.state = self.state
+            self.then(cluster.id)
+            return cluster
+
+        self.backend.run_job_flow = run
+
+    def __exit__(self, *_: object) -> None:
+        self.backend.run_job_flow = self.begin
+
+
+@pytest.mark.parametrize("on", ["glue", "emr-serverless", "emr"])
+def test_a_dry_run_prints_each_call_and_sends_none(aws: Aws, monkeypatch: pytest.MonkeyPatch, on: str) -> None:
+    monkeypatch.setattr(boto3.Session, "client", None)  # nothing can be sent
+    code, said = aws("run", "etl", "--on", on, "--set", "recommend.n=3", "--dry-run")
+    assert code == 0, said
+    calls = [" ".join(line.split()[:2]) for line in said.splitlines()]
+    start = {"glue": "glue start_job_run", "emr-serverless": "emr-serverless start_job_run", "emr": "emr run_job_flow"}
+    assert start[on] in calls
+    assert calls[0] == "cloudformation describe_stacks"
+    assert "s3 put_object" in calls
+
+
+@pytest.mark.parametrize(
+    ("arguments", "calls"),
+    [
+        (("deploy", "--without-emr"), ("cloudformation create_stack", "s3 upload_file", "glue update_classifier")),
+        (("deploy", "--release", "0.1.0-abc"), ("s3 list_objects_v2", "cloudformation create_stack")),
+        (("status",), ("cloudformation describe_stacks", "glue get_job_runs", "emr list_clusters")),
+        (("destroy",), ("emr-serverless stop_application", "cloudformation delete_stack")),
+        (("destroy", "--data"), ("s3 list_object_versions", "s3 delete_bucket", "cloudformation delete_stack")),
+    ],
+)
+def test_every_command_has_a_dry_run(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, arguments: tuple[str, ...], calls: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(boto3.Session, "client", None)
+    monkeypatch.chdir(tmp_path)
+    code, said = aws(*arguments, "--dry-run")
+    assert code == 0, said
+    printed = {" ".join(line.split()[:2]) for line in said.splitlines()}
+    assert set(calls) <= printed
