@@ -22,7 +22,7 @@ from spark_app.aws.artefacts import ENVIRONMENT, PACKAGE, SETTINGS, chained
 from spark_app.aws.failures import FailedJobError, exit_code, explain
 from spark_app.aws.stacks import spark_defaults
 from spark_app.platform.log import logger
-from spark_app.platform.settings import build_settings, parse_assignment
+from spark_app.platform.settings import build_settings, merge_settings
 
 DONE = ("SUCCEEDED", "SUCCESS", "COMPLETED")
 ENDED = (
@@ -376,11 +376,7 @@ def settings_of_run(
     if config is None:
         answer = account.call("s3", "get_object", Bucket=bucket, Key=f"{stack['Release']}/{SETTINGS}")
         config = "" if account.dry_run else answer["Body"].read().decode()
-    document = tomlkit.parse(config)
-    for assignment in assignments:
-        section, key, value = parse_assignment(assignment)
-        document.setdefault(section, tomlkit.table())[key] = value
-    text = tomlkit.dumps(document)
+    text = tomlkit.dumps(merge_settings(config, "--config", assignments))
     build_settings(text, "--config")
     key = f"settings/{hashlib.sha256(text.encode()).hexdigest()[:16]}.toml"
     account.call("s3", "put_object", Bucket=bucket, Key=key, Body=text.encode())

@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from spark_app.aws.account import Account
+from spark_app.aws.account import Account, Placeholder
 from spark_app.aws.artefacts import CONF, SPARK_DEFAULTS, TEMPLATE, Release, chained, parse_conf
 from spark_app.aws.failures import RefusedError, code_of, message
 from spark_app.platform.errors import UsageError
@@ -43,7 +43,7 @@ def outputs(account: Account, stack: str) -> dict[str, str]:
     found = _describe(account, stack)
     if found is None:
         raise UsageError(f"there is no stack {stack} in {account.region}: run `deploy`, or check --name and AWS_REGION")
-    if isinstance(found.get("Outputs"), str):  # nothing was asked
+    if isinstance(found, Placeholder):
         return found
     return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
 

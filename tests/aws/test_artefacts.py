@@ -94,7 +94,9 @@ def test_the_environment_works_wherever_it_is_unpacked(wheels: Path, tmp_path: P
 
 def test_a_package_that_cannot_be_had_is_told_in_a_line(wheels: Path, tmp_path: Path) -> None:
     wheels.mkdir()
-    with pytest.raises(JobError, match="the packages for EMR cannot be had: .*absent.*; check the network, or --without"):
+    with pytest.raises(
+        JobError, match="the packages for EMR cannot be had: .*absent.*; check the network, or --without"
+    ):
         pack_environment(tmp_path / "x.tar.gz", ["absent==1.0 --hash=sha256:" + "0" * 64], "3.11")
     tampered = wheel(wheels, "plain").replace("sha256:", "sha256:0")[:-1]
     with pytest.raises(JobError, match="cannot be had"):
@@ -106,7 +108,8 @@ def test_a_release_is_named_by_what_it_holds(tmp_path: Path) -> None:
     config = tmp_path / "other.toml"
     config.write_text("[recommend]\nn = 3\n")
     one, same, other = (
-        build(tmp_path / place, settings, emr=False) for place, settings in (("a", CONFIG), ("b", CONFIG), ("a", config))
+        build(tmp_path / place, settings, emr=False)
+        for place, settings in (("a", CONFIG), ("b", CONFIG), ("a", config))
     )
     assert one.name == same.name != other.name
     assert [file.read_bytes() for file in one.files] == [file.read_bytes() for file in same.files]

@@ -52,9 +52,7 @@ def policies(moto: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Po
         yield found
 
 
-def may(
-    documents: list[dict[str, Any]], action: str, resource: str, context: dict[str, str] | None = None
-) -> bool:
+def may(documents: list[dict[str, Any]], action: str, resource: str, context: dict[str, str] | None = None) -> bool:
     """Whether the policies of a role allow an action: somewhere allowed, and nowhere denied."""
     results = [
         IAMPolicy({"policy_document": json.dumps(document)}).is_action_permitted(

@@ -9,9 +9,9 @@ from typing import Any
 
 import boto3
 import pytest
-from moto.emr.models import emr_backends
+from moto.emr import models as emr
 from moto.emrserverless.models import JobRun, emrserverless_backends
-from moto.glue.models import FakeJobRun, glue_backends
+from moto.glue.models import FakeJobRun
 
 from spark_app.aws.artefacts import CONF, chained, parse_conf
 from spark_app.cli import read_settings
@@ -45,6 +45,17 @@ def glue_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
     return end
 
 
+@pytest.fixture
+def step_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Have the steps of moto's clusters, which is called j-1, end in a state: by themselves they never do."""
+
+    def end(state: str) -> None:
+        monkeypatch.setattr(emr, "random_cluster_id", lambda: "j-1")
+        monkeypatch.setattr(emr.Step, "state", property(lambda self: state, lambda self, value: None), raising=False)
+
+    return end
+
+
 def test_a_stage_on_glue_is_followed_to_its_end(deployed: dict[str, str], aws: Aws) -> None:
     say("/movie-reco/glue/output", "jr_1", "09:00:01 INFO    etl: started", "25/11/25 INFO SparkContext: noise")
     say("/movie-reco/glue/output", "jr_1_g-2", "09:00:02 INFO    of an executor")
@@ -52,7 +63,9 @@ def test_a_stage_on_glue_is_followed_to_its_end(deployed: dict[str, str], aws: A
     assert code == 0, said
     lines = said.splitlines()
     assert "etl on glue: run jr_" in lines[0]
-    assert [line.rpartition(": ")[2] for line in lines if ": STARTING" in line or ": SUCCEEDED" in line][-1] == "SUCCEEDED"
+    assert [line.rpartition(": ")[2] for line in lines if ": STARTING" in line or ": SUCCEEDED" in line][
+        -1
+    ] == "SUCCEEDED"
     assert said.count("09:00:01 INFO    etl: started") == 1
     assert "noise" not in said
     assert "of an executor" not in said
@@ -64,7 +77,12 @@ def test_a_stage_on_glue_is_followed_to_its_end(deployed: dict[str, str], aws: A
 def test_what_glue_hands_to_the_script_is_taken_by_it(deployed: dict[str, str], aws: Aws) -> None:
     assert aws("run", "train", "--on", "glue", *EVERY)[0] == 0
     (run,) = client("glue").get_job_runs(JobName="movie-reco-train")["JobRuns"]
-    given = {**run["Arguments"], "--JOB_NAME": "movie-reco-train", "--JOB_RUN_ID": run["Id"], "--job-language": "python"}
+    given = {
+        **run["Arguments"],
+        "--JOB_NAME": "movie-reco-train",
+        "--JOB_RUN_ID": run["Id"],
+        "--job-language": "python",
+    }
     given.pop("--config")  # moto's S3 is asked by another test
     settings = read_settings(JOBS["train"], [word for pair in given.items() for word in pair])
     assert settings.raw.path == f"s3://{deployed['RawBucket']}"
@@ -156,16 +174,13 @@ def test_a_job_that_fails_on_emr_serverless_gives_its_own_code(
     assert "etl on emr-serverless is FAILED after 0.0 minutes" in last_line(said)
 
 
-def test_a_job_on_a_cluster_of_its_own(deployed: dict[str, str], aws: Aws) -> None:
-    emr = emr_backends[ACCOUNT][REGION]
-    ended = step_ends(emr, "COMPLETED")
-    with ended:
-        code, said = aws("run", "etl", "--on", "emr", "--executors", "2", "--subnet", "subnet-1", *EVERY)
+def test_a_job_on_a_cluster_of_its_own(deployed: dict[str, str], aws: Aws, step_ends: Callable[[str], None]) -> None:
+    step_ends("COMPLETED")
+    code, said = aws("run", "etl", "--on", "emr", "--executors", "2", "--subnet", "subnet-1", *EVERY)
     assert code == 0, said
-    (cluster,) = emr.clusters.values()
     release = f"s3://{deployed['ArtefactsBucket']}/{deployed['Release']}"
-    (step,) = cluster.steps
-    words = step.args
+    (step,) = client("emr").list_steps(ClusterId="j-1")["Steps"]
+    words = step["Config"]["Args"]
     assert words[:4] == ["spark-submit", "--deploy-mode", "cluster", "--name"]
     assert words[words.index("--archives") + 1] == f"{release}/environment.tar.gz#environment"
     assert words[words.index("--py-files") + 1] == f"{release}/movie_reco.zip"
@@ -173,48 +188,24 @@ def test_a_job_on_a_cluster_of_its_own(deployed: dict[str, str], aws: Aws) -> No
     conf = dict(words[place + 1].split("=", 1) for place, word in enumerate(words) if word == "--conf")
     assert {key: conf[key] for key in SPARK} == SPARK
     assert conf["spark.yarn.appMasterEnv.PYSPARK_PYTHON"] == "./environment/bin/python"
-    assert cluster.release_label == "emr-7.13.0"
-    assert cluster.service_role == deployed["EmrServiceRole"]
-    groups = {group.role: group.num_instances for group in cluster.instance_groups.values()}
-    assert groups == {"MASTER": 1, "CORE": 3}
-    assert not cluster.keep_job_flow_alive_when_no_steps
+    cluster = client("emr").describe_cluster(ClusterId="j-1")["Cluster"]
+    assert cluster["ReleaseLabel"] == "emr-7.13.0"
+    assert cluster["ServiceRole"] == deployed["EmrServiceRole"]
+    assert cluster["AutoTerminate"]
+    groups = client("emr").list_instance_groups(ClusterId="j-1")["InstanceGroups"]
+    assert {group["InstanceGroupType"]: group["RequestedInstanceCount"] for group in groups} == {"MASTER": 1, "CORE": 3}
 
 
-def test_a_job_that_fails_on_a_cluster_gives_the_code_that_its_log_has(deployed: dict[str, str], aws: Aws) -> None:
-    emr = emr_backends[ACCOUNT][REGION]
-    log = "exitCode: 3\nUser application exited with status 3\n"
-
-    def write_logs(cluster: str) -> None:
-        key = f"logs/emr/{cluster}/steps/s-1/stderr.gz"
-        client("s3").put_object(Bucket=deployed["ArtefactsBucket"], Key=key, Body=gzip.compress(log.encode()))
-
-    with step_ends(emr, "FAILED", write_logs):
-        code, said = aws("run", "etl", "--on", "emr", *EVERY)
+def test_a_job_that_fails_on_a_cluster_gives_the_code_that_its_log_has(
+    deployed: dict[str, str], aws: Aws, step_ends: Callable[[str], None]
+) -> None:
+    step_ends("FAILED")
+    log = gzip.compress(b"exitCode: 3\nUser application exited with status 3\n")
+    client("s3").put_object(Bucket=deployed["ArtefactsBucket"], Key="logs/emr/j-1/steps/s-1/stderr.gz", Body=log)
+    code, said = aws("run", "etl", "--on", "emr", *EVERY)
     assert code == 3, said
     assert "User application exited with status 3" in said
     assert "etl on emr is FAILED" in last_line(said)
-
-
-class step_ends:  # noqa: N801 - reads as a sentence
-    """Moto's steps stay as they begin: have those of a new cluster end in a state."""
-
-    def __init__(self, backend: Any, state: str, then: Callable[[str], None] = lambda cluster: None) -> None:
-        self.backend, self.state, self.then = backend, state, then
-
-    def __enter__(self) -> None:
-        self.begin = self.backend.run_job_flow
-
-        def run(**kwargs: Any) -> Any:
-            cluster = self.begin(**kwargs)
-            for step in cluster.steps:
-                step.state = self.state
-            self.then(cluster.id)
-            return cluster
-
-        self.backend.run_job_flow = run
-
-    def __exit__(self, *_: object) -> None:
-        self.backend.run_job_flow = self.begin
 
 
 @pytest.mark.parametrize("on", ["glue", "emr-serverless", "emr"])
