@@ -37,30 +37,31 @@ def moto() -> Iterator[str]:
     server.stop()
 
 
-def use(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have this process find an empty account at moto's server by its environment."""
+@pytest.fixture(scope="module")
+def environment(moto: str) -> Iterator[str]:
+    """What this process finds moto's server by, and nothing else of AWS; gives its address."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION"):
+            patch.delenv(name, raising=False)
+        nowhere = {"AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}
+        there = {"AWS_ENDPOINT_URL": moto, "AWS_REGION": REGION, "AWS_EC2_METADATA_DISABLED": "true"}
+        for name, value in {**KEYS, **nowhere, **there}.items():
+            patch.setenv(name, value)
+        forget_s3()
+        forget_account(moto)
+        yield moto
+    forget_s3()
+
+
+def forget_account(moto: str) -> None:
+    """Empty the account."""
     requests.post(f"{moto}/moto-api/reset", timeout=10)
     moto_models.CLASSIFIERS.clear()
     moto_models.BUCKET_POLICIES.clear()
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION"):
-        monkeypatch.delenv(name, raising=False)
-    nowhere = {"AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}
-    environment = {"AWS_ENDPOINT_URL": moto, "AWS_REGION": REGION, "AWS_EC2_METADATA_DISABLED": "true"}
-    for name, value in {**KEYS, **nowhere, **environment}.items():
-        monkeypatch.setenv(name, value)
-    forget_s3()
 
 
 @pytest.fixture
-def account(moto: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An empty account, which this process finds by its environment; gives the address of its APIs."""
-    use(moto, monkeypatch)
-    yield moto
-    forget_s3()
-
-
-@pytest.fixture
-def aws(account: str, capsys: pytest.CaptureFixture[str]) -> Aws:
+def aws(environment: str, capsys: pytest.CaptureFixture[str]) -> Aws:
     """Run a command of `python -m spark_app.aws`; gives its exit code and what it said."""
 
     def run(*arguments: str) -> tuple[int, str]:
@@ -75,9 +76,18 @@ def aws(account: str, capsys: pytest.CaptureFixture[str]) -> Aws:
     return run
 
 
+@pytest.fixture(scope="module")
+def deployed(environment: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Both stacks, deployed once for all tests of a file; gives the outputs of the second."""
+    forget_account(environment)
+    main(["deploy", "--without-emr", "--out", str(tmp_path_factory.mktemp("dist")), *EVERY])
+    return stack_outputs("movie-reco-jobs")
+
+
 @pytest.fixture
-def deployed(aws: Aws, tmp_path: Path) -> dict[str, str]:
-    """Both stacks, deployed; gives the outputs of the second."""
+def fresh(environment: str, aws: Aws, tmp_path: Path) -> dict[str, str]:
+    """Both stacks, deployed for one test that changes them."""
+    forget_account(environment)
     code, said = aws("deploy", "--without-emr", "--out", str(tmp_path / "dist"), *EVERY)
     assert code == 0, said
     return stack_outputs("movie-reco-jobs")
@@ -110,7 +120,7 @@ class Answers:
 
 
 @pytest.fixture
-def answers(account: str) -> Iterator[Answers]:
+def answers(environment: str) -> Iterator[Answers]:
     """A service on the loopback for what moto cannot be brought to say: AWS_ENDPOINT_URL_... puts it in the way."""
     told = Answers()
 

@@ -14,6 +14,7 @@ import boto3
 from moto.cloudformation import parsing
 from moto.core.common_models import CloudFormationModel
 from moto.glue.responses import GlueResponse
+from moto.iam.models import Role, iam_backends
 
 Properties = dict[str, Any]
 
@@ -172,6 +173,19 @@ def update_classifier(self: GlueResponse) -> str:
 
 
 GlueResponse.update_classifier = update_classifier  # type: ignore[attr-defined]
+
+_delete_role = Role.delete_from_cloudformation_json
+
+
+def delete_role(name: str, resource: Any, account_id: str, region: str) -> None:
+    """Delete a role with its attachments, as CloudFormation does; moto's refuses."""
+    role = iam_backends[account_id]["aws"].get_role(name)
+    for policy in list(role.managed_policies.values()):
+        policy.detach_from(role)
+    _delete_role(name, resource, account_id, region)
+
+
+Role.delete_from_cloudformation_json = staticmethod(delete_role)  # type: ignore[assignment, method-assign]
 
 _references = parsing.get_references_from_template
 

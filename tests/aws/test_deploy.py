@@ -57,7 +57,20 @@ def test_each_step_of_the_workflow_waits_for_the_one_before(deployed: dict[str, 
     assert start["Type"] == "ON_DEMAND"
 
 
-def test_parameters_are_kept_until_they_are_given_again(deployed: dict[str, str], aws: Aws, tmp_path: Path) -> None:
+def test_status_shows_what_is_there_and_the_last_runs(deployed: dict[str, str], aws: Aws) -> None:
+    client("glue").start_job_run(JobName="movie-reco-etl")
+    role = deployed["PipelineRoleArn"]
+    client("emr-serverless").start_job_run(
+        applicationId=deployed["ApplicationId"], executionRoleArn=role, clientToken="x", name="movie-reco-train"
+    )
+    code, said = aws("status")
+    assert code == 0, said
+    words = said.replace("│", " ").split()
+    assert {"movie-reco-storage", "CREATE_COMPLETE", "etl", "SUCCEEDED", "movie-reco-train", "SUCCESS"} <= set(words)
+    assert deployed["Release"] in "".join(words)
+
+
+def test_parameters_are_kept_until_they_are_given_again(fresh: dict[str, str], aws: Aws, tmp_path: Path) -> None:
     again = ("deploy", "--without-emr", "--out", str(tmp_path / "dist"), *EVERY)
     given = ("ScheduleState=ENABLED", "Workers=7", "Email=me@example.com", "MonthlyBudget=50", "GlueVersion=5.1")
     code, said = aws(*again, *(word for one in given for word in ("--parameter", one)))
@@ -75,19 +88,19 @@ def test_parameters_are_kept_until_they_are_given_again(deployed: dict[str, str]
     assert (job["NumberOfWorkers"], job["Timeout"], job["GlueVersion"]) == (7, 60, "5.1")
 
 
-def test_an_earlier_release_is_gone_back_to(deployed: dict[str, str], aws: Aws, tmp_path: Path) -> None:
+def test_an_earlier_release_is_gone_back_to(fresh: dict[str, str], aws: Aws, tmp_path: Path) -> None:
     config = tmp_path / "other.toml"
     config.write_text("[recommend]\nn = 3\n")
     code, said = aws("deploy", "--without-emr", "--config", str(config), "--out", str(tmp_path / "dist"), *EVERY)
     assert code == 0, said
     second = stack_outputs("movie-reco-jobs")["Release"]
-    assert second != deployed["Release"]
+    assert second != fresh["Release"]
 
-    code, said = aws("deploy", "--release", deployed["Release"].removeprefix("releases/"), *EVERY)
+    code, said = aws("deploy", "--release", fresh["Release"].removeprefix("releases/"), *EVERY)
     assert code == 0, said
-    assert stack_outputs("movie-reco-jobs")["Release"] == deployed["Release"]
+    assert stack_outputs("movie-reco-jobs")["Release"] == fresh["Release"]
     arguments = client("glue").get_job(JobName="movie-reco-etl")["Job"]["DefaultArguments"]
-    assert arguments["--config"] == f"s3://{deployed['ArtefactsBucket']}/{deployed['Release']}/settings.toml"
+    assert arguments["--config"] == f"s3://{fresh['ArtefactsBucket']}/{fresh['Release']}/settings.toml"
 
     code, said = aws("deploy", "--release", "0.0.1-none", *EVERY)
     assert code == 2
@@ -95,35 +108,22 @@ def test_an_earlier_release_is_gone_back_to(deployed: dict[str, str], aws: Aws, 
     assert second.removeprefix("releases/") in last_line(said)
 
 
-def test_status_shows_what_is_there_and_the_last_runs(deployed: dict[str, str], aws: Aws) -> None:
-    client("glue").start_job_run(JobName="movie-reco-etl")
-    role = deployed["PipelineRoleArn"]
-    client("emr-serverless").start_job_run(
-        applicationId=deployed["ApplicationId"], executionRoleArn=role, clientToken="x", name="movie-reco-train"
-    )
-    code, said = aws("status")
-    assert code == 0, said
-    words = said.replace("│", " ").split()
-    assert {"movie-reco-storage", "CREATE_COMPLETE", "etl", "SUCCEEDED", "movie-reco-train", "SUCCESS"} <= set(words)
-    assert deployed["Release"] in "".join(words)
-
-
-def test_destroy_leaves_the_data(deployed: dict[str, str], aws: Aws) -> None:
-    client("s3").put_object(Bucket=deployed["RawBucket"], Key="movies.csv", Body=b"x")
+def test_destroy_leaves_the_data(fresh: dict[str, str], aws: Aws) -> None:
+    client("s3").put_object(Bucket=fresh["RawBucket"], Key="movies.csv", Body=b"x")
     code, said = aws("destroy", *EVERY)
     assert code == 0, said
     assert client("glue").get_jobs()["Jobs"] == []
-    assert client("s3").get_object(Bucket=deployed["RawBucket"], Key="movies.csv")["Body"].read() == b"x"
+    assert client("s3").get_object(Bucket=fresh["RawBucket"], Key="movies.csv")["Body"].read() == b"x"
     assert "the buckets and what is in them stay" in said
     assert aws("destroy", *EVERY)[0] == 0  # there is nothing left to remove
 
 
-def test_destroy_of_the_data_takes_a_yes_and_every_version(deployed: dict[str, str], aws: Aws) -> None:
+def test_destroy_of_the_data_takes_a_yes_and_every_version(fresh: dict[str, str], aws: Aws) -> None:
     s3 = client("s3")
-    s3.put_bucket_versioning(Bucket=deployed["RawBucket"], VersioningConfiguration={"Status": "Enabled"})
+    s3.put_bucket_versioning(Bucket=fresh["RawBucket"], VersioningConfiguration={"Status": "Enabled"})
     for body in (b"one", b"two"):
-        s3.put_object(Bucket=deployed["RawBucket"], Key="movies.csv", Body=body)
-    s3.delete_object(Bucket=deployed["RawBucket"], Key="movies.csv")
+        s3.put_object(Bucket=fresh["RawBucket"], Key="movies.csv", Body=body)
+    s3.delete_object(Bucket=fresh["RawBucket"], Key="movies.csv")
     code, said = aws("destroy", "--data", *EVERY)
     assert code == 2
     assert "say so with --yes" in last_line(said)

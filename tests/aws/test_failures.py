@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-import boto3
 import pytest
 import requests
+from moto.cloudformation.models import Event, Stack
 
 from spark_app.aws import account
 from spark_app.aws.failures import exit_code
@@ -45,9 +46,9 @@ def test_a_profile_that_is_not_there(aws: Aws, monkeypatch: pytest.MonkeyPatch) 
 
 def test_nothing_was_deployed(aws: Aws) -> None:
     for command in (RUN, ("status",)):
-        code, said = aws(*command)
+        code, said = aws(*command, "--name", "of-others")
         assert code == 2
-        assert "there is no stack movie-reco-jobs in eu-west-1: run `deploy`, or check --name" in last_line(said)
+        assert "there is no stack of-others-jobs in eu-west-1: run `deploy`, or check --name" in last_line(said)
 
 
 def test_aws_cannot_be_reached(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,23 +59,22 @@ def test_aws_cannot_be_reached(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_access_denied_says_what_was_refused(
-    aws: Aws, account: str, deployed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    aws: Aws, environment: str, deployed: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     iam = client("iam")
     iam.create_user(UserName="reader")
-    policy = {"Effect": "Allow", "Action": ["cloudformation:*", "s3:*"], "Resource": "*"}
+    policy = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
     document = json.dumps({"Version": "2012-10-17", "Statement": [policy]})
     iam.put_user_policy(UserName="reader", PolicyName="some", PolicyDocument=document)
     keys = iam.create_access_key(UserName="reader")["AccessKey"]
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", keys["AccessKeyId"])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", keys["SecretAccessKey"])
-    requests.post(f"{account}/moto-api/reset-auth", data=b"0", timeout=10)  # from now on moto looks at policies
+    requests.post(f"{environment}/moto-api/reset-auth", data=b"0", timeout=10)  # from now on moto looks at policies
     try:
         code, said = aws(*RUN)
         assert code == 7
-        assert "AWS refused StartJobRun: User: arn:aws:iam::123456789012:user/reader is not authorized" in last_line(
-            said
-        )
+        refused = "AWS refused DescribeStacks: User: arn:aws:iam::123456789012:user/reader is not authorized"
+        assert refused in last_line(said)
         assert last_line(said).endswith("these credentials need that permission")
 
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-one")
@@ -82,7 +82,7 @@ def test_access_denied_says_what_was_refused(
         assert code == 7
         assert "AWS does not take the credentials (SignatureDoesNotMatch): get new ones" in last_line(said)
     finally:
-        requests.post(f"{account}/moto-api/reset-auth", data=b"inf", timeout=10)
+        requests.post(f"{environment}/moto-api/reset-auth", data=b"inf", timeout=10)
 
 
 @pytest.mark.parametrize(
@@ -134,21 +134,38 @@ def test_throttling_that_ends_is_not_noticed(
 def test_a_log_that_may_not_be_read_is_no_failure(
     deployed: dict[str, str], aws: Aws, answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL_LOGS", answers.url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDWATCH_LOGS", answers.url)
     answers.answers = [(400, {"__type": "AccessDeniedException", "message": "not authorized"})]
     code, said = aws(*RUN)
     assert code == 0, said
     assert said.count("the job's log cannot be shown: AWS refused FilterLogEvents: not authorized") == 1
 
 
-def test_a_stack_that_fails_tells_the_first_reason(
-    aws: Aws, tmp_path: Path, answers: Answers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cloudformation = boto3.client("cloudformation")
-    del cloudformation
+def test_a_parameter_that_the_template_has_not(deployed: dict[str, str], aws: Aws, tmp_path: Path) -> None:
     code, said = aws("deploy", "--without-emr", "--out", str(tmp_path), "--parameter", "Colour=red", *EVERY)
     assert code == 2
     assert "--parameter Colour: there is none of that name; there are Name, RawBucket" in last_line(said)
+
+
+def test_a_stack_that_fails_tells_the_first_reason(
+    deployed: dict[str, str], aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = Stack.update
+
+    def fail(self: Stack, *args: Any, **kwargs: Any) -> None:  # moto's stacks never do
+        update(self, *args, **kwargs)
+        for resource, reason in (("RawBucket", "You have too many buckets"), ("ProcessedBucket", "Update cancelled")):
+            facts = (resource, resource, "AWS::S3::Bucket", "UPDATE_FAILED", reason, None)
+            self.events.append(Event(self.stack_id, self.name, *facts))
+        self.status = "UPDATE_ROLLBACK_COMPLETE"
+
+    monkeypatch.setattr(Stack, "update", fail)
+    code, said = aws("deploy", "--without-emr", "--out", str(tmp_path), *EVERY)
+    assert code == 7
+    assert last_line(said) == (
+        "aws deploy: the stack movie-reco-storage is UPDATE_ROLLBACK_COMPLETE: RawBucket (AWS::S3::Bucket): "
+        "You have too many buckets"
+    )
 
 
 @pytest.mark.parametrize(

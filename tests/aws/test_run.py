@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import boto3
@@ -19,22 +19,38 @@ from spark_app.platform.settings import build_settings
 from spark_app.stages.pipeline import JOBS
 from tests.aws.conftest import EVERY, REGION, Aws, client, last_line
 
+Say = Callable[..., None]
+
 ACCOUNT = "123456789012"
 SPARK = parse_conf((CONF / "spark-defaults.conf").read_text())
 
 
-def say(group: str, stream: str, *lines: str) -> None:
-    """Write lines to a log as a service does."""
-    logs = client("logs")
-    logs.create_log_stream(logGroupName=group, logStreamName=stream)
-    now = int(time.time() * 1000)
-    events = [{"timestamp": now + place, "message": line} for place, line in enumerate(lines)]
-    logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
+@pytest.fixture
+def say() -> Iterator[Callable[..., None]]:
+    """Write lines to a log as a service does; they are gone after the test."""
+    logs, written = client("logs"), []
+
+    def write(group: str, stream: str, *lines: str) -> None:
+        logs.create_log_stream(logGroupName=group, logStreamName=stream)
+        written.append({"logGroupName": group, "logStreamName": stream})
+        now = int(time.time() * 1000)
+        events = [{"timestamp": now + place, "message": line} for place, line in enumerate(lines)]
+        logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
+
+    yield write
+    for stream in written:
+        logs.delete_log_stream(**stream)
+
+
+def last_run(job: str) -> dict[str, Any]:
+    """The last run of a job of Glue."""
+    return dict(client("glue").get_job_runs(JobName=f"movie-reco-{job}")["JobRuns"][-1])
 
 
 @pytest.fixture
-def glue_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+def glue_ends(deployed: dict[str, str]) -> Iterator[Callable[[str, str], None]]:
     """Have moto's Glue jobs end in a state and with a message: it has neither of its own but success."""
+    monkeypatch = pytest.MonkeyPatch()
 
     def end(state: str, message: str) -> None:
         facts = FakeJobRun.as_dict
@@ -42,7 +58,10 @@ def glue_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
             FakeJobRun, "as_dict", lambda self: {**facts(self), "JobRunState": state, "ErrorMessage": message}
         )
 
-    return end
+    yield end
+    monkeypatch.undo()
+    while last_run("train")["JobRunState"] != "SUCCEEDED":
+        pass  # or the next run would be one too many
 
 
 @pytest.fixture
@@ -56,7 +75,7 @@ def step_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return end
 
 
-def test_a_stage_on_glue_is_followed_to_its_end(deployed: dict[str, str], aws: Aws) -> None:
+def test_a_stage_on_glue_is_followed_to_its_end(deployed: dict[str, str], aws: Aws, say: Say) -> None:
     say("/movie-reco/glue/output", "jr_1", "09:00:01 INFO    etl: started", "25/11/25 INFO SparkContext: noise")
     say("/movie-reco/glue/output", "jr_1_g-2", "09:00:02 INFO    of an executor")
     code, said = aws("run", "etl", "--on", "glue", *EVERY)
@@ -70,13 +89,12 @@ def test_a_stage_on_glue_is_followed_to_its_end(deployed: dict[str, str], aws: A
     assert "noise" not in said
     assert "of an executor" not in said
     assert "etl on glue: done in" in lines[-1]
-    (run,) = client("glue").get_job_runs(JobName="movie-reco-etl")["JobRuns"]
-    assert run["Arguments"]["--conf"] == chained(SPARK)
+    assert last_run("etl")["Arguments"]["--conf"] == chained(SPARK)
 
 
 def test_what_glue_hands_to_the_script_is_taken_by_it(deployed: dict[str, str], aws: Aws) -> None:
     assert aws("run", "train", "--on", "glue", *EVERY)[0] == 0
-    (run,) = client("glue").get_job_runs(JobName="movie-reco-train")["JobRuns"]
+    run = last_run("train")
     given = {
         **run["Arguments"],
         "--JOB_NAME": "movie-reco-train",
@@ -93,7 +111,7 @@ def test_settings_of_one_run_are_those_of_the_release_but_for_what_is_set(deploy
     changed = ("--set", "recommend.n=3", "--set", "ingest.source=synthetic", "--conf", "spark.sql.shuffle.partitions=9")
     code, said = aws("run", "recommend", "--on", "glue", *changed, *EVERY)
     assert code == 0, said
-    (run,) = client("glue").get_job_runs(JobName="movie-reco-recommend")["JobRuns"]
+    run = last_run("recommend")
     bucket, _, key = run["Arguments"]["--config"].removeprefix("s3://").partition("/")
     assert (bucket, key.partition("/")[0]) == (deployed["ArtefactsBucket"], "settings")
     text = client("s3").get_object(Bucket=bucket, Key=key)["Body"].read().decode()
@@ -122,7 +140,7 @@ def test_settings_of_one_run_are_those_of_the_release_but_for_what_is_set(deploy
     ],
 )
 def test_a_job_that_fails_on_glue_gives_its_own_code(
-    deployed: dict[str, str], aws: Aws, glue_ends: Any, state: str, message: str, code: int
+    deployed: dict[str, str], aws: Aws, say: Say, glue_ends: Any, state: str, message: str, code: int
 ) -> None:
     glue_ends(state, message)
     say("/movie-reco/glue/output", "jr_1", "09:00:01 ERROR   train: no better than popularity", "last words")
@@ -133,13 +151,13 @@ def test_a_job_that_fails_on_glue_gives_its_own_code(
     assert "last words" in said
 
 
-def test_a_job_on_emr_serverless(deployed: dict[str, str], aws: Aws) -> None:
+def test_a_job_on_emr_serverless(deployed: dict[str, str], aws: Aws, say: Say) -> None:
     stream = f"applications/{deployed['ApplicationId']}/jobs/1/SPARK_DRIVER/stderr"
     say("/movie-reco/emr-serverless", stream, "09:00:01 INFO    etl: started")
     code, said = aws("run", "pipeline", "--on", "emr-serverless", "--executors", "7", "--conf", "a.b=c", *EVERY)
     assert code == 0, said
     assert "09:00:01 INFO    etl: started" in said
-    run = emrserverless_backends[ACCOUNT][REGION].job_runs[deployed["ApplicationId"]][0]
+    run = emrserverless_backends[ACCOUNT][REGION].job_runs[deployed["ApplicationId"]][-1]
     release = f"s3://{deployed['ArtefactsBucket']}/{deployed['Release']}"
     assert run.execution_role_arn == deployed["PipelineRoleArn"]
     assert run.job_driver
