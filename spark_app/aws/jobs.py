@@ -51,8 +51,8 @@ SIZES = {
     "spark.executor.memory": "18g",
     "spark.executor.memoryOverhead": "5g",
 }
-"""Drivers and executors on EMR: 4 cores and, with what Python needs beside Java, 23 GB. EMR Serverless has workers of that
-size, and YARN gives 24 GB on a machine of 32."""
+"""Drivers and executors on EMR: 4 cores and, with what Python needs beside Java, 23 GB. EMR Serverless has workers of
+that size, and YARN gives 24 GB on a machine of 32."""
 
 MACHINE = "r5.xlarge"
 """4 cores, 32 GB."""

@@ -125,7 +125,7 @@ def answers(environment: str) -> Iterator[Answers]:
     told = Answers()
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             told.asked.append(self.headers.get("X-Amz-Target", self.path))
             status, body = told.next()
@@ -139,7 +139,7 @@ def answers(environment: str) -> Iterator[Answers]:
 
         do_GET = do_POST  # noqa: N815
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        def log_message(self, format: str, *args: Any) -> None:
             """Nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

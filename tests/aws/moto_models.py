@@ -25,6 +25,13 @@ BUCKET_POLICIES: dict[str, str] = {}
 """Policies by bucket: moto holds to them, and then takes nothing that comes without TLS, as all does here."""
 
 
+CONVERTERS: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("integer", "long"), int),
+    **dict.fromkeys(("double", "float"), float),
+    "boolean": lambda value: str(value).lower() == "true",
+}
+
+
 def fitted(shape: Any, value: Any) -> Any:
     """A value as an API takes it: CloudFormation's parameters are texts, also where numbers are meant."""
     if shape.type_name == "structure":
@@ -33,13 +40,7 @@ def fitted(shape: Any, value: Any) -> Any:
         return [fitted(shape.member, item) for item in value]
     if shape.type_name == "map":
         return {key: fitted(shape.value, item) for key, item in value.items()}
-    if shape.type_name in ("integer", "long"):
-        return int(value)
-    if shape.type_name in ("double", "float"):
-        return float(value)
-    if shape.type_name == "boolean":
-        return str(value).lower() == "true"
-    return str(value)
+    return CONVERTERS.get(shape.type_name, str)(value)
 
 
 def call(service: str, operation: str, properties: Properties, region: str) -> Any:

@@ -95,7 +95,7 @@ def test_the_environment_works_wherever_it_is_unpacked(wheels: Path, tmp_path: P
 def test_a_package_that_cannot_be_had_is_told_in_a_line(wheels: Path, tmp_path: Path) -> None:
     wheels.mkdir()
     with pytest.raises(
-        JobError, match="the packages for EMR cannot be had: .*absent.*; check the network, or --without"
+        JobError, match=r"the packages for EMR cannot be had: .*absent.*; check the network, or --without"
     ):
         pack_environment(tmp_path / "x.tar.gz", ["absent==1.0 --hash=sha256:" + "0" * 64], "3.11")
     tampered = wheel(wheels, "plain").replace("sha256:", "sha256:0")[:-1]

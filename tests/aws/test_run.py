@@ -70,7 +70,14 @@ def step_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
     def end(state: str) -> None:
         monkeypatch.setattr(emr, "random_cluster_id", lambda: "j-1")
-        monkeypatch.setattr(emr.Step, "state", property(lambda self: state, lambda self, value: None), raising=False)
+        begin = emr.Step.__init__
+
+        def ended(self: emr.Step, *args: Any, **kwargs: Any) -> None:
+            begin(self, *args, **kwargs)
+            self.state = state
+
+        monkeypatch.setattr(emr.Step, "__init__", ended)
+        monkeypatch.setattr(emr.Step, "start", lambda _: None)
 
     return end
 
