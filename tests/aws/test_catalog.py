@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 from pyspark.sql import SparkSession
 from pyspark.sql.types import StructType
 
@@ -47,12 +49,6 @@ def job(spark: SparkSession, zones: Zones, capsys: pytest.CaptureFixture[str]) -
     return run
 
 
-def storage_folder(path: str) -> Path:
-    """A folder, made where it is missing."""
-    Path(path).mkdir(parents=True, exist_ok=True)
-    return Path(path)
-
-
 def tables(database: str) -> dict[str, dict[str, Any]]:
     return {table["Name"]: table for table in client("glue").get_tables(DatabaseName=database)["TableList"]}
 
@@ -89,11 +85,12 @@ def test_raw_files_are_registered_for_athena_and_for_spark(on_glue: None, zones:
 def test_delta_tables_have_their_real_columns(spark: SparkSession, on_glue: None, zones: Zones, job: Job) -> None:
     zones.deliver()
     zone = ProcessedZone(str(zones.processed))
-    ratings = "1 AS userId, 2 AS movieId, 4.5D AS rating, timestamp'2020-01-01' AS timestamp"
-    zone.overwrite(spark.sql(f"SELECT {ratings}"), "ratings")
+    row = "SELECT 1 AS userId, 2 AS movieId, 4.5D AS rating, timestamp'2020-01-01' AS timestamp"
+    zone.overwrite(spark.sql(row), "ratings")
     zone.overwrite(spark.sql("SELECT 1 AS userId, array('Drama') AS favourite_genres"), "user_features")
-    final = spark.sql("SELECT 2 AS movieId, 'x' AS title, 4.5D AS average_rating, 1L AS rating_count")
-    final.toPandas().to_parquet(storage_folder(zone.final) / "movies.parquet")
+    Path(zone.final).mkdir()
+    columns_of_final = {"movieId": [2], "title": ["x"], "average_rating": [4.5], "rating_count": [1]}
+    parquet.write_table(pa.table(columns_of_final), zone.final_file)
     code, said = job("catalog")
     assert code == 0, said
     found = tables(PROCESSED_DATABASE)
