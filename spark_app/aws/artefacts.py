@@ -209,30 +209,32 @@ def build(out: Path, config: Path, *, emr: bool = True) -> Release:
         (folder / SETTINGS).write_text(settings, encoding="utf-8")
         for name in (SPARK_DEFAULTS, TEMPLATE):
             (folder / name).write_bytes((CONF / name).read_bytes())
+        name = _name(folder, emr=emr)
+        release = Release(out / name, name)
+        if release.folder.exists():
+            logger.info("release %s was built before", name)
+            return release
         if emr:
-            logger.info("packing the environment for EMR: Python %s, %s", EMR.python, EMR.lock)
+            logger.info("packing the environment for EMR: Python %s, some 200 MB", EMR.python)
             pack_environment(folder / ENVIRONMENT, requirements(EMR, ROOT / "requirements" / EMR.lock), EMR.python)
-        release = Release(out / _name(folder), _name(folder))
-        if not release.folder.exists():
-            folder.rename(release.folder)
+        folder.rename(release.folder)
     return release
 
 
-def _name(folder: Path) -> str:
+def _name(folder: Path, *, emr: bool) -> str:
     """VERSION-CHECKSUM, by the content of all files.
 
-    That of the environment is by what it was made from: an archive has other bytes on another version of zlib.
+    That of the environment is by what it is made from: an archive has other bytes on another version of zlib.
     """
     digest = hashlib.sha256()
-    for piece in _content(folder):
+    for piece in _content(folder, emr=emr):
         digest.update(hashlib.sha256(piece).digest())
     return f"{spark_app.__version__}-{digest.hexdigest()[:12]}"
 
 
-def _content(folder: Path) -> Iterator[bytes]:
+def _content(folder: Path, *, emr: bool) -> Iterator[bytes]:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         yield path.relative_to(folder).as_posix().encode()
-        if path.name == ENVIRONMENT:
-            yield "\n".join(requirements(EMR, ROOT / "requirements" / EMR.lock)).encode() + PYTHON.encode()
-        else:
-            yield path.read_bytes()
+        yield path.read_bytes()
+    if emr:
+        yield "\n".join([ENVIRONMENT, PYTHON, *requirements(EMR, ROOT / "requirements" / EMR.lock)]).encode()

@@ -21,6 +21,7 @@ from spark_app.aws.account import Account
 from spark_app.aws.artefacts import ENVIRONMENT, PACKAGE, SETTINGS, chained
 from spark_app.aws.failures import FailedJobError, exit_code, explain
 from spark_app.aws.stacks import spark_defaults
+from spark_app.platform.errors import UsageError
 from spark_app.platform.log import logger
 from spark_app.platform.settings import build_settings, merge_settings
 
@@ -158,6 +159,7 @@ class EmrServerless:
 
     def start(self, order: Order) -> str:
         """Submit the job; the application starts by itself."""
+        _check_environment(self._account, order)
         entry, *arguments = order.entry
         region = self._account.region
         settings = {
@@ -219,6 +221,7 @@ class Emr:
 
     def start(self, order: Order) -> str:
         """Have a cluster made that runs the job as its one step; returns the id of the cluster."""
+        _check_environment(self._account, order)
         settings = {
             **spark_defaults(self._account, self._bucket, order.stack["Release"]),
             **SIZES,
@@ -311,6 +314,15 @@ class Emr:
         return lines[-2 * TAIL :] or [
             f"logs come to s3://{self._bucket}/{self._prefix}/{run}/ some minutes after the end"
         ]
+
+
+def _check_environment(account: Account, order: Order) -> None:
+    """Raise UsageError where the release has no packages for EMR."""
+    key = f"{order.stack['Release']}/{ENVIRONMENT}"
+    if not account.pages("s3", "list_objects_v2", "Contents", Bucket=order.stack["ArtefactsBucket"], Prefix=key):
+        if account.dry_run:
+            return
+        raise UsageError(f"{order.stack['Release']} was built with --without-emr: deploy again without that")
 
 
 def _is_of_the_driver(key: str) -> bool:

@@ -114,6 +114,7 @@ def test_a_release_is_named_by_what_it_holds(tmp_path: Path) -> None:
     assert one.name == same.name != other.name
     assert [file.read_bytes() for file in one.files] == [file.read_bytes() for file in same.files]
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == sorted((one.name, other.name))
+    assert build(tmp_path / "a", CONFIG, emr=False) == one  # and is not built again
     assert one.key(one.folder / "jobs" / "etl.py") == f"releases/{one.name}/jobs/etl.py"
 
 

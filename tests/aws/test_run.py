@@ -42,6 +42,22 @@ def say() -> Iterator[Callable[..., None]]:
         logs.delete_log_stream(**stream)
 
 
+@pytest.fixture
+def for_emr(deployed: dict[str, str]) -> Iterator[None]:
+    """The deployed release has packages for EMR."""
+    place = {"Bucket": deployed["ArtefactsBucket"], "Key": f"{deployed['Release']}/environment.tar.gz"}
+    client("s3").put_object(**place, Body=b"packages")
+    yield
+    client("s3").delete_object(**place)
+
+
+@pytest.mark.parametrize("on", ["emr-serverless", "emr"])
+def test_a_release_without_packages_for_emr_is_told(deployed: dict[str, str], aws: Aws, on: str) -> None:
+    code, said = aws("run", "etl", "--on", on, *EVERY)
+    assert code == 2
+    assert last_line(said).endswith(f"{deployed['Release']} was built with --without-emr: deploy again without that")
+
+
 def last_run(job: str) -> dict[str, Any]:
     """The last run of a job of Glue."""
     return dict(client("glue").get_job_runs(JobName=f"movie-reco-{job}")["JobRuns"][-1])
@@ -158,6 +174,7 @@ def test_a_job_that_fails_on_glue_gives_its_own_code(
     assert "last words" in said
 
 
+@pytest.mark.usefixtures("for_emr")
 def test_a_job_on_emr_serverless(deployed: dict[str, str], aws: Aws, say: Say) -> None:
     stream = f"applications/{deployed['ApplicationId']}/jobs/1/SPARK_DRIVER/stderr"
     say("/movie-reco/emr-serverless", stream, "09:00:01 INFO    etl: started")
@@ -183,6 +200,7 @@ def test_a_job_on_emr_serverless(deployed: dict[str, str], aws: Aws, say: Say) -
     assert (conf["spark.dynamicAllocation.maxExecutors"], conf["a.b"]) == ("7", "c")
 
 
+@pytest.mark.usefixtures("for_emr")
 def test_a_job_that_fails_on_emr_serverless_gives_its_own_code(
     deployed: dict[str, str], aws: Aws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +217,7 @@ def test_a_job_that_fails_on_emr_serverless_gives_its_own_code(
     assert "etl on emr-serverless is FAILED after 0.0 minutes" in last_line(said)
 
 
+@pytest.mark.usefixtures("for_emr")
 def test_a_job_on_a_cluster_of_its_own(deployed: dict[str, str], aws: Aws, step_ends: Callable[[str], None]) -> None:
     step_ends("COMPLETED")
     code, said = aws("run", "etl", "--on", "emr", "--executors", "2", "--subnet", "subnet-1", *EVERY)
@@ -221,6 +240,7 @@ def test_a_job_on_a_cluster_of_its_own(deployed: dict[str, str], aws: Aws, step_
     assert {group["InstanceGroupType"]: group["RequestedInstanceCount"] for group in groups} == {"MASTER": 1, "CORE": 3}
 
 
+@pytest.mark.usefixtures("for_emr")
 def test_a_job_that_fails_on_a_cluster_gives_the_code_that_its_log_has(
     deployed: dict[str, str], aws: Aws, step_ends: Callable[[str], None]
 ) -> None:
