@@ -28,6 +28,10 @@ def test_deploy_makes_all_that_the_design_has(deployed: dict[str, str]) -> None:
     assert arguments["--additional-python-modules"] == f"{release}/requirements-6.0.txt"
     assert arguments["--conf"] == chained(parse_conf((CONF / "spark-defaults.conf").read_text()))
     assert arguments["--raw-path"] == f"s3://{deployed['RawBucket']}"
+    # A stage that is given a processed zone writes there, which the role of ingest may not.
+    assert [name for name, job in jobs.items() if "--processed-path" not in job["DefaultArguments"]] == [
+        "movie-reco-ingest"
+    ]
     assert CLASSIFIERS["movie-reco-csv"]["Serde"] == "OpenCSVSerDe"
     assert glue.get_crawler(Name="movie-reco-raw")["Crawler"]["Classifiers"] == ["movie-reco-csv"]
     there = client("s3").list_objects_v2(Bucket=deployed["ArtefactsBucket"], Prefix=f"{deployed['Release']}/")
