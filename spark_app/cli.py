@@ -32,8 +32,11 @@ GLUE_ARGUMENTS = (
 )
 """What AWS Glue passes to a script besides the arguments of its user."""
 
-GLUE_PREFIXES = ("--enable-", "--continuous-log-")
+GLUE_PREFIXES = ("--enable-", "--continuous-log-", "--custom-log")
 """How the names of further ones begin."""
+
+GLUE_WORDS_FOR_PIP = "--python-modules-installer-option"
+"""The one whose value may look like an option: -r, --no-index."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -76,7 +79,7 @@ def read_settings(job: Job, arguments: Sequence[str]) -> Settings:
     Raises UsageError for an option, key or value that is unknown or does not fit, naming the nearest known one.
     """
     parser = _parser(job)
-    options, unknown = parser.parse_known_args(_without_glue_families(arguments))
+    options, unknown = parser.parse_known_args(_without_glues(arguments))
     if unknown:
         raise UsageError(_explain_unknown(unknown[0]))
     settings = build_settings(_read_config(options.config), options.config or "", options.set)
@@ -116,20 +119,19 @@ def _parser(job: Job) -> _Parser:
         default=[],
         help="override one setting, such as recommend.n=20; may be given again",
     )
-    for argument in GLUE_ARGUMENTS:
-        parser.add_argument(argument, nargs="?", help=argparse.SUPPRESS, dest="ignored")
     return parser
 
 
-def _without_glue_families(arguments: Sequence[str]) -> list[str]:
-    """Drop Glue's arguments that come in families whose names grow, each with its value where that stands apart."""
+def _without_glues(arguments: Sequence[str]) -> list[str]:
+    """Drop Glue's own arguments, each with its value where that stands apart."""
     kept: list[str] = []
     rest = deque(arguments)
     while rest:
         argument = rest.popleft()
-        if not argument.startswith(GLUE_PREFIXES):
+        name, equals, _ = argument.partition("=")
+        if name not in GLUE_ARGUMENTS and not name.startswith(GLUE_PREFIXES):
             kept.append(argument)
-        elif "=" not in argument and rest and not rest[0].startswith("--"):
+        elif not equals and rest and (name == GLUE_WORDS_FOR_PIP or not rest[0].startswith("--")):
             rest.popleft()
     return kept
 

@@ -6,6 +6,7 @@ Credentials, region and end point come by AWS's standard chains (environment, pr
 from __future__ import annotations
 
 import functools
+import os
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -101,8 +102,8 @@ def spark_settings() -> dict[str, str]:
     """What S3A, which knows no profiles' end points, is to be told: end point and region, no secret."""
     url = endpoint()
     if url is None:
-        region = boto3.Session().region_name
-        return {"spark.hadoop.fs.s3a.endpoint.region": region} if region else {}
+        named = region()
+        return {"spark.hadoop.fs.s3a.endpoint.region": named} if named else {}
     return {
         "spark.hadoop.fs.s3a.endpoint": url,
         "spark.hadoop.fs.s3a.endpoint.region": _region(),
@@ -147,7 +148,8 @@ def give_up_uploads(root: str) -> int:
     """Remove the parts of uploads under a root that were never completed; returns how many uploads there were."""
     bucket, prefix = split(root)
     found, caller = 0, client()
-    for page in caller.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=f"{prefix}/"):
+    under = f"{prefix}/" if prefix else ""
+    for page in caller.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=under):
         for upload in page.get("Uploads", []):
             caller.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
             found += 1
@@ -194,5 +196,10 @@ def endpoint() -> str | None:
     return None if AMAZON in host else url
 
 
+def region() -> str | None:
+    """The region that the environment or the profile names; boto3 itself does not know AWS_REGION, as other SDKs do."""
+    return os.environ.get("AWS_REGION") or boto3.Session().region_name
+
+
 def _region() -> str:
-    return boto3.Session().region_name or SIGNING_REGION
+    return region() or SIGNING_REGION

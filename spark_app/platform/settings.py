@@ -148,6 +148,14 @@ class Input(Section):
         return self
 
 
+class Catalog(Section):
+    """What `catalog` does besides registering tables."""
+
+    crawler: str = ""
+    """A crawler of AWS Glue that `catalog` starts once it has registered what it knows; for where the catalogue is the
+    Glue Data Catalog. Empty: none."""
+
+
 class Clean(Section):
     """What a row must be to pass from the raw zone to the processed zone."""
 
@@ -332,6 +340,7 @@ class Settings(Section):
     processed: Processed = Processed()
     ingest: Ingest = Ingest()
     input: Input = Input()
+    catalog: Catalog = Catalog()
     clean: Clean = Clean()
     train: Train = Train()
     explicit_als: ExplicitAls = ExplicitAls()
@@ -405,6 +414,17 @@ def build_settings(toml: str | None = None, origin: str = "", assignments: Itera
     Raises UsageError naming the key that is unknown (and the nearest known one) or the value that does not fit.
     """
     try:
+        return Settings.model_validate(merge_settings(toml, origin, assignments))
+    except ValidationError as error:
+        raise UsageError(_explain(error.errors()[0])) from error
+
+
+def merge_settings(toml: str | None = None, origin: str = "", assignments: Iterable[str] = ()) -> dict[str, Any]:
+    """The sections of a TOML file with the assignments over them, as they are given: not held against what is known.
+
+    Raises UsageError for a text that is no TOML, and for an assignment that is none.
+    """
+    try:
         sections: dict[str, Any] = tomllib.loads(toml or "")
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{origin} is not valid TOML: {error}") from error
@@ -415,10 +435,7 @@ def build_settings(toml: str | None = None, origin: str = "", assignments: Itera
             if isinstance(value, str) and _takes_list(section, key):
                 value = [value] if value else []
             group[key] = value
-    try:
-        return Settings.model_validate(sections)
-    except ValidationError as error:
-        raise UsageError(_explain(error.errors()[0])) from error
+    return sections
 
 
 def _takes_list(section: str, key: str) -> bool:

@@ -6,7 +6,7 @@ from pyspark.sql import SparkSession
 
 from spark_app.data import contract
 from spark_app.platform import storage
-from spark_app.platform.catalog import register_csv, register_table
+from spark_app.platform.catalog import register_csv, register_table, start_crawler
 from spark_app.platform.log import logger
 from spark_app.platform.run import Run
 from spark_app.platform.settings import Settings
@@ -20,6 +20,8 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     note_inputs(run, *tables)
     run.outputs.extend(_register_raw(spark, table) for table in tables if table)
     run.outputs.extend(register_processed(spark, ProcessedZone(settings.processed.path)))
+    if settings.catalog.crawler:
+        start_crawler(spark, settings.catalog.crawler)
 
 
 def register_processed(spark: SparkSession, zone: ProcessedZone) -> list[str]:

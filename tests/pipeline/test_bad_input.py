@@ -235,7 +235,8 @@ def test_arguments_of_glue_are_accepted_and_ignored(job: Job, zones: Zones) -> N
         "train",
         *("--JOB_NAME", "reco", "--TempDir", "s3://x/y", "--WORKFLOW_NAME", "nightly", "--conf", "a=b --conf c=d"),
         *("--enable-metrics", "true", "--enable-auto-scaling", "--continuous-log-logGroup", "/aws/x"),
-        *("--enable-glue-datacatalog=true", "--enable-spark-ui", ""),
+        *("--enable-glue-datacatalog=true", "--enable-spark-ui", "", "--custom-logGroup-prefix", "/reco"),
+        *("--additional-python-modules", "s3://x/requirements.txt", "--python-modules-installer-option", "-r"),
     )
     assert code == 3
     assert f"{zones.processed}/delta/ratings is missing: run the stage 'etl' first" in said

@@ -186,6 +186,28 @@ def test_without_an_end_point_it_is_amazons(in_s3: str, monkeypatch: pytest.Monk
     assert "aws_endpoint_url" not in s3.delta_options()
 
 
+def test_the_region_is_that_of_aws_region(in_s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    monkeypatch.setenv("AWS_REGION", "eu-west-3")  # which boto3 does not look at
+    forget_s3()
+    assert s3.delta_options()["aws_region"] == "eu-west-3"
+    assert s3.client().meta.region_name == "eu-west-3"
+
+
+def test_uploads_that_were_begun_are_given_up_in_a_folder_and_in_a_whole_bucket(
+    in_s3: str, s3_server: S3Server
+) -> None:
+    s3_server.make_bucket("whole")
+    client = s3_server.client()
+    client.create_multipart_upload(Bucket="whole", Key="delta/x")
+    client.create_multipart_upload(Bucket=BUCKET, Key=f"{s3.split(in_s3)[1]}/delta/x")
+    client.create_multipart_upload(Bucket=BUCKET, Key=f"{s3.split(in_s3)[1]}-other/x")
+    assert s3.give_up_uploads(in_s3) == 1
+    assert s3.give_up_uploads("s3://whole") == 1
+    assert not client.list_multipart_uploads(Bucket="whole").get("Uploads")
+    assert s3.give_up_uploads(f"{in_s3}-other") == 1
+
+
 def wrong_secret(environment: pytest.MonkeyPatch, server: S3Server) -> None:
     environment.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
 

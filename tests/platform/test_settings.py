@@ -79,7 +79,7 @@ def test_an_empty_source_is_none() -> None:
         ("recomend.n=20", "unknown setting recomend; did you mean recommend?"),
         (
             "zzz.n=20",
-            "unknown setting zzz; known sections: raw, processed, ingest, input, clean, train, explicit_als, "
+            "unknown setting zzz; known sections: raw, processed, ingest, input, catalog, clean, train, explicit_als, "
             "implicit_als, biases, gate, recommend, tune, storage, log",
         ),
     ],

@@ -1,0 +1,201 @@
+"""`python -m spark_app.aws`: build, deploy, run, look at and remove what runs on AWS."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from spark_app.aws import artefacts, jobs, stacks
+from spark_app.aws.account import Account
+from spark_app.aws.failures import explain
+from spark_app.aws.status import show_status
+from spark_app.platform import log
+from spark_app.platform.errors import JobError, UsageError
+from spark_app.platform.log import logger
+from spark_app.platform.settings import Log
+from spark_app.stages.pipeline import JOBS
+
+NAME = "movie-reco"
+OUT, CONFIG = Path("dist") / "aws", artefacts.ROOT / "conf" / "pipeline.toml"
+EVERY_SECONDS = 15.0
+INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; --help lists the options")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Do what the command line says; leaves the process with an exit code unless that is 0."""
+    log.set_up(Log())
+    with contextlib.suppress(AttributeError):
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    code = _run(sys.argv[1:] if arguments is None else arguments)
+    if code:
+        sys.exit(code)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    command = "aws"
+    try:
+        options = _parser().parse_args(arguments)
+        command = f"aws {options.command}"
+        COMMANDS[options.command](options)
+    except KeyboardInterrupt:
+        logger.error("%s: interrupted", command)
+        return INTERRUPTED
+    except Exception as error:
+        failure = explain(error)
+        if failure is None:
+            logger.exception("%s: unexpected %s; please report it", command, type(error).__name__)
+            return JobError.exit_code
+        logger.error("%s: %s", command, failure)
+        return failure.exit_code
+    return 0
+
+
+def _package(options: argparse.Namespace) -> None:
+    release = artefacts.build(options.out, options.config or CONFIG, emr=not options.without_emr)
+    for file in release.files:
+        logger.info("%10s  %s", f"{file.stat().st_size:,}", file)
+    logger.info("release %s", release.name)
+
+
+def _deploy(options: argparse.Namespace) -> None:
+    if options.release and options.config:
+        raise UsageError("a release has its settings: give --release or --config, not both")
+    given = dict(_pair("--parameter", text) for text in options.parameter)
+    account = Account(dry_run=options.dry_run)
+    _ = account.region  # no region, no work
+    built = None
+    if not options.release:
+        built = artefacts.build(options.out, options.config or CONFIG, emr=not options.without_emr)
+    buckets = stacks.deploy_storage(account, options.name, options.every)
+    if built:
+        stacks.upload(account, buckets["ArtefactsBucket"], built)
+        prefix = built.prefix
+    else:
+        prefix = f"releases/{options.release.removeprefix('releases/').strip('/')}"
+        stacks.check_release(account, buckets["ArtefactsBucket"], prefix)
+    stack = stacks.deploy_jobs(account, options.name, buckets, prefix, given, options.every)
+    logger.info("deployed %s in %s", prefix, account.region)
+    logger.info("deliver movies.csv and ratings.csv to s3://%s/", stack["RawBucket"])
+    logger.info("results come to s3://%s/recommendations/", stack["ProcessedBucket"])
+
+
+def _run_job(options: argparse.Namespace) -> None:
+    conf = dict(_pair("--conf", text) for text in options.conf)
+    account = Account(dry_run=options.dry_run)
+    stack = stacks.outputs(account, stacks.jobs_stack(options.name))
+    config = None
+    if options.config:
+        try:
+            config = options.config.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read the --config file {options.config}: {error}") from error
+    settings = jobs.settings_of_run(account, stack, config, options.set)
+    order = jobs.Order(options.name, options.job, stack, settings, conf, options.executors, options.subnet)
+    jobs.run(account, options.on, order, options.every)
+
+
+def _status(options: argparse.Namespace) -> None:
+    show_status(Account(dry_run=options.dry_run), options.name)
+
+
+def _destroy(options: argparse.Namespace) -> None:
+    if options.data and not (options.yes or options.dry_run):
+        raise UsageError("--data deletes all buckets with every version of what is in them: say so with --yes")
+    account = Account(dry_run=options.dry_run)
+    stacks.stop_application(account, stacks.jobs_stack(options.name), options.every)
+    stacks.destroy(account, stacks.jobs_stack(options.name), options.every)
+    if not options.data:
+        logger.info("the buckets and what is in them stay; `destroy --data --yes` deletes them too")
+        return
+    stacks.destroy_storage(account, options.name, options.every)
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "package": _package,
+    "deploy": _deploy,
+    "run": _run_job,
+    "status": _status,
+    "destroy": _destroy,
+}
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="python -m spark_app.aws",
+        description="Build, deploy, run, look at and remove what runs on AWS. Credentials and region come by AWS's "
+        "chains: AWS_PROFILE, AWS_REGION and so on.",
+        epilog="Exit codes: 0 done, 2 usage, no credentials or no region, 7 AWS refused or cannot be reached; a job "
+        "that failed gives its own, as the README has them.",
+        allow_abbrev=False,
+    )
+    every = _Parser(add_help=False)
+    every.add_argument("--name", default=NAME, help=f"what all names on AWS begin with (default {NAME})")
+    every.add_argument("--dry-run", action="store_true", help="print each call to AWS and send none")
+    every.add_argument(
+        "--every",
+        type=float,
+        default=EVERY_SECONDS,
+        metavar="SECONDS",
+        help="how often to look at what is waited for (default %(default)g)",
+    )
+    build = _Parser(add_help=False)
+    build.add_argument("--config", type=Path, metavar="FILE", help="settings of the jobs (default conf/pipeline.toml)")
+    build.add_argument(
+        "--out", type=Path, default=OUT, metavar="FOLDER", help=f"where releases are built (default {OUT})"
+    )
+    build.add_argument(
+        "--without-emr", action="store_true", help="leave out the packages for EMR, 150 MB; Glue needs none"
+    )
+
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser, metavar="COMMAND")
+    commands.add_parser(
+        "package", parents=[build], help="build a release: the package, entry scripts, packages for EMR"
+    )
+    deploy = commands.add_parser(
+        "deploy", parents=[every, build], help="build and upload a release, and deploy both stacks"
+    )
+    deploy.add_argument(
+        "--release", metavar="NAME", help="go back to a release that was uploaded, instead of building one"
+    )
+    deploy.add_argument(
+        "--parameter",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a parameter of conf/aws/jobs.yaml, such as Email=me@example.com; those not given keep their values",
+    )
+    run = commands.add_parser("run", parents=[every], help="run a stage, or the pipeline, and wait for its end")
+    run.add_argument("job", choices=sorted(JOBS), metavar="JOB", help=f"one of {', '.join(JOBS)}")
+    run.add_argument("--on", required=True, choices=list(jobs.SERVICES), help="the service")
+    run.add_argument("--config", type=Path, metavar="FILE", help="settings of this run, instead of the release's")
+    run.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="one setting of this run")
+    run.add_argument("--conf", action="append", default=[], metavar="KEY=VALUE", help="a setting of Spark for this run")
+    run.add_argument("--executors", type=int, default=4, help="executors on EMR, at most (default %(default)d)")
+    run.add_argument("--subnet", metavar="ID", help="the subnet of a cluster of EMR (default: one of the default VPC)")
+    commands.add_parser("status", parents=[every], help="show what is deployed and how the last runs went")
+    destroy = commands.add_parser("destroy", parents=[every], help="remove the jobs; the data stays")
+    destroy.add_argument("--data", action="store_true", help="also delete the buckets with all that is in them")
+    destroy.add_argument("--yes", action="store_true", help="yes, --data is meant")
+    return parser
+
+
+def _pair(option: str, text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise UsageError(f"{option} takes KEY=VALUE; got '{text}'")
+    return key, value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""The two stacks of CloudFormation: storage, which holds the data, and jobs, which come and go beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from spark_app.aws.account import Account, Placeholder
+from spark_app.aws.artefacts import CONF, SPARK_DEFAULTS, TEMPLATE, Release, chained, parse_conf
+from spark_app.aws.failures import RefusedError, code_of, message
+from spark_app.platform.errors import UsageError
+from spark_app.platform.log import logger
+
+CAPABILITIES = ["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"]
+ZONES = ("RawBucket", "ProcessedBucket", "ArtefactsBucket")
+NOT_THERE, NOTHING_TO_DO = "does not exist", "No updates are to be performed"
+BEGUN_ANEW = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "REVIEW_IN_PROGRESS", "DELETE_FAILED")
+"""States of a stack that cannot be updated, only removed: its creation failed."""
+
+APPLICATION_AT_REST = ("CREATED", "STOPPED", "TERMINATED")
+
+A_CANCELLED = "cancelled"
+"""In the reason of a resource that failed only since another did."""
+
+AT_ONCE = 1000
+"""Objects that S3 deletes in one call."""
+
+
+def storage_stack(name: str) -> str:
+    """The name of the stack of buckets."""
+    return f"{name}-storage"
+
+
+def jobs_stack(name: str) -> str:
+    """The name of the stack of all else."""
+    return f"{name}-jobs"
+
+
+def outputs(account: Account, stack: str) -> dict[str, str]:
+    """What a stack tells of itself. Raises UsageError where it was never deployed."""
+    found = _describe(account, stack)
+    if found is None:
+        raise UsageError(f"there is no stack {stack} in {account.region}: run `deploy`, or check --name and AWS_REGION")
+    if isinstance(found, Placeholder):
+        return found
+    return {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+
+
+def status(account: Account, stack: str) -> str | None:
+    """The state of a stack; None where there is none."""
+    found = _describe(account, stack)
+    return None if found is None else str(found["StackStatus"])
+
+
+def deploy_storage(account: Account, name: str, every: float) -> dict[str, str]:
+    """Make or update the buckets; returns their names by output."""
+    body = (CONF / "storage.yaml").read_text(encoding="utf-8")
+    _put(account, storage_stack(name), {"TemplateBody": body}, {"Name": name}, name, every)
+    return outputs(account, storage_stack(name))
+
+
+def upload(account: Account, bucket: str, release: Release) -> None:
+    """Put into the artefacts bucket what is not there yet of a release: names are checksums, so what is there fits."""
+    there = {
+        found["Key"]
+        for found in account.pages("s3", "list_objects_v2", "Contents", Bucket=bucket, Prefix=f"{release.prefix}/")
+    }
+    missing = [file for file in release.files if release.key(file) not in there]
+    # The template comes last: a release that has one is whole.
+    for file in sorted(missing, key=lambda file: file.name == TEMPLATE):
+        account.upload(file, bucket, release.key(file))
+    logger.info("release %s: %d file(s) uploaded to s3://%s/%s", release.name, len(missing), bucket, release.prefix)
+
+
+def check_release(account: Account, bucket: str, prefix: str) -> None:
+    """Raise UsageError where a release is not in the artefacts bucket, naming those that are."""
+    listed = account.pages("s3", "list_objects_v2", "Contents", Bucket=bucket, Prefix="releases/")
+    known = [
+        found["Key"].split("/")[1]
+        for found in sorted(listed, key=lambda found: found["LastModified"], reverse=True)
+        if found["Key"].endswith(f"/{TEMPLATE}")
+    ]
+    if not account.dry_run and prefix.removeprefix("releases/") not in known:
+        raise UsageError(
+            f"s3://{bucket}/{prefix} is no release; there are, latest first: {', '.join(known[:5]) or 'none'}"
+        )
+
+
+def deploy_jobs(
+    account: Account, name: str, buckets: Mapping[str, str], prefix: str, given: Mapping[str, str], every: float
+) -> dict[str, str]:
+    """Make or update all but the buckets, by the template of a release; returns the stack's outputs.
+
+    What is not given keeps its value. Raises UsageError for a parameter that the template does not have.
+    """
+    bucket = buckets["ArtefactsBucket"]
+    template = {"TemplateURL": f"https://{buckets['ArtefactsDomain']}/{prefix}/{TEMPLATE}"}
+    summary = account.call("cloudformation", "get_template_summary", **template)
+    parameters = {
+        **{zone: buckets[zone] for zone in ZONES},
+        "Name": name,
+        "Release": prefix,
+        "SparkConf": chained(spark_defaults(account, bucket, prefix)),
+        **given,
+    }
+    if not account.dry_run:
+        known = [parameter["ParameterKey"] for parameter in summary["Parameters"]]
+        if unknown := [key for key in given if key not in known]:
+            raise UsageError(f"--parameter {unknown[0]}: there is none of that name; there are {', '.join(known)}")
+        merged = _parameters(account, jobs_stack(name)) | parameters
+        parameters = {key: value for key, value in merged.items() if key in known}
+    _put(account, jobs_stack(name), template, parameters, name, every)
+    stack = outputs(account, jobs_stack(name))
+    # CloudFormation knows no reader of a classifier, and what it guesses does not know quotes.
+    classifier = {"Name": stack["Classifier"], "Serde": "OpenCSVSerDe"}
+    account.call("glue", "update_classifier", CsvClassifier=classifier)
+    return stack
+
+
+def spark_defaults(account: Account, bucket: str, prefix: str) -> dict[str, str]:
+    """The settings of Spark that a release has brought."""
+    answer = account.call("s3", "get_object", Bucket=bucket, Key=f"{prefix}/{SPARK_DEFAULTS}")
+    text = (CONF / SPARK_DEFAULTS).read_text(encoding="utf-8") if account.dry_run else answer["Body"].read().decode()
+    return parse_conf(text)
+
+
+def destroy(account: Account, stack: str, every: float) -> None:
+    """Delete a stack, where there is one, and wait until it is gone; buckets stay, since the template retains them."""
+    if _describe(account, stack) is None:
+        logger.info("%s: there is no such stack", stack)
+        return
+    account.call("cloudformation", "delete_stack", StackName=stack)
+    _wait(account, stack, every, gone=True)
+
+
+def stop_application(account: Account, stack: str, every: float) -> None:
+    """Stop the application of EMR Serverless, which cannot be deleted while it runs, and wait until it has stopped."""
+    found = _describe(account, stack)
+    if found is None:
+        return
+    application = "<ApplicationId>" if account.dry_run else outputs(account, stack).get("ApplicationId")
+    if application is None:  # a stack that was never finished
+        return
+    account.call("emr-serverless", "stop_application", applicationId=application)
+    while not account.dry_run:
+        state = account.call("emr-serverless", "get_application", applicationId=application)["application"]["state"]
+        if state in APPLICATION_AT_REST:
+            return
+        account.wait(every)
+
+
+def destroy_storage(account: Account, name: str, every: float) -> None:
+    """Delete all that was ever in the buckets, their stack, and then the buckets, which the template retains.
+
+    Raises UsageError where there is no such stack, which alone knows the buckets' names.
+    """
+    stack = storage_stack(name)
+    buckets = outputs(account, stack)
+    named = [buckets[zone] for zone in ZONES]
+    for bucket in named:
+        _empty(account, bucket)
+    destroy(account, stack, every)
+    for bucket in named:
+        account.call("s3", "delete_bucket", Bucket=bucket)
+
+
+def _empty(account: Account, bucket: str) -> None:
+    doomed: list[dict[str, str]] = []
+    for kind in ("Versions", "DeleteMarkers"):
+        found = account.pages("s3", "list_object_versions", kind, Bucket=bucket)
+        doomed += [{"Key": version["Key"], "VersionId": version["VersionId"]} for version in found]
+    for start in range(0, len(doomed), AT_ONCE):
+        objects = {"Objects": doomed[start : start + AT_ONCE], "Quiet": True}
+        account.call("s3", "delete_objects", Bucket=bucket, Delete=objects)
+    logger.info("%s: deleted %d version(s) of objects", bucket, len(doomed))
+
+
+def _describe(account: Account, stack: str) -> dict[str, Any] | None:
+    try:
+        answer = account.call("cloudformation", "describe_stacks", StackName=stack)
+    except ClientError as error:
+        if code_of(error) == "ValidationError" and NOT_THERE in message(error):
+            return None
+        raise
+    return answer if account.dry_run else dict(answer["Stacks"][0])
+
+
+def _parameters(account: Account, stack: str) -> dict[str, str]:
+    """The parameters of a stack as it is; none where there is none."""
+    found = _describe(account, stack) or {}
+    return {entry["ParameterKey"]: entry["ParameterValue"] for entry in found.get("Parameters", [])}
+
+
+def _put(
+    account: Account,
+    stack: str,
+    template: Mapping[str, str],
+    parameters: Mapping[str, str],
+    name: str,
+    every: float,
+) -> None:
+    """Create a stack, or update what is there, and wait for it."""
+    found = None if account.dry_run else status(account, stack)
+    if found in BEGUN_ANEW:
+        logger.info("%s is %s: it is removed first", stack, found)
+        destroy(account, stack, every)
+        found = None
+    listed: list[dict[str, Any]] = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
+    operation = "update_stack" if found else "create_stack"
+    try:
+        account.call(
+            "cloudformation",
+            operation,
+            StackName=stack,
+            **template,
+            Parameters=listed,
+            Capabilities=CAPABILITIES,
+            Tags=[{"Key": "application", "Value": name}],
+        )
+    except ClientError as error:
+        if NOTHING_TO_DO in message(error):
+            logger.info("%s: is already as it should be", stack)
+            return
+        raise
+    logger.info("%s: %s", stack, "is being updated" if found else "is being made")
+    _wait(account, stack, every)
+
+
+def _wait(account: Account, stack: str, every: float, *, gone: bool = False) -> None:
+    """Wait until CloudFormation is done with a stack. Raises RefusedError with the first reason where it failed."""
+    state = ""
+    while True:
+        found = _describe(account, stack)
+        if account.dry_run:
+            return
+        now = "DELETE_COMPLETE" if found is None else str(found["StackStatus"])
+        if now != state:
+            logger.info("%s: %s", stack, now)
+        state = now
+        if not state.endswith("_IN_PROGRESS"):
+            break
+        account.wait(every)
+    wanted = ("DELETE_COMPLETE",) if gone else ("CREATE_COMPLETE", "UPDATE_COMPLETE")
+    if state not in wanted:
+        why = next(_reasons(account, stack), "see its events in the console of CloudFormation")
+        raise RefusedError(f"the stack {stack} is {state}: {why}")
+
+
+def _reasons(account: Account, stack: str) -> Iterator[str]:
+    """Why resources of a stack failed the last time, the first one first."""
+    events = account.pages("cloudformation", "describe_stack_events", "StackEvents", StackName=stack)
+    last = []
+    for event in events:  # the latest first, back to where CloudFormation began with the stack itself
+        last.append(event)
+        is_begin = event["ResourceStatus"] in ("CREATE_IN_PROGRESS", "UPDATE_IN_PROGRESS", "DELETE_IN_PROGRESS")
+        if is_begin and event["LogicalResourceId"] == stack:
+            break
+    for event in reversed(last):
+        reason = event.get("ResourceStatusReason", "")
+        if event["ResourceStatus"].endswith("_FAILED") and A_CANCELLED not in reason:
+            yield f"{event['LogicalResourceId']} ({event['ResourceType']}): {' '.join(reason.split())}"

@@ -1,0 +1,214 @@
+"""What moto's CloudFormation does not know of our templates, made by the APIs that moto does have.
+
+Each resource is made by one call of boto3 to the same server, whose own checks hold for the properties then.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+from moto.cloudformation import parsing
+from moto.core.common_models import CloudFormationModel
+from moto.glue.responses import GlueResponse
+from moto.iam.models import Role, iam_backends
+
+Properties = dict[str, Any]
+
+CLASSIFIERS: dict[str, Properties] = {}
+"""Glue's classifiers by name: moto has no call for them."""
+
+BUCKET_POLICIES: dict[str, str] = {}
+"""Policies by bucket: moto holds to them, and then takes nothing that comes without TLS, as all does here."""
+
+
+CONVERTERS: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("integer", "long"), int),
+    **dict.fromkeys(("double", "float"), float),
+    "boolean": lambda value: str(value).lower() == "true",
+}
+
+
+def fitted(shape: Any, value: Any) -> Any:
+    """A value as an API takes it: CloudFormation's parameters are texts, also where numbers are meant."""
+    if shape.type_name == "structure":
+        return {key: fitted(shape.members[key], item) for key, item in value.items() if key in shape.members}
+    if shape.type_name == "list":
+        return [fitted(shape.member, item) for item in value]
+    if shape.type_name == "map":
+        return {key: fitted(shape.value, item) for key, item in value.items()}
+    return CONVERTERS.get(shape.type_name, str)(value)
+
+
+def call(service: str, operation: str, properties: Properties, region: str) -> Any:
+    """Send the properties of a resource as the arguments of an operation."""
+    client = boto3.client(service, region_name=region)
+    shape = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[operation]).input_shape
+    unknown = set(properties) - set(shape.members)
+    assert not unknown, f"{operation} has no {unknown}"
+    return getattr(client, operation)(**fitted(shape, properties))
+
+
+def named(service: str, create: str, delete: str, key: str = "Name") -> Any:
+    """A resource whose properties are the arguments of a call, and that is known by its name."""
+
+    def make(properties: Properties, region: str) -> str:
+        call(service, create, properties, region)
+        return str(properties["Name"])
+
+    def unmake(physical: str, region: str) -> None:
+        call(service, delete, {key: physical}, region)
+
+    return make, unmake
+
+
+def database(properties: Properties, region: str) -> str:
+    call("glue", "create_database", properties, region)
+    return str(properties["DatabaseInput"]["Name"])
+
+
+def classifier(properties: Properties, region: str) -> str:
+    CLASSIFIERS[properties["CsvClassifier"]["Name"]] = dict(properties["CsvClassifier"])
+    return str(properties["CsvClassifier"]["Name"])
+
+
+def application(properties: Properties, region: str) -> str:
+    asked = {key[0].lower() + key[1:]: value for key, value in lowered(properties).items()}
+    return str(call("emr-serverless", "create_application", {"clientToken": "x", **asked}, region)["applicationId"])
+
+
+def lowered(value: Any) -> Any:
+    """Keys as EMR Serverless has them."""
+    if isinstance(value, dict):
+        return {key[0].lower() + key[1:]: lowered(item) for key, item in value.items()}
+    return value
+
+
+def bucket_policy(properties: Properties, region: str) -> str:
+    BUCKET_POLICIES[properties["Bucket"]] = json.dumps(properties["PolicyDocument"])
+    return str(properties["Bucket"])
+
+
+def topic_policy(properties: Properties, region: str) -> str:
+    (topic,) = properties["Topics"]
+    policy = {"AttributeName": "Policy", "AttributeValue": json.dumps(properties["PolicyDocument"])}
+    call("sns", "set_topic_attributes", {"TopicArn": topic, **policy}, region)
+    return f"policy of {topic}"
+
+
+def work_group(properties: Properties, region: str) -> str:
+    asked = {"Configuration": properties["WorkGroupConfiguration"], "Description": properties["Description"]}
+    call("athena", "create_work_group", {"Name": properties["Name"], **asked}, region)
+    return str(properties["Name"])
+
+
+def budget(properties: Properties, region: str) -> str:
+    if not int(properties["Budget"]["BudgetLimit"]["Amount"]):  # moto forgets conditions when it updates a stack
+        return "no budget"
+    account = boto3.client("sts", region_name=region).get_caller_identity()["Account"]
+    call("budgets", "create_budget", {"AccountId": account, **properties}, region)
+    return str(properties["Budget"]["BudgetName"])
+
+
+def nothing(physical: str, region: str) -> None:
+    """Deleted with what it belongs to."""
+
+
+def declare(
+    kind: str, make: Callable[[Properties, str], str], unmake: Callable[[str, str], None] = nothing
+) -> type[CloudFormationModel]:
+    """Tell moto of a kind of resource."""
+
+    class Model(CloudFormationModel):
+        def __init__(self, physical: str) -> None:
+            self.physical_resource_id = physical
+
+        @staticmethod
+        def cloudformation_name_type() -> str:
+            return ""
+
+        @staticmethod
+        def cloudformation_type() -> str:
+            return kind
+
+        @classmethod
+        def has_cfn_attr(cls, attr: str) -> bool:
+            return False
+
+        @classmethod
+        def create_from_cloudformation_json(
+            cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str, **kwargs: Any
+        ) -> Model:
+            return cls(make(cloudformation_json["Properties"], region_name))
+
+        @classmethod
+        def update_from_cloudformation_json(
+            cls,
+            original_resource: Any,
+            new_resource_name: str,
+            cloudformation_json: Any,
+            account_id: str,
+            region_name: str,
+        ) -> Model:
+            if original_resource:
+                unmake(original_resource.physical_resource_id, region_name)
+            return cls(make(cloudformation_json["Properties"], region_name))
+
+        @classmethod
+        def delete_from_cloudformation_json(
+            cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str
+        ) -> None:
+            unmake(resource_name, region_name)
+
+    return Model
+
+
+def update_classifier(self: GlueResponse) -> str:
+    """Glue's UpdateClassifier, which keeps what is not given."""
+    given = self.parameters["CsvClassifier"]
+    CLASSIFIERS[given["Name"]].update(given)
+    return "{}"
+
+
+GlueResponse.update_classifier = update_classifier  # type: ignore[attr-defined]
+
+_delete_role = Role.delete_from_cloudformation_json
+
+
+def delete_role(name: str, resource: Any, account_id: str, region: str) -> None:
+    """Delete a role with its attachments, as CloudFormation does; moto's refuses."""
+    role = iam_backends[account_id]["aws"].get_role(name)
+    for policy in list(role.managed_policies.values()):
+        policy.detach_from(role)
+    _delete_role(name, resource, account_id, region)
+
+
+Role.delete_from_cloudformation_json = staticmethod(delete_role)  # type: ignore[assignment, method-assign]
+
+_references = parsing.get_references_from_template
+
+
+def references(template: Any) -> list[str]:
+    """What a part of a template refers to, also inside of texts: without those moto misses what a parameter changes."""
+    return _references(template) + re.findall(r"\$\{(\w+)[.}]", json.dumps(template))
+
+
+parsing.get_references_from_template = references
+
+MODELS = [
+    declare("AWS::Glue::Database", database),
+    declare("AWS::Glue::Classifier", classifier),
+    declare("AWS::Glue::Crawler", *named("glue", "create_crawler", "delete_crawler")),
+    declare("AWS::Glue::Job", *named("glue", "create_job", "delete_job", "JobName")),
+    declare("AWS::Glue::Workflow", *named("glue", "create_workflow", "delete_workflow")),
+    declare("AWS::Glue::Trigger", *named("glue", "create_trigger", "delete_trigger")),
+    declare("AWS::EMRServerless::Application", application),
+    declare("AWS::S3::BucketPolicy", bucket_policy),
+    declare("AWS::SNS::TopicPolicy", topic_policy),
+    declare("AWS::Athena::WorkGroup", work_group),
+    declare("AWS::Budgets::Budget", budget),
+]
+"""Kept, since moto knows of them only as long as they are there."""

@@ -1,0 +1,141 @@
+"""Both stacks deployed to moto's APIs, updated, gone back with, and removed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from botocore.exceptions import ClientError
+
+from spark_app.aws.artefacts import CONF, chained, parse_conf
+from spark_app.stages.pipeline import JOBS
+from tests.aws.conftest import EVERY, Aws, client, last_line, stack_outputs
+from tests.aws.moto_models import CLASSIFIERS
+
+
+def test_deploy_makes_all_that_the_design_has(deployed: dict[str, str]) -> None:
+    glue = client("glue")
+    assert {found["Name"] for found in glue.get_databases()["DatabaseList"]} == {"movie_reco_raw_db", "movie_reco_db"}
+    jobs = {job["Name"]: job for job in glue.get_jobs()["Jobs"]}
+    assert set(jobs) == {f"movie-reco-{job}" for job in (*JOBS, "register")}
+    etl = jobs["movie-reco-etl"]
+    release = f"s3://{deployed['ArtefactsBucket']}/{deployed['Release']}"
+    assert etl["Command"] == {"Name": "glueetl", "PythonVersion": "3", "ScriptLocation": f"{release}/jobs/etl.py"}
+    assert etl["GlueVersion"] == "6.0"
+    assert etl["NumberOfWorkers"] == 4
+    arguments = etl["DefaultArguments"]
+    assert arguments["--extra-py-files"] == f"{release}/movie_reco.zip"
+    assert arguments["--additional-python-modules"] == f"{release}/requirements-6.0.txt"
+    assert arguments["--conf"] == chained(parse_conf((CONF / "spark-defaults.conf").read_text()))
+    assert arguments["--raw-path"] == f"s3://{deployed['RawBucket']}"
+    # A stage that is given a processed zone writes there, which the role of ingest may not.
+    assert [name for name, job in jobs.items() if "--processed-path" not in job["DefaultArguments"]] == [
+        "movie-reco-ingest"
+    ]
+    assert CLASSIFIERS["movie-reco-csv"]["Serde"] == "OpenCSVSerDe"
+    assert glue.get_crawler(Name="movie-reco-raw")["Crawler"]["Classifiers"] == ["movie-reco-csv"]
+    there = client("s3").list_objects_v2(Bucket=deployed["ArtefactsBucket"], Prefix=f"{deployed['Release']}/")
+    names = {found["Key"].removeprefix(f"{deployed['Release']}/") for found in there["Contents"]}
+    assert names == {
+        *(f"jobs/{job}.py" for job in JOBS),
+        *("movie_reco.zip", "requirements-5.1.txt", "requirements-6.0.txt"),
+        *("settings.toml", "spark-defaults.conf", "jobs.yaml"),
+    }
+
+
+def test_each_step_of_the_workflow_waits_for_the_one_before(deployed: dict[str, str]) -> None:
+    triggers = client("glue").get_triggers()["Triggers"]
+    after = {}
+    for trigger in triggers:
+        (action,) = trigger["Actions"]
+        before = trigger.get("Predicate", {}).get("Conditions", [{}])[0]
+        assert before.get("State", before.get("CrawlState")) == ("SUCCEEDED" if before else None)
+        names = [found.get("JobName") or found.get("CrawlerName") for found in (before, action)]
+        after[names[0]] = names[1]
+    steps = [None]
+    while steps[-1] in after:
+        steps.append(after[steps[-1]])
+    chain = ("catalog", "raw", "etl", "explore", "train", "recommend", "register")
+    assert steps[1:] == [f"movie-reco-{step}" for step in chain]
+    (start,) = [trigger for trigger in triggers if not trigger.get("Predicate")]
+    assert start["Type"] == "ON_DEMAND"
+
+
+def test_status_shows_what_is_there_and_the_last_runs(deployed: dict[str, str], aws: Aws) -> None:
+    client("glue").start_job_run(JobName="movie-reco-etl")
+    role = deployed["PipelineRoleArn"]
+    client("emr-serverless").start_job_run(
+        applicationId=deployed["ApplicationId"], executionRoleArn=role, clientToken="x", name="movie-reco-train"
+    )
+    code, said = aws("status")
+    assert code == 0, said
+    words = said.replace("│", " ").split()
+    assert {"movie-reco-storage", "CREATE_COMPLETE", "etl", "SUCCEEDED", "movie-reco-train", "SUCCESS"} <= set(words)
+    assert deployed["Release"] in "".join(words)
+
+
+def test_parameters_are_kept_until_they_are_given_again(fresh: dict[str, str], aws: Aws, tmp_path: Path) -> None:
+    again = ("deploy", "--without-emr", "--out", str(tmp_path / "dist"), *EVERY)
+    given = ("ScheduleState=ENABLED", "Workers=7", "Email=me@example.com", "MonthlyBudget=50", "GlueVersion=5.1")
+    code, said = aws(*again, *(word for one in given for word in ("--parameter", one)))
+    assert code == 0, said
+    assert client("glue").get_job(JobName="movie-reco-train")["Job"]["NumberOfWorkers"] == 7
+    starts = [found for found in client("glue").get_triggers()["Triggers"] if found["Type"] == "SCHEDULED"]
+    assert [found["Schedule"] for found in starts] == ["cron(0 3 * * ? *)"]
+    (budget,) = client("budgets").describe_budgets(AccountId="123456789012")["Budgets"]
+    assert budget["BudgetLimit"] == {"Amount": "50", "Unit": "USD"}
+    (told,) = client("sns").list_subscriptions()["Subscriptions"]
+    assert (told["Protocol"], told["Endpoint"]) == ("email", "me@example.com")
+
+    assert aws(*again, "--parameter", "TimeoutMinutes=60")[0] == 0
+    job = client("glue").get_job(JobName="movie-reco-train")["Job"]
+    assert (job["NumberOfWorkers"], job["Timeout"], job["GlueVersion"]) == (7, 60, "5.1")
+
+
+def test_an_earlier_release_is_gone_back_to(fresh: dict[str, str], aws: Aws, tmp_path: Path) -> None:
+    config = tmp_path / "other.toml"
+    config.write_text("[recommend]\nn = 3\n")
+    code, said = aws("deploy", "--without-emr", "--config", str(config), "--out", str(tmp_path / "dist"), *EVERY)
+    assert code == 0, said
+    second = stack_outputs("movie-reco-jobs")["Release"]
+    assert second != fresh["Release"]
+
+    code, said = aws("deploy", "--release", fresh["Release"].removeprefix("releases/"), *EVERY)
+    assert code == 0, said
+    assert stack_outputs("movie-reco-jobs")["Release"] == fresh["Release"]
+    arguments = client("glue").get_job(JobName="movie-reco-etl")["Job"]["DefaultArguments"]
+    assert arguments["--config"] == f"s3://{fresh['ArtefactsBucket']}/{fresh['Release']}/settings.toml"
+
+    code, said = aws("deploy", "--release", "0.0.1-none", *EVERY)
+    assert code == 2
+    assert "is no release; there are, latest first:" in last_line(said)
+    assert second.removeprefix("releases/") in last_line(said)
+
+
+def test_destroy_leaves_the_data(fresh: dict[str, str], aws: Aws) -> None:
+    client("s3").put_object(Bucket=fresh["RawBucket"], Key="movies.csv", Body=b"x")
+    code, said = aws("destroy", *EVERY)
+    assert code == 0, said
+    assert client("glue").get_jobs()["Jobs"] == []
+    assert client("s3").get_object(Bucket=fresh["RawBucket"], Key="movies.csv")["Body"].read() == b"x"
+    assert "the buckets and what is in them stay" in said
+    assert aws("destroy", *EVERY)[0] == 0  # there is nothing left to remove
+
+
+def test_destroy_of_the_data_takes_a_yes_and_every_version(fresh: dict[str, str], aws: Aws) -> None:
+    s3 = client("s3")
+    s3.put_bucket_versioning(Bucket=fresh["RawBucket"], VersioningConfiguration={"Status": "Enabled"})
+    for body in (b"one", b"two"):
+        s3.put_object(Bucket=fresh["RawBucket"], Key="movies.csv", Body=body)
+    s3.delete_object(Bucket=fresh["RawBucket"], Key="movies.csv")
+    code, said = aws("destroy", "--data", *EVERY)
+    assert code == 2
+    assert "say so with --yes" in last_line(said)
+    assert len(s3.list_buckets()["Buckets"]) == 3
+
+    code, said = aws("destroy", "--data", "--yes", *EVERY)
+    assert code == 0, said
+    assert s3.list_buckets()["Buckets"] == []
+    for stack in ("movie-reco-storage", "movie-reco-jobs"):
+        with pytest.raises(ClientError, match="does not exist"):
+            client("cloudformation").describe_stacks(StackName=stack)

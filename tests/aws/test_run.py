@@ -1,0 +1,286 @@
+"""Runs on each service, by moto's APIs: what is asked for, what is shown, and how they end."""
+
+from __future__ import annotations
+
+import gzip
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import boto3
+import pytest
+from moto.emr import models as emr
+from moto.emrserverless.models import JobRun, emrserverless_backends
+from moto.glue.models import FakeJobRun
+
+from spark_app.aws.artefacts import CONF, chained, parse_conf
+from spark_app.cli import read_settings
+from spark_app.platform.settings import build_settings
+from spark_app.stages.pipeline import JOBS
+from tests.aws.conftest import EVERY, REGION, Aws, client, last_line
+
+Say = Callable[..., None]
+
+ACCOUNT = "123456789012"
+SPARK = parse_conf((CONF / "spark-defaults.conf").read_text())
+
+
+@pytest.fixture
+def say() -> Iterator[Callable[..., None]]:
+    """Write lines to a log as a service does; they are gone after the test."""
+    logs, written = client("logs"), []
+
+    def write(group: str, stream: str, *lines: str) -> None:
+        logs.create_log_stream(logGroupName=group, logStreamName=stream)
+        written.append({"logGroupName": group, "logStreamName": stream})
+        now = int(time.time() * 1000)
+        events = [{"timestamp": now + place, "message": line} for place, line in enumerate(lines)]
+        logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
+
+    yield write
+    for stream in written:
+        logs.delete_log_stream(**stream)
+
+
+@pytest.fixture
+def for_emr(deployed: dict[str, str]) -> Iterator[None]:
+    """The deployed release has packages for EMR."""
+    place = {"Bucket": deployed["ArtefactsBucket"], "Key": f"{deployed['Release']}/environment.tar.gz"}
+    client("s3").put_object(**place, Body=b"packages")
+    yield
+    client("s3").delete_object(**place)
+
+
+@pytest.mark.parametrize("on", ["emr-serverless", "emr"])
+def test_a_release_without_packages_for_emr_is_told(deployed: dict[str, str], aws: Aws, on: str) -> None:
+    code, said = aws("run", "etl", "--on", on, *EVERY)
+    assert code == 2
+    assert last_line(said).endswith(f"{deployed['Release']} was built with --without-emr: deploy again without that")
+
+
+def last_run(job: str) -> dict[str, Any]:
+    """The last run of a job of Glue."""
+    return dict(client("glue").get_job_runs(JobName=f"movie-reco-{job}")["JobRuns"][-1])
+
+
+@pytest.fixture
+def glue_ends(deployed: dict[str, str]) -> Iterator[Callable[[str, str], None]]:
+    """Have moto's Glue jobs end in a state and with a message: it has neither of its own but success."""
+    monkeypatch = pytest.MonkeyPatch()
+
+    def end(state: str, message: str) -> None:
+        facts = FakeJobRun.as_dict
+        monkeypatch.setattr(
+            FakeJobRun, "as_dict", lambda self: {**facts(self), "JobRunState": state, "ErrorMessage": message}
+        )
+
+    yield end
+    monkeypatch.undo()
+    while last_run("train")["JobRunState"] != "SUCCEEDED":
+        pass  # or the next run would be one too many
+
+
+@pytest.fixture
+def step_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Have the steps of moto's clusters, which is called j-1, end in a state: by themselves they never do."""
+
+    def end(state: str) -> None:
+        monkeypatch.setattr(emr, "random_cluster_id", lambda: "j-1")
+        begin = emr.Step.__init__
+
+        def ended(self: emr.Step, *args: Any, **kwargs: Any) -> None:
+            begin(self, *args, **kwargs)
+            self.state = state
+
+        monkeypatch.setattr(emr.Step, "__init__", ended)
+        monkeypatch.setattr(emr.Step, "start", lambda _: None)
+
+    return end
+
+
+def test_a_stage_on_glue_is_followed_to_its_end(deployed: dict[str, str], aws: Aws, say: Say) -> None:
+    say("/movie-reco/glue/output", "jr_1", "09:00:01 INFO    etl: started", "25/11/25 INFO SparkContext: noise")
+    say("/movie-reco/glue/output", "jr_1_g-2", "09:00:02 INFO    of an executor")
+    code, said = aws("run", "etl", "--on", "glue", *EVERY)
+    assert code == 0, said
+    lines = said.splitlines()
+    assert "etl on glue: run jr_" in lines[0]
+    assert [line.rpartition(": ")[2] for line in lines if ": STARTING" in line or ": SUCCEEDED" in line][
+        -1
+    ] == "SUCCEEDED"
+    assert said.count("09:00:01 INFO    etl: started") == 1
+    assert "noise" not in said
+    assert "of an executor" not in said
+    assert "etl on glue: done in" in lines[-1]
+    assert last_run("etl")["Arguments"]["--conf"] == chained(SPARK)
+
+
+def test_what_glue_hands_to_the_script_is_taken_by_it(deployed: dict[str, str], aws: Aws) -> None:
+    assert aws("run", "train", "--on", "glue", *EVERY)[0] == 0
+    run = last_run("train")
+    given = {
+        **run["Arguments"],
+        "--JOB_NAME": "movie-reco-train",
+        "--JOB_RUN_ID": run["Id"],
+        "--job-language": "python",
+    }
+    given.pop("--config")  # moto's S3 is asked by another test
+    settings = read_settings(JOBS["train"], [word for pair in given.items() for word in pair])
+    assert settings.raw.path == f"s3://{deployed['RawBucket']}"
+    assert settings.processed.path == f"s3://{deployed['ProcessedBucket']}"
+
+
+def test_settings_of_one_run_are_those_of_the_release_but_for_what_is_set(deployed: dict[str, str], aws: Aws) -> None:
+    changed = ("--set", "recommend.n=3", "--set", "ingest.source=synthetic", "--conf", "spark.sql.shuffle.partitions=9")
+    code, said = aws("run", "recommend", "--on", "glue", *changed, *EVERY)
+    assert code == 0, said
+    run = last_run("recommend")
+    bucket, _, key = run["Arguments"]["--config"].removeprefix("s3://").partition("/")
+    assert (bucket, key.partition("/")[0]) == (deployed["ArtefactsBucket"], "settings")
+    text = client("s3").get_object(Bucket=bucket, Key=key)["Body"].read().decode()
+    usual = build_settings()
+    assert build_settings(text) == usual.model_copy(
+        update={
+            "recommend": usual.recommend.model_copy(update={"n": 3}),
+            "ingest": usual.ingest.model_copy(update={"source": ["synthetic"]}),
+        }
+    )
+    assert run["Arguments"]["--conf"] == chained({**SPARK, "spark.sql.shuffle.partitions": "9"})
+
+    code, said = aws("run", "recommend", "--on", "glue", "--set", "recommend.m=3", *EVERY)
+    assert code == 2
+    assert "did you mean recommend.n" in last_line(said)
+    assert len(client("glue").get_job_runs(JobName="movie-reco-recommend")["JobRuns"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "message", "code"),
+    [
+        ("FAILED", "SystemExit: 5", 5),
+        ("FAILED", "SystemExit: 3", 3),
+        ("FAILED", "An error occurred while calling o95.getDynamicFrame", 1),
+        ("TIMEOUT", "Job run exceeded its time limit", 1),
+    ],
+)
+def test_a_job_that_fails_on_glue_gives_its_own_code(
+    deployed: dict[str, str], aws: Aws, say: Say, glue_ends: Any, state: str, message: str, code: int
+) -> None:
+    glue_ends(state, message)
+    say("/movie-reco/glue/output", "jr_1", "09:00:01 ERROR   train: no better than popularity", "last words")
+    found, said = aws("run", "train", "--on", "glue", *EVERY)
+    assert found == code
+    assert f"aws run: train on glue is {state} after 0.0 minutes (run jr_" in last_line(said)
+    assert f"{message}; see the lines above" in last_line(said)
+    assert "last words" in said
+
+
+@pytest.mark.usefixtures("for_emr")
+def test_a_job_on_emr_serverless(deployed: dict[str, str], aws: Aws, say: Say) -> None:
+    stream = f"applications/{deployed['ApplicationId']}/jobs/1/SPARK_DRIVER/stderr"
+    say("/movie-reco/emr-serverless", stream, "09:00:01 INFO    etl: started")
+    code, said = aws("run", "pipeline", "--on", "emr-serverless", "--executors", "7", "--conf", "a.b=c", *EVERY)
+    assert code == 0, said
+    assert "09:00:01 INFO    etl: started" in said
+    run = emrserverless_backends[ACCOUNT][REGION].job_runs[deployed["ApplicationId"]][-1]
+    release = f"s3://{deployed['ArtefactsBucket']}/{deployed['Release']}"
+    assert run.execution_role_arn == deployed["PipelineRoleArn"]
+    assert run.job_driver
+    submit: Any = run.job_driver["sparkSubmit"]
+    assert submit["entryPoint"] == f"{release}/jobs/pipeline.py"
+    zones = ["--raw-path", f"s3://{deployed['RawBucket']}", "--processed-path", f"s3://{deployed['ProcessedBucket']}"]
+    assert submit["entryPointArguments"] == ["--config", f"{release}/settings.toml", *zones]
+    words = submit["sparkSubmitParameters"].split()
+    assert set(words[::2]) == {"--conf"}
+    conf = dict(word.split("=", 1) for word in words[1::2])
+    assert {key: conf[key] for key in SPARK} == SPARK
+    assert conf["spark.archives"] == f"{release}/environment.tar.gz#environment"
+    assert conf["spark.submit.pyFiles"] == f"{release}/movie_reco.zip"
+    assert conf["spark.emr-serverless.driverEnv.PYSPARK_PYTHON"] == "./environment/bin/python"
+    assert conf["spark.executorEnv.PYSPARK_PYTHON"] == "./environment/bin/python"
+    assert (conf["spark.dynamicAllocation.maxExecutors"], conf["a.b"]) == ("7", "c")
+
+
+@pytest.mark.usefixtures("for_emr")
+def test_a_job_that_fails_on_emr_serverless_gives_its_own_code(
+    deployed: dict[str, str], aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = JobRun.__init__
+
+    def fail(self: JobRun, *args: Any, **kwargs: Any) -> None:
+        begin(self, *args, **kwargs)
+        self.state = "FAILED"
+        self.state_details = "Job failed, please check complete logs in configured logging destination. ExitCode: 4."
+
+    monkeypatch.setattr(JobRun, "__init__", fail)  # moto knows of jobs that succeed only
+    code, said = aws("run", "etl", "--on", "emr-serverless", *EVERY)
+    assert code == 4
+    assert "etl on emr-serverless is FAILED after 0.0 minutes" in last_line(said)
+
+
+@pytest.mark.usefixtures("for_emr")
+def test_a_job_on_a_cluster_of_its_own(deployed: dict[str, str], aws: Aws, step_ends: Callable[[str], None]) -> None:
+    step_ends("COMPLETED")
+    code, said = aws("run", "etl", "--on", "emr", "--executors", "2", "--subnet", "subnet-1", *EVERY)
+    assert code == 0, said
+    release = f"s3://{deployed['ArtefactsBucket']}/{deployed['Release']}"
+    (step,) = client("emr").list_steps(ClusterId="j-1")["Steps"]
+    words = step["Config"]["Args"]
+    assert words[:4] == ["spark-submit", "--deploy-mode", "cluster", "--name"]
+    assert words[words.index("--archives") + 1] == f"{release}/environment.tar.gz#environment"
+    assert words[words.index("--py-files") + 1] == f"{release}/movie_reco.zip"
+    assert f"{release}/jobs/etl.py" in words
+    conf = dict(words[place + 1].split("=", 1) for place, word in enumerate(words) if word == "--conf")
+    assert {key: conf[key] for key in SPARK} == SPARK
+    assert conf["spark.yarn.appMasterEnv.PYSPARK_PYTHON"] == "./environment/bin/python"
+    cluster = client("emr").describe_cluster(ClusterId="j-1")["Cluster"]
+    assert cluster["ReleaseLabel"] == "emr-7.13.0"
+    assert cluster["ServiceRole"] == deployed["EmrServiceRole"]
+    assert cluster["AutoTerminate"]
+    groups = client("emr").list_instance_groups(ClusterId="j-1")["InstanceGroups"]
+    assert {group["InstanceGroupType"]: group["RequestedInstanceCount"] for group in groups} == {"MASTER": 1, "CORE": 3}
+
+
+@pytest.mark.usefixtures("for_emr")
+def test_a_job_that_fails_on_a_cluster_gives_the_code_that_its_log_has(
+    deployed: dict[str, str], aws: Aws, step_ends: Callable[[str], None]
+) -> None:
+    step_ends("FAILED")
+    log = gzip.compress(b"exitCode: 3\nUser application exited with status 3\n")
+    client("s3").put_object(Bucket=deployed["ArtefactsBucket"], Key="logs/emr/j-1/steps/s-1/stderr.gz", Body=log)
+    code, said = aws("run", "etl", "--on", "emr", *EVERY)
+    assert code == 3, said
+    assert "User application exited with status 3" in said
+    assert "etl on emr is FAILED" in last_line(said)
+
+
+@pytest.mark.parametrize("on", ["glue", "emr-serverless", "emr"])
+def test_a_dry_run_prints_each_call_and_sends_none(aws: Aws, monkeypatch: pytest.MonkeyPatch, on: str) -> None:
+    monkeypatch.setattr(boto3.Session, "client", None)  # nothing can be sent
+    code, said = aws("run", "etl", "--on", on, "--set", "recommend.n=3", "--dry-run")
+    assert code == 0, said
+    calls = [" ".join(line.split()[:2]) for line in said.splitlines()]
+    start = {"glue": "glue start_job_run", "emr-serverless": "emr-serverless start_job_run", "emr": "emr run_job_flow"}
+    assert start[on] in calls
+    assert calls[0] == "cloudformation describe_stacks"
+    assert "s3 put_object" in calls
+
+
+@pytest.mark.parametrize(
+    ("arguments", "calls"),
+    [
+        (("deploy", "--without-emr"), ("cloudformation create_stack", "s3 upload_file", "glue update_classifier")),
+        (("deploy", "--release", "0.1.0-abc"), ("s3 list_objects_v2", "cloudformation create_stack")),
+        (("status",), ("cloudformation describe_stacks", "glue get_job_runs", "emr list_clusters")),
+        (("destroy",), ("emr-serverless stop_application", "cloudformation delete_stack")),
+        (("destroy", "--data"), ("s3 list_object_versions", "s3 delete_bucket", "cloudformation delete_stack")),
+    ],
+)
+def test_every_command_has_a_dry_run(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch, tmp_path: Any, arguments: tuple[str, ...], calls: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(boto3.Session, "client", None)
+    monkeypatch.chdir(tmp_path)
+    code, said = aws(*arguments, "--dry-run")
+    assert code == 0, said
+    printed = {" ".join(line.split()[:2]) for line in said.splitlines()}
+    assert set(calls) <= printed
