@@ -1,8 +1,9 @@
-"""What a set of any size would take, worked out from what the measured one took; writes benchmarks/results/plan.md.
+"""What a set of any size would take, worked out from what the measured one took, and what that one costs on AWS.
 
-`python -m benchmarks.plan` does it, from `Measured`, the seconds of `make bench SCALE=25m`, and `Assumed`. Work is
-split by what it grows with: ratings, users, ratings x rank^2 and rows of factors x rank^3 (MLlib adds a rank-one matrix
-for each rating on each side of a sweep, and solves a system by Cholesky for each user and movie).
+`python -m benchmarks.plan` writes benchmarks/results/plan.md and aws.md, from `Measured`, the seconds of
+`make bench SCALE=25m`, and `Assumed`. Work is split by what it grows with: ratings, users, ratings x rank^2 and rows of
+factors x rank^3 (MLlib adds a rank-one matrix for each rating on each side of a sweep, and solves a system by Cholesky
+for each user and movie).
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-TARGET = Path(__file__).resolve().parent / "results" / "plan.md"
+RESULTS = Path(__file__).resolve().parent / "results"
+TARGET, AWS_TARGET = RESULTS / "plan.md", RESULTS / "aws.md"
 GB = 1e9
 FLOAT = 4
-HOUR = 3600
+HOUR, MINUTE = 3600, 60
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,57 @@ class Assumed:
     memory_price: float = 0.0057785
     disk_price: float = 0.000111
     """Dollars an hour, for a vCPU and for a GB (of disk: of each above the first 20)."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service of AWS as conf/aws sets it up by default."""
+
+    name: str
+    workers: int
+    """All that are paid for, of `Assumed.cores` cores each."""
+    executors: int
+    price: float
+    """Dollars an hour, for one of them."""
+    start: float
+    """Minutes that are paid for before the work begins, where packages are installed and machines made."""
+    further: float = 0
+    """Dollars for what is paid besides."""
+
+
+def services(assumed: Assumed) -> list[Service]:
+    """By list prices of us-east-1: $0.44 for a DPU and hour of Glue, $0.252 + $0.063 for an r5.xlarge of EMR."""
+    glue, machine = 0.44, 0.252 + 0.063
+    crawl = 2 * glue * 10 / MINUTE  # two DPUs, for the ten minutes that are the least
+    serverless = assumed.cores * assumed.vcpu_price + 23 * assumed.memory_price
+    return [
+        Service("Glue, `pipeline`: 4 workers G.1X", 4, 3, glue, 2),
+        Service("Glue, the workflow: 7 jobs, each with a start, and a crawl", 4, 3, glue, 7 * 2, crawl),
+        Service("EMR Serverless, `pipeline`: a driver and 4 executors of 4 vCPU and 23 GB", 5, 4, serverless, 2),
+        Service("EMR, `pipeline`: 6 machines r5.xlarge, made for the run", 6, 4, machine, 8),
+    ]
+
+
+def costs(measured: Measured, assumed: Assumed) -> str:
+    """What the measured run takes and costs on AWS, as Markdown."""
+    work = sum(core_seconds(measured.size, measured, assumed).values())
+    rows = []
+    for service in services(assumed):
+        minutes = service.start + work / (service.executors * assumed.cores) / assumed.busy / MINUTE
+        dollars = service.workers * service.price * minutes / MINUTE + service.further
+        rows.append(f"| {service.name} | {service.start:.0f} | {minutes:.0f} | {dollars:.2f} |")
+    return "\n".join(
+        [
+            f"{measured.size.ratings:,.0f} ratings, from raw files to published lists: {work / HOUR:.2f} core hours, "
+            f"as measured on {measured.cores} cores; cores are busy for {assumed.busy:.0%} of the time.",
+            "Not tried on AWS.",
+            "",
+            "| | minutes until the work begins | minutes | US dollars |",
+            "|---|--:|--:|--:|",
+            *rows,
+            "",
+        ]
+    )
 
 
 def flops(size: Size, rank: int) -> float:
@@ -166,3 +219,4 @@ BILLION = Size(1e9, 100e6, 100_000)
 
 if __name__ == "__main__":
     TARGET.write_text(plan(BILLION, Measured(), Assumed()))
+    AWS_TARGET.write_text(costs(Measured(), Assumed()))

@@ -68,8 +68,9 @@ def jars(groups: Mapping[str, str]) -> set[Jar]:
 
 def fetched_jars() -> set[Jar]:
     """The jars that Ivy has fetched for the settings of these jobs, by the lists that set-up has left."""
-    lists = [path.read_text(encoding="utf-8") for path in Path(sys.prefix).glob("jars-*.txt")]
-    return {jar for line in "\n".join(lists).splitlines() if (jar := from_ivy(posixpath.basename(line)))}
+    lists = [Path(sys.prefix) / f"jars-{conf.parent.name}.txt" for conf in CONF.glob("*/spark-defaults.conf")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in lists if path.exists())
+    return {jar for line in text.splitlines() if (jar := from_ivy(posixpath.basename(line)))}
 
 
 def from_ivy(name: str) -> Jar | None:

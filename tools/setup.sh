@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up what a target of the Makefile needs: tools/setup.sh venv|runtime|dev|bench|notebook|s3
+# Set up what a target of the Makefile needs: tools/setup.sh venv|runtime|dev|bench|notebook|s3|services
 # The generation of Spark is that of SPARK: 4.1, in .venv, or 3.5, in .venv-3.5.
 # Nothing is done twice: each step leaves a stamp that holds the checksum of what it was made from.
 set -euo pipefail
@@ -107,6 +107,18 @@ spark.stop()' "$VENV/jars-$1.txt" >"$LOG" 2>&1; then
   fi
 }
 
+# What the tests need to start jobs as AWS does, and to see both generations go on with each other's tables.
+set_up_services() {
+  local python
+  for python in "$PYTHON" python3.11; do
+    if "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
+      SPARK=3.5 PYTHON=$python tools/setup.sh services
+      return
+    fi
+  done
+  echo "set-up: there is no Python 3.11, which Spark 3.5 needs; the tests that need both will be skipped" >&2
+}
+
 [ -x "$VENV/bin/pip" ] || make_venv
 [ "$1" != venv ] || exit 0
 once runtime "requirements/$RUNTIME.lock" -- install_lock "$RUNTIME" "Spark and what the jobs need"
@@ -119,7 +131,10 @@ once package pyproject.toml -- install_package
 has_fitting_java || once java requirements/java.lock -- install_lock java "a Java of its own, since there is no Java 17 or 21"
 [ "$CONF" = conf ] || once conf conf/spark-3.5.sed conf/{local,s3,cluster}/*.* conf/local/java/bin/java -- derive_conf
 confs=("$(basename "${SPARK_CONF_DIR:-local}")")
-[ "$1" != dev ] || confs=(local s3)
+[ "$1" != dev ] && [ "$1" != services ] || confs=(local s3)
 for conf in "${confs[@]}"; do
   once "jars-of-$conf" "requirements/$RUNTIME.lock" "$CONF/$conf/spark-defaults.conf" -- fetch_jars "$conf"
 done
+# For the tests that start jobs as AWS does.
+[ "$1" != services ] || CONF=tests/aws once jars-of-yarn tests/aws/yarn/spark-defaults.conf -- fetch_jars yarn
+[ "$1" != dev ] || set_up_services

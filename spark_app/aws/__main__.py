@@ -77,7 +77,7 @@ def _deploy(options: argparse.Namespace) -> None:
     built = None
     if not options.release:
         built = artefacts.build(options.out, options.config or CONFIG, emr=not options.without_emr)
-    buckets = stacks.deploy_storage(account, options.name, options.every)
+    buckets = stacks.deploy_storage(account, options.name, given, options.every)
     if built:
         stacks.upload(account, buckets["ArtefactsBucket"], built)
         prefix = built.prefix
@@ -173,7 +173,7 @@ def _parser() -> _Parser:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="a parameter of conf/aws/jobs.yaml, such as Email=me@example.com; those not given keep their values",
+        help="a parameter of the templates in conf/aws, such as Email=me@example.com; others keep their values",
     )
     run = commands.add_parser("run", parents=[every], help="run a stage, or the pipeline, and wait for its end")
     run.add_argument("job", choices=sorted(JOBS), metavar="JOB", help=f"one of {', '.join(JOBS)}")

@@ -54,11 +54,16 @@ def status(account: Account, stack: str) -> str | None:
     return None if found is None else str(found["StackStatus"])
 
 
-def deploy_storage(account: Account, name: str, every: float) -> dict[str, str]:
-    """Make or update the buckets; returns their names by output."""
-    body = (CONF / "storage.yaml").read_text(encoding="utf-8")
-    _put(account, storage_stack(name), {"TemplateBody": body}, {"Name": name}, name, every)
+def deploy_storage(account: Account, name: str, given: Mapping[str, str], every: float) -> dict[str, str]:
+    """Make or update the buckets; returns their names by output. Of what is given it takes what its template has."""
+    template = _storage_template()
+    parameters = _parameters(account, storage_stack(name), template, {"Name": name}, given)
+    _put(account, storage_stack(name), template, parameters, name, every)
     return outputs(account, storage_stack(name))
+
+
+def _storage_template() -> dict[str, str]:
+    return {"TemplateBody": (CONF / "storage.yaml").read_text(encoding="utf-8")}
 
 
 def upload(account: Account, bucket: str, release: Release) -> None:
@@ -93,24 +98,21 @@ def deploy_jobs(
 ) -> dict[str, str]:
     """Make or update all but the buckets, by the template of a release; returns the stack's outputs.
 
-    What is not given keeps its value. Raises UsageError for a parameter that the template does not have.
+    What is not given keeps its value. Raises UsageError for a parameter that neither template has.
     """
     bucket = buckets["ArtefactsBucket"]
     template = {"TemplateURL": f"https://{buckets['ArtefactsDomain']}/{prefix}/{TEMPLATE}"}
-    summary = account.call("cloudformation", "get_template_summary", **template)
-    parameters = {
+    ours = {
         **{zone: buckets[zone] for zone in ZONES},
         "Name": name,
         "Release": prefix,
         "SparkConf": chained(spark_defaults(account, bucket, prefix)),
-        **given,
     }
     if not account.dry_run:
-        known = [parameter["ParameterKey"] for parameter in summary["Parameters"]]
+        known = _known(account, template) + _known(account, _storage_template())
         if unknown := [key for key in given if key not in known]:
             raise UsageError(f"--parameter {unknown[0]}: there is none of that name; there are {', '.join(known)}")
-        merged = _parameters(account, jobs_stack(name)) | parameters
-        parameters = {key: value for key, value in merged.items() if key in known}
+    parameters = _parameters(account, jobs_stack(name), template, ours, given)
     _put(account, jobs_stack(name), template, parameters, name, every)
     stack = outputs(account, jobs_stack(name))
     # CloudFormation knows no reader of a classifier, and what it guesses does not know quotes.
@@ -187,10 +189,22 @@ def _describe(account: Account, stack: str) -> dict[str, Any] | None:
     return answer if account.dry_run else dict(answer["Stacks"][0])
 
 
-def _parameters(account: Account, stack: str) -> dict[str, str]:
-    """The parameters of a stack as it is; none where there is none."""
+def _known(account: Account, template: Mapping[str, str]) -> list[str]:
+    """The names of a template's parameters."""
+    summary = account.call("cloudformation", "get_template_summary", **template)
+    return [parameter["ParameterKey"] for parameter in summary["Parameters"]]
+
+
+def _parameters(
+    account: Account, stack: str, template: Mapping[str, str], ours: Mapping[str, str], given: Mapping[str, str]
+) -> dict[str, str]:
+    """What a stack is to have for its template's parameters: what is given, else what it has already."""
+    if account.dry_run:
+        return {**ours, **given}
     found = _describe(account, stack) or {}
-    return {entry["ParameterKey"]: entry["ParameterValue"] for entry in found.get("Parameters", [])}
+    had = {entry["ParameterKey"]: entry["ParameterValue"] for entry in found.get("Parameters", [])}
+    known = _known(account, template)
+    return {key: value for key, value in {**had, **ours, **given}.items() if key in known}
 
 
 def _put(

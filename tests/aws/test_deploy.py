@@ -76,7 +76,14 @@ def test_status_shows_what_is_there_and_the_last_runs(deployed: dict[str, str], 
 
 def test_parameters_are_kept_until_they_are_given_again(fresh: dict[str, str], aws: Aws, tmp_path: Path) -> None:
     again = ("deploy", "--without-emr", "--out", str(tmp_path / "dist"), *EVERY)
-    given = ("ScheduleState=ENABLED", "Workers=7", "Email=me@example.com", "MonthlyBudget=50", "GlueVersion=5.1")
+    given = (
+        "ScheduleState=ENABLED",
+        "Workers=7",
+        "Email=me@example.com",
+        "MonthlyBudget=50",
+        "GlueVersion=5.1",
+        "HistoryDays=7",
+    )
     code, said = aws(*again, *(word for one in given for word in ("--parameter", one)))
     assert code == 0, said
     assert client("glue").get_job(JobName="movie-reco-train")["Job"]["NumberOfWorkers"] == 7
@@ -90,6 +97,8 @@ def test_parameters_are_kept_until_they_are_given_again(fresh: dict[str, str], a
     assert aws(*again, "--parameter", "TimeoutMinutes=60")[0] == 0
     job = client("glue").get_job(JobName="movie-reco-train")["Job"]
     assert (job["NumberOfWorkers"], job["Timeout"], job["GlueVersion"]) == (7, 60, "5.1")
+    (storage,) = client("cloudformation").describe_stacks(StackName="movie-reco-storage")["Stacks"]
+    assert {"ParameterKey": "HistoryDays", "ParameterValue": "7"} in storage["Parameters"]
 
 
 def test_an_earlier_release_is_gone_back_to(fresh: dict[str, str], aws: Aws, tmp_path: Path) -> None:

@@ -4,11 +4,25 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.plan import BILLION, TARGET, Assumed, Measured, core_seconds, flops, held, moved, plan
+from benchmarks.plan import (
+    AWS_TARGET,
+    BILLION,
+    TARGET,
+    Assumed,
+    Measured,
+    core_seconds,
+    costs,
+    flops,
+    held,
+    moved,
+    plan,
+    services,
+)
 
 
 def test_the_plan_in_the_repository_is_what_is_worked_out() -> None:
     assert TARGET.read_text() == plan(BILLION, Measured(), Assumed())
+    assert AWS_TARGET.read_text() == costs(Measured(), Assumed())
 
 
 def test_what_was_measured_takes_what_was_measured() -> None:
@@ -17,6 +31,13 @@ def test_what_was_measured_takes_what_was_measured() -> None:
     assert seconds["etl"] == measured.cores * measured.etl
     assert seconds["implicit ALS, rank 64"] == measured.cores * (measured.als_set_up + 10 * measured.sweep_64)
     assert seconds["judging"] == measured.cores * measured.judge
+
+
+def test_what_glue_costs_is_its_workers_times_their_minutes() -> None:
+    measured, assumed = Measured(), replace(Assumed(), busy=1)
+    hours = sum(core_seconds(measured.size, measured, assumed).values()) / 12 / 3600 + 2 / 60
+    assert services(assumed)[0].workers == 4
+    assert f"| {4 * 0.44 * hours:.2f} |" in costs(measured, assumed).splitlines()[4]
 
 
 def test_work_grows_with_ratings_users_and_movies() -> None:

@@ -1,0 +1,271 @@
+"""Machines as Glue, EMR Serverless and EMR give them to a job: their own Spark 3.5 and Python 3.11, and S3.
+
+What a service brings is here: Spark without packages, jars for Delta and S3, a Python without packages, settings of its
+own, credentials of a role. What comes from us is what the calls to its API say, word by word.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+from xml.sax.saxutils import escape
+
+from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
+
+from spark_app.aws.jobs import DELTA_JARS
+from tools.conf import ROOT
+from tools.s3_server import S3Server
+
+VENV = ROOT / ".venv-3.5"
+SPARK_HOME = VENV / "lib" / "python3.11" / "site-packages" / "pyspark"
+STAMP = VENV / "stamps" / "jars-of-yarn"
+OURS = ("spark.jars.packages", "spark.jars.excludes", "spark.master", "spark.driver.")
+"""Settings of conf/s3 that are for a machine where nothing is brought."""
+
+OF_JAVA_11 = ("jakarta.xml.bind", "jaxb-runtime", "istack", "activation")
+"""Jars for what Java has no more and Hadoop 3.3 takes for granted."""
+
+TIMEOUT = 600
+
+
+def python_of_services() -> str | None:
+    """A Python 3.11 that has none of our packages."""
+    found = [Path(folder) / "python3.11" for folder in os.environ["PATH"].split(os.pathsep)]
+    return next((str(path) for path in found if path.exists() and ROOT not in path.parents), None)
+
+
+def jars(conf: str) -> list[str]:
+    """Jars that set-up has fetched."""
+    return [unquote(urlsplit(line).path) for line in (VENV / f"jars-{conf}.txt").read_text().splitlines()]
+
+
+@dataclass
+class Machine:
+    """A folder on a machine of a service, in which a job starts."""
+
+    folder: Path
+    server: S3Server
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True)
+        service = self.folder / "service"
+        service.mkdir()
+        lines = (VENV / "conf" / "s3" / "spark-defaults.conf").read_text().splitlines()
+        brought = [line for line in lines if line and not line.startswith(("#", *OURS))]
+        (service / "spark-defaults.conf").write_text("\n".join([*brought, *self.settings()]) + "\n")
+        hadoop = {
+            line.split()[0].removeprefix("spark.hadoop."): line.split()[1] for line in brought if "hadoop.fs" in line
+        }
+        hadoop |= {"fs.s3a.endpoint": self.server.url, "fs.s3a.path.style.access": "true"}
+        write_xml(service / "core-site.xml", hadoop)
+        (service / "log4j2.properties").write_bytes((VENV / "conf" / "s3" / "log4j2.properties").read_bytes())
+        self.environment = {
+            "PATH": f"{SPARK_HOME}/bin:{Path(str(python_of_services())).parent}:/usr/bin:/bin",
+            "HOME": str(self.folder),
+            "LC_ALL": "C.UTF-8",
+            "SPARK_HOME": str(SPARK_HOME),
+            "SPARK_CONF_DIR": str(service),
+            "HADOOP_CONF_DIR": str(service),
+            "SPARK_LOCAL_IP": "127.0.0.1",
+            "SPARK_DIST_CLASSPATH": ":".join([str(service), *jars("s3")]),
+            **{
+                name: os.environ[name]
+                for name in ("JAVA_HOME", "JDK_JAVA_OPTIONS", "AWS_ENDPOINT_URL")
+                if name in os.environ
+            },
+            **self.server.environment(),
+            "AWS_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL"],
+            "AWS_ENDPOINT_URL_S3": self.server.url,
+        }
+        # A service has its own region; that of the S3 server is none.
+        self.environment |= {"AWS_REGION": os.environ["AWS_REGION"], "AWS_DEFAULT_REGION": os.environ["AWS_REGION"]}
+
+    def settings(self) -> list[str]:
+        """Further settings that the service brings."""
+        return ["spark.master local[2]"]
+
+    def fetch(self, uri: str) -> Path:
+        """Take an object of S3 into the folder."""
+        parts = urlsplit(uri)
+        path = self.folder / Path(parts.path).name
+        self.server.client().download_file(parts.netloc, parts.path.lstrip("/"), str(path))
+        return path
+
+    def submit(self, words: Sequence[str], **environment: str) -> str:
+        """Let the service's Spark run a job; gives what it said. It must end well."""
+        done = subprocess.run(
+            ["spark-submit", *words],
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=TIMEOUT,
+        )
+        said = done.stdout + done.stderr + self.logs()
+        (self.folder / "said").write_text(said)
+        assert done.returncode == 0, said[-6000:]
+        return said
+
+    def logs(self) -> str:
+        """What the driver has said elsewhere."""
+        return ""
+
+
+def write_xml(path: Path, settings: Mapping[str, str]) -> None:
+    """Settings as Hadoop reads them."""
+    entries = (
+        f"<property><name>{key}</name><value>{escape(value)}</value></property>" for key, value in settings.items()
+    )
+    path.write_text(f"<configuration>{''.join(entries)}</configuration>")
+
+
+def run_on_glue(machine: Machine, job: Mapping[str, Any], run: Mapping[str, Any]) -> str:
+    """Start a run of a job as Glue does: its arguments all go to the script, beside Glue's own."""
+    arguments = {**job["DefaultArguments"], **run.get("Arguments", {})}
+    python = machine.folder / "python"
+    subprocess.run([str(python_of_services()), "-m", "venv", str(python)], check=True)
+    wanted = machine.fetch(arguments["--additional-python-modules"])
+    install = [str(python / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*install, arguments["--python-modules-installer-option"], str(wanted)], check=True)
+    package, script = machine.fetch(arguments["--extra-py-files"]), machine.fetch(job["Command"]["ScriptLocation"])
+    of_glue = {
+        "--JOB_NAME": job["Name"],
+        "--JOB_ID": "j_1",
+        "--JOB_RUN_ID": "jr_1",
+        "--job-bookmark-option": "job-bookmark-disable",
+    }
+    words = [word for pair in (of_glue | arguments).items() for word in pair]
+    confs = shlex.split(f"--conf {arguments['--conf']}")
+    delta = ["--jars", ",".join(jars("local"))]
+    interpreter = str(python / "bin" / "python")
+    # With `--datalake-formats delta` Delta's Python is there without being installed.
+    site = machine.folder / "glue"
+    shutil.copytree(VENV / "lib" / "python3.11" / "site-packages" / "delta", site / "delta")
+    return machine.submit(
+        ["--py-files", str(package), *delta, *confs, str(script), *words],
+        PYSPARK_PYTHON=interpreter,
+        PYSPARK_DRIVER_PYTHON=interpreter,
+        PYTHONPATH=str(site),
+    )
+
+
+def run_on_emr_serverless(machine: Machine, run: Mapping[str, Any]) -> str:
+    """Start a run as EMR Serverless does: in a container, with its archive unpacked there."""
+    submit = run["jobDriver"]["sparkSubmit"]
+    words = shlex.split(with_jars(submit["sparkSubmitParameters"]))
+    settings = dict(word.split("=", 1) for word in words if word != "--conf")
+    archive, _, name = settings["spark.archives"].partition("#")
+    unpack(machine.fetch(archive), machine.folder / name)
+    prefix = "spark.emr-serverless.driverEnv."
+    environment = {key.removeprefix(prefix): value for key, value in settings.items() if key.startswith(prefix)}
+    return machine.submit([*words, submit["entryPoint"], *submit["entryPointArguments"]], **environment)
+
+
+def with_jars(text: str) -> str:
+    """The same with Delta's jars where they are here, not where EMR has them."""
+    return text.replace(DELTA_JARS, ",".join(jars("local")))
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as opened:
+        opened.extractall(folder, filter="data")
+    archive.unlink()
+
+
+class ClusterMachine(Machine):
+    """The machine of a cluster from which a step submits its job to YARN."""
+
+    def settings(self) -> list[str]:
+        paths = ":".join(jars("s3"))
+        return [
+            "spark.master yarn",
+            f"spark.yarn.jars local:{SPARK_HOME}/jars/*",
+            f"spark.driver.extraClassPath {paths}",
+            f"spark.executor.extraClassPath {paths}",
+        ]
+
+    def passed_on(self) -> list[str]:
+        return [name for name in self.environment if name.startswith(("AWS_", "SPARK_LOCAL_IP", "JDK_JAVA"))]
+
+    def logs(self) -> str:
+        """What the driver has said in its container, as long as YARN keeps it."""
+        logs = sorted(self.folder.glob("target/**/container_*/std*"))
+        return "".join(path.read_text(errors="replace") for path in logs)
+
+    @contextmanager
+    def yarn(self) -> Iterator[None]:
+        """A real YARN: a resource manager and a node manager, whose containers have the environment of this machine."""
+        spark_jars = SPARK_HOME / "jars"
+        (of_py4j,) = spark_jars.glob("py4j-*.jar")
+        further = [path for name in OF_JAVA_11 for path in spark_jars.glob(f"*{name}*.jar")]
+        further += [*spark_jars.glob("log4j-*.jar"), *spark_jars.glob("slf4j-api-*.jar"), of_py4j]
+        opens = [f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in ("lang", "util", "io", "net", "nio")]
+        before, log = Path.cwd(), (self.folder / "yarn.log").open("wb")
+        variables = dict(os.environ)
+        os.chdir(self.folder)
+        os.environ.clear()
+        os.environ.update(self.environment)
+        try:
+            port = launch_gateway(
+                jarpath=str(of_py4j),
+                classpath=os.pathsep.join(
+                    map(str, [self.environment["SPARK_CONF_DIR"], *jars("yarn"), *jars("s3"), *further])
+                ),
+                javaopts=opens,
+                die_on_exit=True,
+                redirect_stdout=log,
+                redirect_stderr=log,
+            )
+        finally:
+            os.environ.clear()
+            os.environ.update(variables)
+            os.chdir(before)
+        gateway = JavaGateway(gateway_parameters=GatewayParameters(port=port))
+        jvm = gateway.jvm
+        settings = jvm.org.apache.hadoop.yarn.conf.YarnConfiguration()
+        for key, value in self.limits().items():
+            settings.set(key, value)
+        cluster = jvm.org.apache.hadoop.yarn.server.MiniYARNCluster("tests", 1, 1, 1)
+        try:
+            cluster.init(settings)
+            cluster.start()
+            assert cluster.waitForNodeManagersToConnect(60_000)
+            written = jvm.java.io.FileOutputStream(f"{self.environment['HADOOP_CONF_DIR']}/yarn-site.xml")
+            cluster.getConfig().writeXml(written)
+            written.close()
+            yield
+        finally:
+            cluster.stop()
+            gateway.shutdown()
+            log.close()
+
+    def limits(self) -> dict[str, str]:
+        scheduler = "org.apache.hadoop.yarn.server.resourcemanager.scheduler.fifo.FifoScheduler"
+        return {
+            "yarn.nodemanager.resource.memory-mb": "16384",
+            "yarn.nodemanager.resource.cpu-vcores": "16",
+            "yarn.nodemanager.vmem-check-enabled": "false",
+            "yarn.nodemanager.pmem-check-enabled": "false",
+            # What a machine's role gives to all that runs there, containers find in their environment.
+            "yarn.nodemanager.env-whitelist": ",".join(["PATH", "JAVA_HOME", "HADOOP_CONF_DIR", *self.passed_on()]),
+            "yarn.resourcemanager.scheduler.class": scheduler,
+        }
+
+
+def run_on_emr(machine: ClusterMachine, step: Mapping[str, Any]) -> str:
+    """Run the step of a cluster as EMR does: command-runner.jar runs its arguments on the machine of the master."""
+    program, *words = step["Config"]["Args"]
+    assert program == "spark-submit"
+    with machine.yarn():
+        return machine.submit([with_jars(word) for word in words])
