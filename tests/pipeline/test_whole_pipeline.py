@@ -147,7 +147,9 @@ def test_plain_spark_sql_finds_the_tables_from_another_process(movielens: Zones,
     )
     asked = submit("", "-e", queries, command="spark-sql", folder=movielens.processed.parent)
     assert asked.returncode == 0, asked.stderr[-3000:]
-    assert asked.stdout.split("\n")[:5] == ["100836\t3.5016", "American President, The (1995)", "100836", "610", "329"]
+    # Spark 3.5 says here what Ivy does.
+    answers = [line for line in asked.stdout.splitlines() if not line.startswith("::")]
+    assert answers[:5] == ["100836\t3.5016", "American President, The (1995)", "100836", "610", "329"]
 
 
 def test_features_and_profile_agree_with_pandas(movielens: Zones, raw_ratings: pd.DataFrame) -> None:
