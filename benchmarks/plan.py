@@ -104,8 +104,8 @@ def services(assumed: Assumed) -> list[Service]:
     return [
         Service("Glue, `pipeline`: 4 workers G.1X", 4, 3, glue, 2),
         Service("Glue, the workflow: 7 jobs, each with a start, and a crawl", 4, 3, glue, 7 * 2, crawl),
-        Service("EMR Serverless, `pipeline`: a driver and 4 executors of 4 vCPU and 23 GB", 5, 4, serverless, 2),
-        Service("EMR, `pipeline`: 6 machines r5.xlarge, made for the run", 6, 4, machine, 8),
+        Service("EMR Serverless, `pipeline`: a driver and 3 executors of 4 vCPU and 23 GB", 4, 3, serverless, 2),
+        Service("EMR, `pipeline`: 5 machines r5.xlarge, made for the run", 5, 3, machine, 8),
     ]
 
 

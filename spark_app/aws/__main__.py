@@ -181,7 +181,7 @@ def _parser() -> _Parser:
     run.add_argument("--config", type=Path, metavar="FILE", help="settings of this run, instead of the release's")
     run.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="one setting of this run")
     run.add_argument("--conf", action="append", default=[], metavar="KEY=VALUE", help="a setting of Spark for this run")
-    run.add_argument("--executors", type=int, default=4, help="executors on EMR, at most (default %(default)d)")
+    run.add_argument("--executors", type=int, default=3, help="executors on EMR, at most (default %(default)d)")
     run.add_argument("--subnet", metavar="ID", help="the subnet of a cluster of EMR (default: one of the default VPC)")
     commands.add_parser("status", parents=[every], help="show what is deployed and how the last runs went")
     destroy = commands.add_parser("destroy", parents=[every], help="remove the jobs; the data stays")

@@ -72,7 +72,7 @@ class Order:
     stack: Mapping[str, str]
     settings: str | None = None
     conf: Mapping[str, str] = field(default_factory=dict)
-    executors: int = 4
+    executors: int = 3
     subnet: str | None = None
 
     @property

@@ -116,9 +116,8 @@ def check_readable(folder: str) -> None:
 
 
 def read_text(path: str) -> str:
-    """The whole of a small UTF-8 text."""
-    with _filesystem(path).open(path, "rb") as stream:
-        return bytes(stream.read()).decode("utf-8")
+    """The whole of a small UTF-8 text, by one request: between two another run may put a new one in its place."""
+    return bytes(_filesystem(path).cat_file(path)).decode("utf-8")
 
 
 @contextlib.contextmanager

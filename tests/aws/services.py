@@ -34,7 +34,7 @@ OURS = ("spark.jars.packages", "spark.jars.excludes", "spark.master", "spark.dri
 OF_JAVA_11 = ("jakarta.xml.bind", "jaxb-runtime", "istack", "activation")
 """Jars for what Java has no more and Hadoop 3.3 takes for granted."""
 
-TIMEOUT = 600
+TIMEOUT = 1200
 
 
 def python_of_services() -> str | None:

@@ -152,3 +152,16 @@ def test_each_stage_may_write_what_it_makes(policies: Policies) -> None:
             key = f"{zone.table(table)}/{file}".replace("s3://zone", PROCESSED)
             who = {role for role in policies if may(policies[role], "s3:PutObject", key)}
             assert who == {makes[stage], "Maintain", "Pipeline"}, table
+
+
+def test_each_job_of_glue_may_list_the_buckets_that_it_is_given(policies: Policies) -> None:
+    """A job looks into each of its roots before it begins."""
+    stack = client("cloudformation").list_stack_resources(StackName="movie-reco-jobs")["StackResourceSummaries"]
+    roles = {found["PhysicalResourceId"]: found["LogicalResourceId"].removesuffix("Role") for found in stack}
+    for job in client("glue").get_jobs()["Jobs"]:
+        documents = policies[roles[job["Role"].rpartition("/")[2]]]
+        given = job["DefaultArguments"]
+        roots = [given[option] for option in ("--raw-path", "--processed-path") if option in given]
+        assert roots
+        for root in roots:
+            assert may(documents, "s3:ListBucket", root.replace("s3://", "arn:aws:s3:::")), (job["Name"], root)

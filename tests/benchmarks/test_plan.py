@@ -37,7 +37,7 @@ def test_what_glue_costs_is_its_workers_times_their_minutes() -> None:
     measured, assumed = Measured(), replace(Assumed(), busy=1)
     hours = sum(core_seconds(measured.size, measured, assumed).values()) / 12 / 3600 + 2 / 60
     assert services(assumed)[0].workers == 4
-    assert f"| {4 * 0.44 * hours:.2f} |" in costs(measured, assumed).splitlines()[4]
+    assert f"| {4 * 0.44 * hours:.2f} |" in costs(measured, assumed).splitlines()[5]
 
 
 def test_work_grows_with_ratings_users_and_movies() -> None:

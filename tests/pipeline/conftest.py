@@ -120,7 +120,7 @@ def submit(tmp_path_factory: pytest.TempPathFactory) -> Submit:
             capture_output=True,
             text=True,
             check=False,
-            timeout=400,
+            timeout=900,
         )
 
     return run

@@ -39,7 +39,7 @@ def submit_to_other(job: str, *options: str, folder: Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=400,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout[-3000:]
     return done.stdout
