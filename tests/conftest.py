@@ -25,6 +25,24 @@ os.environ.setdefault("SPARK_CONF_DIR", str(CONF / "local"))
 # Jobs of a few rows end before Java's second compiler pays for itself: without it they take half the CPU time.
 os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m")
 
+FEW_USERS, FEW_RATINGS = 150, 6000
+FEW = f"""
+[ingest]
+source = ["synthetic"]
+users = {FEW_USERS}
+movies = 200
+ratings = {FEW_RATINGS}
+
+[implicit_als]
+rank = 8
+iterations = 3
+
+[explicit_als]
+rank = 8
+iterations = 3
+"""
+"""Settings with which a whole pipeline takes little more than Spark's start."""
+
 BUCKET = "tests"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (

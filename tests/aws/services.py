@@ -78,11 +78,7 @@ class Machine:
             "HADOOP_CONF_DIR": str(service),
             "SPARK_LOCAL_IP": "127.0.0.1",
             "SPARK_DIST_CLASSPATH": ":".join([str(service), *jars("s3")]),
-            **{
-                name: os.environ[name]
-                for name in ("JAVA_HOME", "JDK_JAVA_OPTIONS", "AWS_ENDPOINT_URL")
-                if name in os.environ
-            },
+            **{name: os.environ[name] for name in ("JAVA_HOME", "JDK_JAVA_OPTIONS") if name in os.environ},
             **self.server.environment(),
             "AWS_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL"],
             "AWS_ENDPOINT_URL_S3": self.server.url,

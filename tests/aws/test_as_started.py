@@ -27,29 +27,13 @@ from tests.aws.services import (
     run_on_emr_serverless,
     run_on_glue,
 )
-from tests.conftest import forget_s3
+from tests.conftest import FEW, FEW_USERS, forget_s3
 from tools.s3_server import S3Server
 
 pytestmark = pytest.mark.skipif(
     not STAMP.exists() or python_of_services() is None, reason="needs Python 3.11 and tools/setup.sh services"
 )
 
-USERS, MOVIES = 150, 200
-SMALL = f"""
-[ingest]
-source = ["synthetic"]
-users = {USERS}
-movies = {MOVIES}
-ratings = 6000
-
-[implicit_als]
-rank = 8
-iterations = 3
-
-[explicit_als]
-rank = 8
-iterations = 3
-"""
 LITTLE_MEMORY = {
     f"spark.{who}.{what}": amount
     for who in ("driver", "executor")
@@ -63,7 +47,7 @@ def stack(environment: str, s3_server: S3Server, tmp_path_factory: pytest.TempPa
     forget_account(environment)
     dist = tmp_path_factory.mktemp("dist")
     config = dist / "small.toml"
-    config.write_text(SMALL)
+    config.write_text(FEW)
     out = dist / "releases"
     main(["deploy", "--config", str(config), "--out", str(out), "--parameter", "GlueVersion=5.1", *EVERY])
     found = stack_outputs("movie-reco-jobs")
@@ -117,7 +101,7 @@ def check(said: str, stack: dict[str, str], results: set[str]) -> None:
     results.add(storage.read_text(zone.recommendations_csv))
     assert len(results) == 1
     (made,) = results
-    assert len(made.splitlines()) > USERS
+    assert len(made.splitlines()) > FEW_USERS
     tables = client("glue").get_tables(DatabaseName="movie_reco_db")["TableList"]
     columns = {table["Name"]: [column["Name"] for column in table["StorageDescriptor"]["Columns"]] for table in tables}
     assert columns["recommendations"][:3] == ["userid", "rank", "movieid"]

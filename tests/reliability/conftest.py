@@ -17,6 +17,7 @@ import pytest
 
 from spark_app.platform import s3, storage
 from spark_app.platform.zones import ProcessedZone
+from tests.conftest import FEW, FEW_RATINGS
 from tools.conf import CONF, ROOT
 
 SOAK = os.environ.get("MOVIE_RECO_SOAK") == "1"
@@ -26,22 +27,8 @@ LEASE = 10
 LENGTHS = (10, 4)
 """Of the lists of the two results between which jobs change; both are known byte for byte."""
 
-ROWS = 6000
-SMALL = f"""
-[ingest]
-source = ["synthetic"]
-users = 150
-movies = 200
-ratings = {ROWS}
-
-[implicit_als]
-rank = 8
-iterations = 3
-
-[explicit_als]
-rank = 8
-iterations = 3
-
+ROWS = FEW_RATINGS
+SMALL = f"""{FEW}
 [storage]
 lease_seconds = {LEASE}
 """
