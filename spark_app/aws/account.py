@@ -6,6 +6,7 @@ import functools
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +58,16 @@ class Account:
 
     def pages(self, service: str, operation: str, key: str, **arguments: Any) -> list[Any]:
         """Everything that an operation lists under a key, over all pages; nothing with dry run."""
+        return [item for page in self.each_page(service, operation, **arguments) for item in page.get(key, [])]
+
+    def each_page(self, service: str, operation: str, **arguments: Any) -> Iterator[dict[str, Any]]:
+        """The answers of an operation that lists, page by page; none with dry run."""
         if self.dry_run:
             self._print(service, operation, arguments)
-            return []
-        client = self._client(service)
-        if not client.can_paginate(operation):
-            return list(self.call(service, operation, **arguments).get(key, []))
-        return [item for page in client.get_paginator(operation).paginate(**arguments) for item in page.get(key, [])]
+        elif self._client(service).can_paginate(operation):
+            yield from self._client(service).get_paginator(operation).paginate(**arguments)
+        else:
+            yield self.call(service, operation, **arguments)
 
     def upload(self, file: Path, bucket: str, key: str) -> None:
         """Put a file into a bucket, in parts where it is large."""

@@ -14,7 +14,9 @@ from spark_app.platform.errors import UsageError
 from spark_app.platform.log import logger
 
 CAPABILITIES = ["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"]
-ZONES = ("RawBucket", "ProcessedBucket", "ArtefactsBucket")
+ZONES = {"RawBucket": "raw", "ProcessedBucket": "processed", "ArtefactsBucket": "artefacts"}
+"""Outputs of the stack of buckets, and what stands for each in its bucket's name."""
+
 NOT_THERE, NOTHING_TO_DO = "does not exist", "No updates are to be performed"
 BEGUN_ANEW = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "REVIEW_IN_PROGRESS", "DELETE_FAILED")
 """States of a stack that cannot be updated, only removed: its creation failed."""
@@ -23,9 +25,6 @@ APPLICATION_AT_REST = ("CREATED", "STOPPED", "TERMINATED")
 
 A_CANCELLED = "cancelled"
 """In the reason of a resource that failed only since another did."""
-
-AT_ONCE = 1000
-"""Objects that S3 deletes in one call."""
 
 
 def storage_stack(name: str) -> str:
@@ -57,7 +56,7 @@ def status(account: Account, stack: str) -> str | None:
 def deploy_storage(account: Account, name: str, given: Mapping[str, str], every: float) -> dict[str, str]:
     """Make or update the buckets; returns their names by output. Of what is given it takes what its template has."""
     template = _storage_template()
-    parameters = _parameters(account, storage_stack(name), template, {"Name": name}, given)
+    parameters = _parameters(account, storage_stack(name), _known(account, template), {"Name": name}, given)
     _put(account, storage_stack(name), template, parameters, name, every)
     return outputs(account, storage_stack(name))
 
@@ -108,11 +107,13 @@ def deploy_jobs(
         "Release": prefix,
         "SparkConf": chained(spark_defaults(account, bucket, prefix)),
     }
-    if not account.dry_run:
-        known = _known(account, template) + _known(account, _storage_template())
-        if unknown := [key for key in given if key not in known]:
-            raise UsageError(f"--parameter {unknown[0]}: there is none of that name; there are {', '.join(known)}")
-    parameters = _parameters(account, jobs_stack(name), template, ours, given)
+    known, of_storage = (_known(account, which) for which in (template, _storage_template()))
+    unknown = [key for key in given if key not in (*known, *of_storage)]
+    if unknown and not account.dry_run:
+        raise UsageError(
+            f"--parameter {unknown[0]}: there is none of that name; there are {', '.join(known + of_storage)}"
+        )
+    parameters = _parameters(account, jobs_stack(name), known, ours, given)
     _put(account, jobs_stack(name), template, parameters, name, every)
     stack = outputs(account, jobs_stack(name))
     # CloudFormation knows no reader of a classifier, and what it guesses does not know quotes.
@@ -156,27 +157,42 @@ def stop_application(account: Account, stack: str, every: float) -> None:
 def destroy_storage(account: Account, name: str, every: float) -> None:
     """Delete all that was ever in the buckets, their stack, and then the buckets, which the template retains.
 
-    Raises UsageError where there is no such stack, which alone knows the buckets' names.
+    What an earlier call that was cut short has left is removed too: the buckets are known by their names. Raises
+    UsageError where there is nothing of this name.
     """
-    stack = storage_stack(name)
-    buckets = outputs(account, stack)
-    named = [buckets[zone] for zone in ZONES]
-    for bucket in named:
+    owner = account.call("sts", "get_caller_identity")["Account"]
+    named = [f"{name}-{zone}-{owner}-{account.region}" for zone in ZONES.values()]
+    there = [bucket for bucket in named if account.dry_run or _is_there(account, bucket)]
+    if not there and _describe(account, storage_stack(name)) is None:
+        raise UsageError(f"there is nothing of {name} in {account.region}: check --name and AWS_REGION")
+    for bucket in there:
         _empty(account, bucket)
-    destroy(account, stack, every)
-    for bucket in named:
-        account.call("s3", "delete_bucket", Bucket=bucket)
+    destroy(account, storage_stack(name), every)
+    for bucket in there:
+        if account.dry_run or _is_there(account, bucket):
+            account.call("s3", "delete_bucket", Bucket=bucket)
+
+
+def _is_there(account: Account, bucket: str) -> bool:
+    try:
+        account.call("s3", "head_bucket", Bucket=bucket)
+    except ClientError as error:
+        if code_of(error) == "404":
+            return False
+        raise
+    return True
 
 
 def _empty(account: Account, bucket: str) -> None:
-    doomed: list[dict[str, str]] = []
-    for kind in ("Versions", "DeleteMarkers"):
-        found = account.pages("s3", "list_object_versions", kind, Bucket=bucket)
-        doomed += [{"Key": version["Key"], "VersionId": version["VersionId"]} for version in found]
-    for start in range(0, len(doomed), AT_ONCE):
-        objects = {"Objects": doomed[start : start + AT_ONCE], "Quiet": True}
-        account.call("s3", "delete_objects", Bucket=bucket, Delete=objects)
-    logger.info("%s: deleted %d version(s) of objects", bucket, len(doomed))
+    """Delete every version of every object, a page at a time: a bucket can hold more than fits into memory."""
+    deleted = 0
+    for versions in account.each_page("s3", "list_object_versions", Bucket=bucket):
+        entries = [*versions.get("Versions", []), *versions.get("DeleteMarkers", [])]
+        doomed = [{"Key": entry["Key"], "VersionId": entry["VersionId"]} for entry in entries]
+        if doomed:
+            account.call("s3", "delete_objects", Bucket=bucket, Delete={"Objects": doomed, "Quiet": True})
+        deleted += len(doomed)
+    logger.info("%s: deleted %d version(s) of objects", bucket, deleted)
 
 
 def _describe(account: Account, stack: str) -> dict[str, Any] | None:
@@ -190,20 +206,19 @@ def _describe(account: Account, stack: str) -> dict[str, Any] | None:
 
 
 def _known(account: Account, template: Mapping[str, str]) -> list[str]:
-    """The names of a template's parameters."""
+    """The names of a template's parameters; none with dry run."""
     summary = account.call("cloudformation", "get_template_summary", **template)
-    return [parameter["ParameterKey"] for parameter in summary["Parameters"]]
+    return [] if account.dry_run else [parameter["ParameterKey"] for parameter in summary["Parameters"]]
 
 
 def _parameters(
-    account: Account, stack: str, template: Mapping[str, str], ours: Mapping[str, str], given: Mapping[str, str]
+    account: Account, stack: str, known: list[str], ours: Mapping[str, str], given: Mapping[str, str]
 ) -> dict[str, str]:
-    """What a stack is to have for its template's parameters: what is given, else what it has already."""
+    """What a stack is to have for the parameters that its template knows: what is given, else what it has already."""
     if account.dry_run:
         return {**ours, **given}
     found = _describe(account, stack) or {}
     had = {entry["ParameterKey"]: entry["ParameterValue"] for entry in found.get("Parameters", [])}
-    known = _known(account, template)
     return {key: value for key, value in {**had, **ours, **given}.items() if key in known}
 
 

@@ -205,6 +205,7 @@ MODELS = [
     declare("AWS::Glue::Job", *named("glue", "create_job", "delete_job", "JobName")),
     declare("AWS::Glue::Workflow", *named("glue", "create_workflow", "delete_workflow")),
     declare("AWS::Glue::Trigger", *named("glue", "create_trigger", "delete_trigger")),
+    declare("AWS::Scheduler::Schedule", *named("scheduler", "create_schedule", "delete_schedule")),
     declare("AWS::EMRServerless::Application", application),
     declare("AWS::S3::BucketPolicy", bucket_policy),
     declare("AWS::SNS::TopicPolicy", topic_policy),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,6 @@ def test_status_shows_what_is_there_and_the_last_runs(deployed: dict[str, str], 
 def test_parameters_are_kept_until_they_are_given_again(fresh: dict[str, str], aws: Aws, tmp_path: Path) -> None:
     again = ("deploy", "--without-emr", "--out", str(tmp_path / "dist"), *EVERY)
     given = (
-        "ScheduleState=ENABLED",
         "Workers=7",
         "Email=me@example.com",
         "MonthlyBudget=50",
@@ -87,8 +87,6 @@ def test_parameters_are_kept_until_they_are_given_again(fresh: dict[str, str], a
     code, said = aws(*again, *(word for one in given for word in ("--parameter", one)))
     assert code == 0, said
     assert client("glue").get_job(JobName="movie-reco-train")["Job"]["NumberOfWorkers"] == 7
-    starts = [found for found in client("glue").get_triggers()["Triggers"] if found["Type"] == "SCHEDULED"]
-    assert [found["Schedule"] for found in starts] == ["cron(0 3 * * ? *)"]
     (budget,) = client("budgets").describe_budgets(AccountId="123456789012")["Budgets"]
     assert budget["BudgetLimit"] == {"Amount": "50", "Unit": "USD"}
     (told,) = client("sns").list_subscriptions()["Subscriptions"]
@@ -99,6 +97,26 @@ def test_parameters_are_kept_until_they_are_given_again(fresh: dict[str, str], a
     assert (job["NumberOfWorkers"], job["Timeout"], job["GlueVersion"]) == (7, 60, "5.1")
     (storage,) = client("cloudformation").describe_stacks(StackName="movie-reco-storage")["Stacks"]
     assert {"ParameterKey": "HistoryDays", "ParameterValue": "7"} in storage["Parameters"]
+
+
+def test_the_schedule_comes_and_goes_beside_the_trigger(fresh: dict[str, str], aws: Aws) -> None:
+    """Glue takes one trigger that starts a workflow, so the one that is there is left alone."""
+    scheduler, release = client("scheduler"), ("--release", fresh["Release"])
+    found = scheduler.get_schedule(Name="movie-reco-workflow")
+    assert (found["State"], found["ScheduleExpression"]) == ("DISABLED", "cron(0 3 * * ? *)")
+    assert found["Target"]["Arn"] == "arn:aws:scheduler:::aws-sdk:glue:startWorkflowRun"
+    assert json.loads(found["Target"]["Input"]) == {"Name": fresh["Workflow"]}
+    for given, is_to_be in (
+        ("ScheduleState=ENABLED", ("ENABLED", "cron(0 3 * * ? *)")),
+        ("Schedule=rate(7 days)", ("ENABLED", "rate(7 days)")),
+        ("ScheduleState=DISABLED", ("DISABLED", "rate(7 days)")),
+    ):
+        code, said = aws("deploy", *release, "--parameter", given, *EVERY)
+        assert code == 0, said
+        found = scheduler.get_schedule(Name="movie-reco-workflow")
+        assert (found["State"], found["ScheduleExpression"]) == is_to_be
+        starts = [found for found in client("glue").get_triggers()["Triggers"] if found["Type"] != "CONDITIONAL"]
+        assert [(found["Name"], found["Type"]) for found in starts] == [("movie-reco-on-demand", "ON_DEMAND")]
 
 
 def test_an_earlier_release_is_gone_back_to(fresh: dict[str, str], aws: Aws, tmp_path: Path) -> None:
@@ -148,3 +166,20 @@ def test_destroy_of_the_data_takes_a_yes_and_every_version(fresh: dict[str, str]
     for stack in ("movie-reco-storage", "movie-reco-jobs"):
         with pytest.raises(ClientError, match="does not exist"):
             client("cloudformation").describe_stacks(StackName=stack)
+    code, said = aws("destroy", "--data", "--yes", *EVERY)
+    assert code == 2
+    assert "there is nothing of movie-reco in eu-west-1" in last_line(said)
+
+
+def test_destroy_that_was_cut_short_is_done_with_by_the_next(fresh: dict[str, str], aws: Aws) -> None:
+    """Between the stack and its buckets nothing but their names tells of them."""
+    s3 = client("s3")
+    client("cloudformation").delete_stack(StackName="movie-reco-storage")
+    for bucket in (fresh["RawBucket"], fresh["ProcessedBucket"]):
+        if bucket not in [found["Name"] for found in s3.list_buckets()["Buckets"]]:  # moto retains none
+            s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+        s3.put_object(Bucket=bucket, Key="movies.csv", Body=b"x")
+    s3.create_bucket(Bucket="of-others", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    code, said = aws("destroy", "--data", "--yes", *EVERY)
+    assert code == 0, said
+    assert [found["Name"] for found in s3.list_buckets()["Buckets"]] == ["of-others"]

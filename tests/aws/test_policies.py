@@ -14,7 +14,7 @@ from tests.aws.conftest import client
 
 ACCOUNT, REGION = "123456789012", "eu-west-1"
 JOBS = ("Ingest", "Catalog", "Crawler", "Etl", "Model", "Maintain", "Pipeline")
-EVERYBODY = (*JOBS, "EmrService", "Analyst")
+EVERYBODY = (*JOBS, "EmrService", "Schedule", "Analyst")
 DATA = tuple(f"arn:aws:s3:::movie-reco-{zone}-{ACCOUNT}-{REGION}" for zone in ("raw", "processed", "artefacts"))
 RAW, PROCESSED, ARTEFACTS = DATA
 GLUE = f"arn:aws:glue:{REGION}:{ACCOUNT}"
@@ -92,6 +92,8 @@ def test_there_is_a_role_for_each_family(policies: Policies) -> None:
         ("glue:GetTable", f"{GLUE}:table/movie_reco_raw_db/ratings_csv", {"Catalog", "Crawler", "Pipeline"}),
         ("glue:UpdateTable", f"{GLUE}:table/of_others/x", set()),
         ("glue:StartCrawler", f"{GLUE}:crawler/movie-reco-raw", {"Catalog", "Pipeline"}),
+        ("glue:StartWorkflowRun", f"{GLUE}:workflow/movie-reco", {"Schedule"}),
+        ("glue:StartWorkflowRun", f"{GLUE}:workflow/of-others", set()),
         ("glue:UpdateJob", f"{GLUE}:job/movie-reco-etl", set()),
         ("logs:PutLogEvents", f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/of/others:log-stream:x", set()),
         ("sts:AssumeRole", f"arn:aws:iam::{ACCOUNT}:role/anything", set()),
@@ -128,6 +130,9 @@ def test_the_analyst_lists_results_only(policies: Policies) -> None:
     by_sid = {entry["Sid"]: entry for document in analyst for entry in document["Statement"]}
     listed = by_sid["ListResults"]["Condition"]["StringLike"]["s3:prefix"]
     assert sorted(f"{PROCESSED}/{prefix}" for prefix in listed) == sorted(by_sid["ReadResults"]["Resource"])
+    answers = by_sid["ListAnswersOfQueries"]
+    assert answers["Condition"] == {"StringLike": {"s3:prefix": "temporary/athena/*"}}
+    assert answers["Resource"] == ARTEFACTS
     group = f"arn:aws:athena:{REGION}:{ACCOUNT}:workgroup"
     assert may(analyst, "athena:StartQueryExecution", f"{group}/movie-reco-analysts")
     assert not may(analyst, "athena:StartQueryExecution", f"{group}/primary")
