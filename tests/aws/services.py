@@ -1,4 +1,4 @@
-"""Machines as Glue, EMR Serverless and EMR give them to a job: their own Spark 3.5 and Python 3.11, and S3.
+"""Machines as Glue, EMR Serverless and EMR give them to a job: their own Spark and Python, and S3.
 
 What a service brings is here: Spark without packages, jars for Delta and S3, a Python without packages, settings of its
 own, credentials of a role. What comes from us is what the calls to its API say, word by word.
@@ -6,6 +6,7 @@ own, credentials of a role. What comes from us is what the calls to its API say,
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import shutil
@@ -25,9 +26,8 @@ from spark_app.aws.jobs import DELTA_JARS
 from tools.conf import ROOT
 from tools.s3_server import S3Server
 
-VENV = ROOT / ".venv-3.5"
-SPARK_HOME = VENV / "lib" / "python3.11" / "site-packages" / "pyspark"
-STAMP = VENV / "stamps" / "jars-of-yarn"
+PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+
 OURS = ("spark.jars.packages", "spark.jars.excludes", "spark.master", "spark.driver.")
 """Settings of conf/s3 that are for a machine where nothing is brought."""
 
@@ -37,15 +37,50 @@ OF_JAVA_11 = ("jakarta.xml.bind", "jaxb-runtime", "istack", "activation")
 TIMEOUT = 1200
 
 
-def python_of_services() -> str | None:
-    """A Python 3.11 that has none of our packages."""
-    found = [Path(folder) / "python3.11" for folder in os.environ["PATH"].split(os.pathsep)]
-    return next((str(path) for path in found if path.exists() and ROOT not in path.parents), None)
+@dataclass(frozen=True)
+class Brought:
+    """The Spark and the Python that a service brings. Spark is that of an environment of set-up."""
+
+    venv: Path
+    python: str
+    """Its version."""
+
+    @property
+    def site(self) -> Path:
+        """Where the packages of the environment are, whatever its Python."""
+        (found,) = (self.venv / "lib").glob("python3.*/site-packages")
+        return found
+
+    @property
+    def conf(self) -> Path:
+        return (ROOT if self.venv.name == ".venv" else self.venv) / "conf" / "s3"
+
+    @functools.cached_property
+    def interpreter(self) -> str | None:
+        """A Python of this version that has none of our packages."""
+        name = f"python{self.python}"
+        folders = [Path(folder) for folder in os.environ["PATH"].split(os.pathsep) if ROOT not in Path(folder).parents]
+        found = [folder / name for folder in [*folders, *sorted(PYENV.glob(f"{self.python}.*/bin"))]]
+        # pyenv leaves commands that only say that there is none.
+        return next((str(path) for path in found if path.exists() and not failed([str(path), "--version"])), None)
+
+    def is_there(self) -> bool:
+        """Whether all of it could be set up here."""
+        return (self.venv / "jars-s3.txt").exists() and self.interpreter is not None
+
+    def jars(self, conf: str) -> list[str]:
+        """Jars that set-up has fetched."""
+        return [unquote(urlsplit(line).path) for line in (self.venv / f"jars-{conf}.txt").read_text().splitlines()]
 
 
-def jars(conf: str) -> list[str]:
-    """Jars that set-up has fetched."""
-    return [unquote(urlsplit(line).path) for line in (VENV / f"jars-{conf}.txt").read_text().splitlines()]
+GLUE = {"6.0": Brought(ROOT / ".venv", "3.13"), "5.1": Brought(ROOT / ".venv-3.5", "3.11")}
+EMR = GLUE["5.1"]
+"""EMR 7.13 has the Spark and the Python of Glue 5.1."""
+
+
+def failed(command: Sequence[str]) -> bool:
+    """Whether a command does not end well."""
+    return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode != 0
 
 
 @dataclass
@@ -54,13 +89,15 @@ class Machine:
 
     folder: Path
     server: S3Server
+    brought: Brought = EMR
     environment: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
         service = self.folder / "service"
         service.mkdir()
-        lines = (VENV / "conf" / "s3" / "spark-defaults.conf").read_text().splitlines()
+        spark, conf = self.brought.site / "pyspark", self.brought.conf
+        lines = (conf / "spark-defaults.conf").read_text().splitlines()
         brought = [line for line in lines if line and not line.startswith(("#", *OURS))]
         (service / "spark-defaults.conf").write_text("\n".join([*brought, *self.settings()]) + "\n")
         hadoop = {
@@ -68,16 +105,16 @@ class Machine:
         }
         hadoop |= {"fs.s3a.endpoint": self.server.url, "fs.s3a.path.style.access": "true"}
         write_xml(service / "core-site.xml", hadoop)
-        (service / "log4j2.properties").write_bytes((VENV / "conf" / "s3" / "log4j2.properties").read_bytes())
+        (service / "log4j2.properties").write_bytes((conf / "log4j2.properties").read_bytes())
         self.environment = {
-            "PATH": f"{SPARK_HOME}/bin:{Path(str(python_of_services())).parent}:/usr/bin:/bin",
+            "PATH": f"{spark}/bin:{Path(str(self.brought.interpreter)).parent}:/usr/bin:/bin",
             "HOME": str(self.folder),
             "LC_ALL": "C.UTF-8",
-            "SPARK_HOME": str(SPARK_HOME),
+            "SPARK_HOME": str(spark),
             "SPARK_CONF_DIR": str(service),
             "HADOOP_CONF_DIR": str(service),
             "SPARK_LOCAL_IP": "127.0.0.1",
-            "SPARK_DIST_CLASSPATH": ":".join([str(service), *jars("s3")]),
+            "SPARK_DIST_CLASSPATH": ":".join([str(service), *self.brought.jars("s3")]),
             **{name: os.environ[name] for name in ("JAVA_HOME", "JDK_JAVA_OPTIONS") if name in os.environ},
             **self.server.environment(),
             "AWS_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL"],
@@ -130,7 +167,7 @@ def run_on_glue(machine: Machine, job: Mapping[str, Any], run: Mapping[str, Any]
     """Start a run of a job as Glue does: its arguments all go to the script, beside Glue's own."""
     arguments = {**job["DefaultArguments"], **run.get("Arguments", {})}
     python = machine.folder / "python"
-    subprocess.run([str(python_of_services()), "-m", "venv", str(python)], check=True)
+    subprocess.run([str(machine.brought.interpreter), "-m", "venv", str(python)], check=True)
     wanted = machine.fetch(arguments["--additional-python-modules"])
     install = [str(python / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*install, arguments["--python-modules-installer-option"], str(wanted)], check=True)
@@ -143,11 +180,11 @@ def run_on_glue(machine: Machine, job: Mapping[str, Any], run: Mapping[str, Any]
     }
     words = [word for pair in (of_glue | arguments).items() for word in pair]
     confs = shlex.split(f"--conf {arguments['--conf']}")
-    delta = ["--jars", ",".join(jars("local"))]
+    delta = ["--jars", ",".join(machine.brought.jars("local"))]
     interpreter = str(python / "bin" / "python")
     # With `--datalake-formats delta` Delta's Python is there without being installed.
     site = machine.folder / "glue"
-    shutil.copytree(VENV / "lib" / "python3.11" / "site-packages" / "delta", site / "delta")
+    shutil.copytree(machine.brought.site / "delta", site / "delta")
     return machine.submit(
         ["--py-files", str(package), *delta, *confs, str(script), *words],
         PYSPARK_PYTHON=interpreter,
@@ -170,7 +207,7 @@ def run_on_emr_serverless(machine: Machine, run: Mapping[str, Any]) -> str:
 
 def with_jars(text: str) -> str:
     """The same with Delta's jars where they are here, not where EMR has them."""
-    return text.replace(DELTA_JARS, ",".join(jars("local")))
+    return text.replace(DELTA_JARS, ",".join(EMR.jars("local")))
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -183,10 +220,10 @@ class ClusterMachine(Machine):
     """The machine of a cluster from which a step submits its job to YARN."""
 
     def settings(self) -> list[str]:
-        paths = ":".join(jars("s3"))
+        paths = ":".join(self.brought.jars("s3"))
         return [
             "spark.master yarn",
-            f"spark.yarn.jars local:{SPARK_HOME}/jars/*",
+            f"spark.yarn.jars local:{self.brought.site}/pyspark/jars/*",
             f"spark.driver.extraClassPath {paths}",
             f"spark.executor.extraClassPath {paths}",
         ]
@@ -202,7 +239,7 @@ class ClusterMachine(Machine):
     @contextmanager
     def yarn(self) -> Iterator[None]:
         """A real YARN: a resource manager and a node manager, whose containers have the environment of this machine."""
-        spark_jars = SPARK_HOME / "jars"
+        jars, spark_jars = self.brought.jars, self.brought.site / "pyspark" / "jars"
         (of_py4j,) = spark_jars.glob("py4j-*.jar")
         further = [path for name in OF_JAVA_11 for path in spark_jars.glob(f"*{name}*.jar")]
         further += [*spark_jars.glob("log4j-*.jar"), *spark_jars.glob("slf4j-api-*.jar"), of_py4j]

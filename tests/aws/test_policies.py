@@ -18,6 +18,7 @@ EVERYBODY = (*JOBS, "EmrService", "Schedule", "Analyst")
 DATA = tuple(f"arn:aws:s3:::movie-reco-{zone}-{ACCOUNT}-{REGION}" for zone in ("raw", "processed", "artefacts"))
 RAW, PROCESSED, ARTEFACTS = DATA
 GLUE = f"arn:aws:glue:{REGION}:{ACCOUNT}"
+LOGS = f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group"
 
 Policies = dict[str, list[dict[str, Any]]]
 
@@ -95,7 +96,10 @@ def test_there_is_a_role_for_each_family(policies: Policies) -> None:
         ("glue:StartWorkflowRun", f"{GLUE}:workflow/movie-reco", {"Schedule"}),
         ("glue:StartWorkflowRun", f"{GLUE}:workflow/of-others", set()),
         ("glue:UpdateJob", f"{GLUE}:job/movie-reco-etl", set()),
-        ("logs:PutLogEvents", f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/of/others:log-stream:x", set()),
+        ("logs:CreateLogGroup", f"{LOGS}:/movie-reco/glue/output", set(JOBS) - {"Crawler"}),
+        ("logs:CreateLogGroup", f"{LOGS}:/aws-glue/crawlers", set(JOBS)),
+        ("logs:CreateLogGroup", f"{LOGS}:/of/others", set()),
+        ("logs:PutLogEvents", f"{LOGS}:/of/others:log-stream:x", set()),
         ("sts:AssumeRole", f"arn:aws:iam::{ACCOUNT}:role/anything", set()),
         ("iam:CreateRole", "*", set()),
     ],
