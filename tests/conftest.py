@@ -9,9 +9,11 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from playwright.sync_api import Browser, Error, sync_playwright
 from pyspark.sql import SparkSession
 from s3fs import S3FileSystem
@@ -22,8 +24,13 @@ from tools.conf import CONF
 from tools.s3_server import S3Server
 
 os.environ.setdefault("SPARK_CONF_DIR", str(CONF / "local"))
-# Jobs of a few rows end before Java's second compiler pays for itself: without it they take half the CPU time.
-os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m")
+# Jobs of a few rows end before Java's second compiler pays for itself: without it they take half the CPU time. Nor need
+# Spark's classes be verified at each of some hundred starts, an eighth of what is left.
+os.environ.setdefault(
+    "JDK_JAVA_OPTIONS",
+    "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m "
+    "-XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote",
+)
 
 FEW_USERS, FEW_RATINGS = 150, 6000
 FEW = f"""
@@ -64,6 +71,20 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     )
     yield session
     session.stop()
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that is filled once, by whichever of the suite's processes comes first; others wait, and only read."""
+    folders = factory.getbasetemp()
+    folder = (folders.parent if "PYTEST_XDIST_WORKER" in os.environ else folders) / name
+    whole = folder / "is-whole"
+    with FileLock(f"{folder}.lock"):
+        if not whole.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            whole.touch()
+    return folder
 
 
 @pytest.fixture(scope="session")

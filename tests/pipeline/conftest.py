@@ -15,6 +15,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from spark_app.cli import run_job
+from tests.conftest import made_once
 from tools.conf import CONF
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,9 +135,11 @@ def movielens(submit: Submit, tmp_path_factory: pytest.TempPathFactory) -> Zones
     """
     if not MOVIELENS.is_dir():
         pytest.skip("needs ml-latest-small: set MOVIELENS_DIR")
-    folder = tmp_path_factory.mktemp("movielens")
-    zones = Zones(MOVIELENS, folder / "processed")
-    done = submit("pipeline", *zones.options(), folder=folder)
-    assert done.returncode == 0, done.stdout[-3000:]
-    (zones.processed / "stdout.txt").write_text(done.stdout, encoding="utf-8")
-    return zones
+
+    def make(folder: Path) -> None:
+        zones = Zones(MOVIELENS, folder / "processed")
+        done = submit("pipeline", *zones.options(), folder=folder)
+        assert done.returncode == 0, done.stdout[-3000:]
+        (zones.processed / "stdout.txt").write_text(done.stdout, encoding="utf-8")
+
+    return Zones(MOVIELENS, made_once(tmp_path_factory, "movielens", make) / "processed")

@@ -6,6 +6,7 @@ With MOVIE_RECO_SOAK=1 (`make soak`) the disturbances are many more.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -17,7 +18,7 @@ import pytest
 
 from spark_app.platform import s3, storage
 from spark_app.platform.zones import ProcessedZone
-from tests.conftest import FEW, FEW_RATINGS
+from tests.conftest import FEW, FEW_RATINGS, made_once
 from tools.conf import CONF, ROOT
 
 SOAK = os.environ.get("MOVIE_RECO_SOAK") == "1"
@@ -108,14 +109,14 @@ class Made:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    folder = tmp_path_factory.mktemp("made")
-    place = Place(str(folder / "zones"), folder, {})
-    csv = {}
-    place.run("pipeline", "--set", f"recommend.n={LENGTHS[0]}")
-    csv[LENGTHS[0]] = storage.read_text(place.zone.recommendations_csv)
-    place.run("recommend", "--set", f"recommend.n={LENGTHS[1]}")
-    csv[LENGTHS[1]] = storage.read_text(place.zone.recommendations_csv)
-    return Made(Path(place.root), csv)
+    def make(folder: Path) -> None:
+        place = Place(str(folder / "zones"), folder, {})
+        for job, length in zip(("pipeline", "recommend"), LENGTHS, strict=True):
+            place.run(job, "--set", f"recommend.n={length}")
+            shutil.copy(place.zone.recommendations_csv, folder / f"{length}.csv")
+
+    folder = made_once(tmp_path_factory, "made", make)
+    return Made(folder / "zones", {length: storage.read_text(str(folder / f"{length}.csv")) for length in LENGTHS})
 
 
 @pytest.fixture(params=["disk", "s3"])
