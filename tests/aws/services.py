@@ -64,9 +64,10 @@ class Brought:
         # pyenv leaves commands that only say that there is none.
         return next((str(path) for path in found if path.exists() and not failed([str(path), "--version"])), None)
 
-    def is_there(self) -> bool:
-        """Whether all of it could be set up here."""
-        return (self.venv / "jars-s3.txt").exists() and self.interpreter is not None
+    def is_there(self, *further: str) -> bool:
+        """Whether all of it, and further jars, could be set up here."""
+        lists = [self.venv / f"jars-{conf}.txt" for conf in ("local", "s3", *further)]
+        return all(path.exists() for path in lists) and self.interpreter is not None
 
     def jars(self, conf: str) -> list[str]:
         """Jars that set-up has fetched."""

@@ -32,9 +32,9 @@ from tests.conftest import FEW, FEW_USERS, forget_s3
 from tools.s3_server import S3Server
 
 
-def needs(brought: Brought) -> pytest.MarkDecorator:
-    reason = f"needs Python {brought.python} and, of set-up, {brought.venv.name}"
-    return pytest.mark.skipif(not brought.is_there(), reason=reason)
+def needs(brought: Brought, *jars: str) -> pytest.MarkDecorator:
+    reason = f"needs Python {brought.python} and, of set-up, {brought.venv.name} with {', '.join(('Spark', *jars))}"
+    return pytest.mark.skipif(not brought.is_there(*jars), reason=reason)
 
 
 MOST = 0.95
@@ -143,7 +143,7 @@ def test_as_emr_serverless_starts_it(
     check(run_on_emr_serverless(Machine(folder, s3_server), found), stack, results)
 
 
-@needs(EMR)
+@needs(EMR, "yarn")
 def test_as_a_cluster_of_emr_starts_it(
     stack: dict[str, str], s3_server: S3Server, folder: Path, started: Any, results: Lists
 ) -> None:
