@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import difflib
 import sys
-from collections import deque
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -20,23 +19,15 @@ from spark_app.platform.settings import Log, Settings, build_settings
 from spark_app.platform.zones import ProcessedZone
 from spark_app.stages.pipeline import JOBS, Job
 
-GLUE_ARGUMENTS = (
-    *("--JOB_NAME", "--JOB_ID", "--JOB_RUN_ID", "--WORKFLOW_NAME", "--WORKFLOW_RUN_ID", "--SECURITY_CONFIGURATION"),
-    *("--TempDir", "--RedshiftTempDir"),
-    *("--class", "--scriptLocation", "--job-language", "--library-set", "--encryption-type", "--executor-cores"),
-    *("--job-bookmark-option", "--job-bookmark-from", "--job-bookmark-to", "--spark-event-logs-path", "--conf"),
-    *("--extra-py-files", "--extra-jars", "--extra-files", "--user-jars-first", "--datalake-formats"),
-    *("--additional-python-modules", "--python-modules-installer-option", "--use-postgres-driver"),
-    *("--customer-driver-env-vars", "--customer-executor-env-vars", "--disable-proxy-v2", "--mode", "--debug"),
-    *("--write-shuffle-files-to-s3", "--write-shuffle-spills-to-s3", "--job-insights-byo-rules", "--endpoint"),
-)
-"""What AWS Glue passes to a script besides the arguments of its user."""
+OPTIONS = ("--config", "--raw-path", "--processed-path", "--set", "--help")
+GLUE_TELLS = ("--JOB_NAME", "--JOB_ID", "--JOB_RUN_ID")
+"""By these a script sees that AWS Glue has started it."""
 
-GLUE_PREFIXES = ("--enable-", "--continuous-log-", "--custom-log")
-"""How the names of further ones begin."""
+GLUE_CONF = "--conf"
+"""The one of Glue's own arguments whose name comes near to one of ours."""
 
-GLUE_WORDS_FOR_PIP = "--python-modules-installer-option"
-"""The one whose value may look like an option: -r, --no-index."""
+LIKELY_MEANT, AT_ALL_NEAR = 0.75, 0.5
+"""How near a name must be to that of an option, of 1."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -79,7 +70,9 @@ def read_settings(job: Job, arguments: Sequence[str]) -> Settings:
     Raises UsageError for an option, key or value that is unknown or does not fit, naming the nearest known one.
     """
     parser = _parser(job)
-    options, unknown = parser.parse_known_args(_without_glues(arguments))
+    options, unknown = parser.parse_known_args(arguments)
+    if _is_started_by_glue(arguments):
+        unknown = [argument for argument in unknown if _is_meant_for_us(argument)]
     if unknown:
         raise UsageError(_explain_unknown(unknown[0]))
     settings = build_settings(_read_config(options.config), options.config or "", options.set)
@@ -122,27 +115,29 @@ def _parser(job: Job) -> _Parser:
     return parser
 
 
-def _without_glues(arguments: Sequence[str]) -> list[str]:
-    """Drop Glue's own arguments, each with its value where that stands apart."""
-    kept: list[str] = []
-    rest = deque(arguments)
-    while rest:
-        argument = rest.popleft()
-        name, equals, _ = argument.partition("=")
-        if name not in GLUE_ARGUMENTS and not name.startswith(GLUE_PREFIXES):
-            kept.append(argument)
-        elif not equals and rest and (name == GLUE_WORDS_FOR_PIP or not rest[0].startswith("--")):
-            rest.popleft()
-    return kept
+def _is_started_by_glue(arguments: Sequence[str]) -> bool:
+    return any(argument.partition("=")[0] in GLUE_TELLS for argument in arguments)
+
+
+def _is_meant_for_us(argument: str) -> bool:
+    """Whether what Glue passes is one of our options, mistyped.
+
+    Glue passes its own arguments too, new ones with each version, and of some that it takes out it leaves the value.
+    """
+    name = argument.partition("=")[0]
+    return name.startswith("--") and name != GLUE_CONF and _nearest(name, LIKELY_MEANT) is not None
+
+
+def _nearest(name: str, cutoff: float) -> str | None:
+    return next(iter(difflib.get_close_matches(name.replace("_", "-"), OPTIONS, n=1, cutoff=cutoff)), None)
 
 
 def _explain_unknown(argument: str) -> str:
     if not argument.startswith("-"):
         return f"unexpected argument '{argument}'; options begin with --, and --help lists them"
     name = argument.partition("=")[0]
-    known = ["--config", "--raw-path", "--processed-path", "--set", "--help"]
-    nearest = difflib.get_close_matches(name.replace("_", "-"), known, n=1, cutoff=0.5)
-    return f"unknown option {name}; " + (f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known)}")
+    nearest = _nearest(name, AT_ALL_NEAR)
+    return f"unknown option {name}; " + (f"did you mean {nearest}?" if nearest else f"known are {', '.join(OPTIONS)}")
 
 
 def _read_config(path: str | None) -> str | None:

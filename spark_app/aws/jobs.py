@@ -55,6 +55,9 @@ SIZES = {
 """Drivers and executors on EMR: 4 cores and, with what Python needs beside Java, 23 GB. EMR Serverless has workers of
 that size, and YARN gives 24 GB on a machine of 32."""
 
+FIRST, FIRST_OF_ITSELF = ("spark.executor.instances", "spark.dynamicAllocation.initialExecutors"), 3
+"""With how many executors EMR Serverless begins, and of itself; it refuses a job that may have fewer at most."""
+
 MACHINE = "r5.xlarge"
 """4 cores, 32 GB."""
 
@@ -165,6 +168,7 @@ class EmrServerless:
         settings = {
             **spark_defaults(self._account, order.stack["ArtefactsBucket"], order.stack["Release"]),
             **SIZES,
+            **dict.fromkeys(FIRST, str(min(FIRST_OF_ITSELF, order.executors))),
             "spark.dynamicAllocation.maxExecutors": str(order.executors),
             "spark.jars": DELTA_JARS,
             "spark.submit.pyFiles": order.at(PACKAGE),
@@ -209,7 +213,7 @@ class EmrServerless:
         return self._logs.tail(self._stream(run))
 
     def _stream(self, run: str) -> str:
-        return f"applications/{self._application}/jobs/{run}"
+        return f"/applications/{self._application}/jobs/{run}"
 
 
 class Emr:

@@ -21,7 +21,10 @@ NOT_THERE, NOTHING_TO_DO = "does not exist", "No updates are to be performed"
 BEGUN_ANEW = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "REVIEW_IN_PROGRESS", "DELETE_FAILED")
 """States of a stack that cannot be updated, only removed: its creation failed."""
 
+APPLICATION_RUNS = ("STARTED", "STARTING")
 APPLICATION_AT_REST = ("CREATED", "STOPPED", "TERMINATED")
+BUSY = "ValidationException"
+"""What EMR Serverless says where an application cannot be stopped, since jobs run on it."""
 
 A_CANCELLED = "cancelled"
 """In the reason of a resource that failed only since another did."""
@@ -114,6 +117,12 @@ def deploy_jobs(
             f"--parameter {unknown[0]}: there is none of that name; there are {', '.join(known + of_storage)}"
         )
     parameters = _parameters(account, jobs_stack(name), known, ours, given)
+    try:
+        stop_application(account, jobs_stack(name), every)
+    except ClientError as error:
+        if code_of(error) != BUSY:
+            raise
+        logger.info("the application of EMR Serverless goes on, so it cannot be changed now: %s", message(error))
     _put(account, jobs_stack(name), template, parameters, name, every)
     stack = outputs(account, jobs_stack(name))
     # CloudFormation knows no reader of a classifier, and what it guesses does not know quotes.
@@ -139,19 +148,31 @@ def destroy(account: Account, stack: str, every: float) -> None:
 
 
 def stop_application(account: Account, stack: str, every: float) -> None:
-    """Stop the application of EMR Serverless, which cannot be deleted while it runs, and wait until it has stopped."""
+    """Stop the application of EMR Serverless where it runs, and wait until it rests: else it is not changed or deleted.
+
+    It starts by itself with the next job. AWS refuses, with a ValidationException, to stop one that has jobs.
+    """
     found = _describe(account, stack)
     if found is None:
         return
     application = "<ApplicationId>" if account.dry_run else outputs(account, stack).get("ApplicationId")
     if application is None:  # a stack that was never finished
         return
-    account.call("emr-serverless", "stop_application", applicationId=application)
-    while not account.dry_run:
-        state = account.call("emr-serverless", "get_application", applicationId=application)["application"]["state"]
-        if state in APPLICATION_AT_REST:
-            return
+    while (state := _application_state(account, application)) not in APPLICATION_AT_REST:
+        if state in APPLICATION_RUNS:
+            try:
+                account.call("emr-serverless", "stop_application", applicationId=application)
+            except ClientError:
+                if _application_state(account, application) in APPLICATION_RUNS:  # else it has just stopped by itself
+                    raise
         account.wait(every)
+        if account.dry_run:
+            return
+
+
+def _application_state(account: Account, application: str) -> str:
+    answer = account.call("emr-serverless", "get_application", applicationId=application)
+    return APPLICATION_RUNS[0] if account.dry_run else str(answer["application"]["state"])
 
 
 def destroy_storage(account: Account, name: str, every: float) -> None:

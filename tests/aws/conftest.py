@@ -20,7 +20,8 @@ from spark_app.aws.__main__ import main
 from tests.aws import moto_models
 from tests.conftest import forget_s3
 
-REGION = "eu-west-1"
+ACCOUNT, REGION = "123456789012", "eu-west-1"
+"""The first is moto's."""
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}  # moto takes any
 EVERY = ("--every", "0.01")
 

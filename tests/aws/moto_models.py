@@ -13,6 +13,8 @@ from typing import Any
 import boto3
 from moto.cloudformation import parsing
 from moto.core.common_models import CloudFormationModel
+from moto.emrserverless.exceptions import ValidationException
+from moto.emrserverless.models import EMRServerlessBackend
 from moto.glue.responses import GlueResponse
 from moto.iam.models import Role, iam_backends
 
@@ -78,6 +80,11 @@ def classifier(properties: Properties, region: str) -> str:
 def application(properties: Properties, region: str) -> str:
     asked = {key[0].lower() + key[1:]: value for key, value in lowered(properties).items()}
     return str(call("emr-serverless", "create_application", {"clientToken": "x", **asked}, region)["applicationId"])
+
+
+def unmake_application(physical: str, region: str) -> None:
+    """Delete an application, which is refused while it runs, as a change is."""
+    call("emr-serverless", "delete_application", {"applicationId": physical}, region)
 
 
 def lowered(value: Any) -> Any:
@@ -188,6 +195,20 @@ def delete_role(name: str, resource: Any, account_id: str, region: str) -> None:
 
 Role.delete_from_cloudformation_json = staticmethod(delete_role)  # type: ignore[assignment, method-assign]
 
+_stop_application = EMRServerlessBackend.stop_application
+
+
+def stop_application(self: EMRServerlessBackend, application_id: str) -> None:
+    """EMR Serverless's StopApplication, which refuses an application that does not run, or has jobs."""
+    if self.applications[application_id].state not in ("STARTING", "STARTED"):
+        raise ValidationException("Application cannot be STOPPED. It must be one of [STARTING, STARTED]")
+    if any(run.state in ("SUBMITTED", "RUNNING") for run in self.job_runs.get(application_id, [])):
+        raise ValidationException("Application has jobs that are not complete")
+    _stop_application(self, application_id)
+
+
+EMRServerlessBackend.stop_application = stop_application  # type: ignore[method-assign]
+
 _references = parsing.get_references_from_template
 
 
@@ -206,7 +227,7 @@ MODELS = [
     declare("AWS::Glue::Workflow", *named("glue", "create_workflow", "delete_workflow")),
     declare("AWS::Glue::Trigger", *named("glue", "create_trigger", "delete_trigger")),
     declare("AWS::Scheduler::Schedule", *named("scheduler", "create_schedule", "delete_schedule")),
-    declare("AWS::EMRServerless::Application", application),
+    declare("AWS::EMRServerless::Application", application, unmake_application),
     declare("AWS::S3::BucketPolicy", bucket_policy),
     declare("AWS::SNS::TopicPolicy", topic_policy),
     declare("AWS::Athena::WorkGroup", work_group),

@@ -34,6 +34,9 @@ OURS = ("spark.jars.packages", "spark.jars.excludes", "spark.master", "spark.dri
 OF_JAVA_11 = ("jakarta.xml.bind", "jaxb-runtime", "istack", "activation")
 """Jars for what Java has no more and Hadoop 3.3 takes for granted."""
 
+TAKEN_OUT = ("--enable-glue-datacatalog", "--enable-metrics")
+"""Arguments that Glue's own launcher takes for itself, without their values: a script finds the words `true`."""
+
 TIMEOUT = 1200
 
 
@@ -165,7 +168,7 @@ def write_xml(path: Path, settings: Mapping[str, str]) -> None:
 
 
 def run_on_glue(machine: Machine, job: Mapping[str, Any], run: Mapping[str, Any]) -> str:
-    """Start a run of a job as Glue does: its arguments all go to the script, beside Glue's own."""
+    """Start a run of a job as Glue does: its arguments go to the script, beside Glue's own and what is left of some."""
     arguments = {**job["DefaultArguments"], **run.get("Arguments", {})}
     python = machine.folder / "python"
     subprocess.run([str(machine.brought.interpreter), "-m", "venv", str(python)], check=True)
@@ -179,7 +182,7 @@ def run_on_glue(machine: Machine, job: Mapping[str, Any], run: Mapping[str, Any]
         "--JOB_RUN_ID": "jr_1",
         "--job-bookmark-option": "job-bookmark-disable",
     }
-    words = [word for pair in (of_glue | arguments).items() for word in pair]
+    words = [word for pair in (of_glue | arguments).items() for word in pair if word not in TAKEN_OUT]
     confs = shlex.split(f"--conf {arguments['--conf']}")
     delta = ["--jars", ",".join(machine.brought.jars("local"))]
     interpreter = str(python / "bin" / "python")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from moto.emrserverless.models import emrserverless_backends
 
 from spark_app.aws.artefacts import CONF, chained, parse_conf
 from spark_app.stages.pipeline import JOBS
-from tests.aws.conftest import EVERY, Aws, client, last_line, stack_outputs
+from tests.aws.conftest import ACCOUNT, EVERY, REGION, Aws, client, last_line, stack_outputs
 from tests.aws.moto_models import CLASSIFIERS
 
 
@@ -137,6 +139,38 @@ def test_an_earlier_release_is_gone_back_to(fresh: dict[str, str], aws: Aws, tmp
     assert code == 2
     assert "is no release; there are, latest first:" in last_line(said)
     assert second.removeprefix("releases/") in last_line(said)
+
+
+def application_of(stack: dict[str, str]) -> dict[str, Any]:
+    return dict(client("emr-serverless").get_application(applicationId=stack["ApplicationId"])["application"])
+
+
+def test_an_application_that_runs_is_stopped_before_it_is_changed(fresh: dict[str, str], aws: Aws) -> None:
+    release = ("--release", fresh["Release"])
+    assert application_of(fresh)["state"] == "STARTED"
+    code, said = aws("deploy", *release, "--parameter", "EmrRelease=emr-7.12.0", *EVERY)
+    assert code == 0, said
+    changed = stack_outputs("movie-reco-jobs")
+    assert application_of(changed)["releaseLabel"] == "emr-7.12.0"
+
+    started = {"executionRoleArn": changed["PipelineRoleArn"], "clientToken": "x"}
+    client("emr-serverless").start_job_run(applicationId=changed["ApplicationId"], **started)
+    emrserverless_backends[ACCOUNT][REGION].job_runs[changed["ApplicationId"]][-1].state = "RUNNING"
+    code, said = aws("deploy", *release, "--parameter", "LogDays=7", *EVERY)
+    assert code == 0, said
+    assert "the application of EMR Serverless goes on, so it cannot be changed now: Application has jobs" in said
+    assert application_of(changed)["state"] == "STARTED"
+    code, said = aws("destroy", *EVERY)
+    assert code == 7
+    assert "AWS refused StopApplication (ValidationException): Application has jobs" in last_line(said)
+
+
+@pytest.mark.parametrize("state", ["CREATED", "STOPPED"])
+def test_an_application_that_rests_is_not_stopped(fresh: dict[str, str], aws: Aws, state: str) -> None:
+    emrserverless_backends[ACCOUNT][REGION].applications[fresh["ApplicationId"]].state = state
+    code, said = aws("destroy", *EVERY)
+    assert code == 0, said
+    assert application_of(fresh)["state"] == "TERMINATED"
 
 
 def test_destroy_leaves_the_data(fresh: dict[str, str], aws: Aws) -> None:

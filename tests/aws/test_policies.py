@@ -10,9 +10,8 @@ import pytest
 from moto.iam.access_control import IAMPolicy, PermissionResult
 
 from spark_app.platform.zones import MADE_BY, ProcessedZone
-from tests.aws.conftest import client
+from tests.aws.conftest import ACCOUNT, REGION, client
 
-ACCOUNT, REGION = "123456789012", "eu-west-1"
 JOBS = ("Ingest", "Catalog", "Crawler", "Etl", "Model", "Maintain", "Pipeline")
 EVERYBODY = (*JOBS, "EmrService", "Schedule", "Analyst")
 DATA = tuple(f"arn:aws:s3:::movie-reco-{zone}-{ACCOUNT}-{REGION}" for zone in ("raw", "processed", "artefacts"))
@@ -87,6 +86,7 @@ def test_there_is_a_role_for_each_family(policies: Policies) -> None:
         ("s3:PutObject", f"{ARTEFACTS}/settings/1.toml", set()),
         ("s3:PutObject", f"{ARTEFACTS}/logs/emr/x", {"Pipeline"}),
         ("glue:UpdateTable", f"{GLUE}:table/movie_reco_raw_db/movies_csv", {"Catalog", "Crawler", "Pipeline"}),
+        ("glue:BatchCreatePartition", f"{GLUE}:table/movie_reco_raw_db/days", {"Crawler"}),
         ("glue:UpdateTable", f"{GLUE}:table/movie_reco_db/final", {"Catalog", "Pipeline"}),
         ("glue:GetTable", f"{GLUE}:table/movie_reco_db/final", {"Catalog", "Pipeline", "Analyst"}),
         ("glue:GetTable", f"{GLUE}:table/movie_reco_db/ratings", {"Catalog", "Pipeline"}),
@@ -151,6 +151,18 @@ def test_no_statement_allows_every_action_or_all_resources(policies: Policies) -
             assert not [action for action in actions if "*" in action], role
             # What AWS gives no ARN to is limited by a condition.
             assert "*" not in resources or statement.get("Condition"), role
+
+
+def test_rules_that_see_a_failure_may_tell_the_topic(deployed: dict[str, str]) -> None:
+    rules = client("events").list_rules(NamePrefix="movie-reco")["Rules"]
+    targets = [client("events").list_targets_by_rule(Rule=rule["Name"])["Targets"] for rule in rules]
+    topics = {target["Arn"] for found in targets for target in found}
+    (topic,) = topics
+    policy = json.loads(client("sns").get_topic_attributes(TopicArn=topic)["Attributes"]["Policy"])
+    (statement,) = policy["Statement"]
+    assert statement["Principal"] == {"Service": "events.amazonaws.com"}
+    assert statement["Resource"] == topic
+    assert "Condition" not in statement, "EventBridge says nothing that a condition could be about"
 
 
 def test_each_stage_may_write_what_it_makes(policies: Policies) -> None:

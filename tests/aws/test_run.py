@@ -17,11 +17,10 @@ from spark_app.aws.artefacts import CONF, chained, parse_conf
 from spark_app.cli import read_settings
 from spark_app.platform.settings import build_settings
 from spark_app.stages.pipeline import JOBS
-from tests.aws.conftest import EVERY, REGION, Aws, client, last_line
+from tests.aws.conftest import ACCOUNT, EVERY, REGION, Aws, client, last_line
 
 Say = Callable[..., None]
 
-ACCOUNT = "123456789012"
 SPARK = parse_conf((CONF / "spark-defaults.conf").read_text())
 
 
@@ -176,7 +175,7 @@ def test_a_job_that_fails_on_glue_gives_its_own_code(
 
 @pytest.mark.usefixtures("for_emr")
 def test_a_job_on_emr_serverless(deployed: dict[str, str], aws: Aws, say: Say) -> None:
-    stream = f"applications/{deployed['ApplicationId']}/jobs/1/SPARK_DRIVER/stderr"
+    stream = f"/applications/{deployed['ApplicationId']}/jobs/1/SPARK_DRIVER/stderr"
     say("/movie-reco/emr-serverless", stream, "09:00:01 INFO    etl: started")
     code, said = aws("run", "pipeline", "--on", "emr-serverless", "--executors", "7", "--conf", "a.b=c", *EVERY)
     assert code == 0, said
@@ -198,6 +197,17 @@ def test_a_job_on_emr_serverless(deployed: dict[str, str], aws: Aws, say: Say) -
     assert conf["spark.emr-serverless.driverEnv.PYSPARK_PYTHON"] == "./environment/bin/python"
     assert conf["spark.executorEnv.PYSPARK_PYTHON"] == "./environment/bin/python"
     assert (conf["spark.dynamicAllocation.maxExecutors"], conf["a.b"]) == ("7", "c")
+    assert conf["spark.dynamicAllocation.initialExecutors"] == conf["spark.executor.instances"] == "3"
+
+
+@pytest.mark.usefixtures("for_emr")
+def test_emr_serverless_begins_with_no_more_executors_than_it_may_have(deployed: dict[str, str], aws: Aws) -> None:
+    assert aws("run", "etl", "--on", "emr-serverless", "--executors", "2", *EVERY)[0] == 0
+    run = emrserverless_backends[ACCOUNT][REGION].job_runs[deployed["ApplicationId"]][-1]
+    assert run.job_driver
+    submit: Any = run.job_driver["sparkSubmit"]
+    for key in ("executor.instances", "dynamicAllocation.initialExecutors", "dynamicAllocation.maxExecutors"):
+        assert f"--conf spark.{key}=2 " in submit["sparkSubmitParameters"]
 
 
 @pytest.mark.usefixtures("for_emr")
@@ -271,7 +281,10 @@ def test_a_dry_run_prints_each_call_and_sends_none(aws: Aws, monkeypatch: pytest
         (("deploy", "--without-emr"), ("cloudformation create_stack", "s3 upload_file", "glue update_classifier")),
         (("deploy", "--release", "0.1.0-abc"), ("s3 list_objects_v2", "cloudformation create_stack")),
         (("status",), ("cloudformation describe_stacks", "glue get_job_runs", "emr list_clusters")),
-        (("destroy",), ("emr-serverless stop_application", "cloudformation delete_stack")),
+        (
+            ("destroy",),
+            ("emr-serverless get_application", "emr-serverless stop_application", "cloudformation delete_stack"),
+        ),
         (("destroy", "--data"), ("s3 list_object_versions", "s3 delete_bucket", "cloudformation delete_stack")),
     ],
 )

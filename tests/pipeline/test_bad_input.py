@@ -237,9 +237,16 @@ def test_arguments_of_glue_are_accepted_and_ignored(job: Job, zones: Zones) -> N
         *("--enable-metrics", "true", "--enable-auto-scaling", "--continuous-log-logGroup", "/aws/x"),
         *("--enable-glue-datacatalog=true", "--enable-spark-ui", "", "--custom-logGroup-prefix", "/reco"),
         *("--additional-python-modules", "s3://x/requirements.txt", "--python-modules-installer-option", "-r"),
+        *("true", "--job-bookmark-option", "job-bookmark-disable", "--of-a-later-glue", "x", "true"),
     )
     assert code == 3
     assert f"{zones.processed}/delta/ratings is missing: run the stage 'etl' first" in said
+
+
+def test_one_of_our_options_that_is_mistyped_on_glue_is_exit_2(job: Job) -> None:
+    code, said = job("train", "--JOB_NAME", "reco", "true", "--raw_pat", "s3://x", "--conf", "a=b")
+    assert code == 2
+    assert "unknown option --raw_pat; did you mean --raw-path?" in said
 
 
 def test_underscores_are_as_good_as_hyphens(spark: SparkSession, zones: Zones, tmp_path: Path) -> None:
