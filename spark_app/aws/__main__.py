@@ -101,8 +101,10 @@ def _run_job(options: argparse.Namespace) -> None:
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read the --config file {options.config}: {error}") from error
     settings = jobs.settings_of_run(account, stack, config, options.set)
-    order = jobs.Order(options.name, options.job, stack, settings, conf, options.executors, options.subnet)
-    jobs.run(account, options.on, order, options.every)
+    order = jobs.Order(
+        options.name, options.job, stack, settings, conf, options.executors, options.subnet, options.every
+    )
+    jobs.run(account, options.on, order)
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -38,6 +38,10 @@ OURS = re.compile(r'\d\d:\d\d:\d\d (DEBUG|INFO|WARNING|ERROR) |\{"(time|level|le
 TAIL = 20
 """Lines that are shown of a job that failed."""
 
+CLUSTER_HAS_ENDED = ("TERMINATED", "TERMINATED_WITH_ERRORS")
+CLUSTER_ENDS_WITHIN = 600.0
+"""Seconds after the end of its step: by then a cluster has brought all its logs to S3."""
+
 DELTA_JARS = "/usr/share/aws/delta/lib/delta-spark.jar,/usr/share/aws/delta/lib/delta-storage.jar"
 HERE = "./environment/bin/python"
 """Where the archive's Python is, in the folder of a driver or an executor."""
@@ -67,7 +71,7 @@ class Order:
     """What is to run: a job of the package, on what was deployed under a name.
 
     `stack` are the outputs of the jobs stack; `settings` is a file that takes the place of the release's, `conf` are
-    further settings of Spark; `executors` and `subnet` are for EMR.
+    further settings of Spark; `executors` and `subnet` are for EMR. It is looked at `every` so many seconds.
     """
 
     name: str
@@ -77,6 +81,7 @@ class Order:
     conf: Mapping[str, str] = field(default_factory=dict)
     executors: int = 3
     subnet: str | None = None
+    every: float = 15.0
 
     @property
     def title(self) -> str:
@@ -220,7 +225,7 @@ class Emr:
     """A cluster of EMR on EC2 that is made for one run, and ends with it."""
 
     def __init__(self, account: Account, order: Order) -> None:
-        self._account, self._bucket = account, order.stack["ArtefactsBucket"]
+        self._account, self._bucket, self._every = account, order.stack["ArtefactsBucket"], order.every
         self._prefix = "logs/emr"
 
     def start(self, order: Order) -> str:
@@ -231,6 +236,8 @@ class Emr:
             **SIZES,
             "spark.dynamicAllocation.maxExecutors": str(order.executors),
             "spark.jars": DELTA_JARS,
+            # What failed once fails again, and says less: that another run holds the lock.
+            "spark.yarn.maxAppAttempts": "1",
             "spark.yarn.appMasterEnv.PYSPARK_DRIVER_PYTHON": HERE,
             "spark.yarn.appMasterEnv.PYSPARK_PYTHON": HERE,
             "spark.yarn.appMasterEnv.AWS_REGION": self._account.region,
@@ -290,20 +297,32 @@ class Emr:
         if self._account.dry_run:
             return NOT_ASKED
         step = steps[0]["Status"]
-        if step["State"] not in ENDED:
-            cluster = self._account.call("emr", "describe_cluster", ClusterId=run)["Cluster"]["Status"]
-            if cluster["State"] == "TERMINATED_WITH_ERRORS":
-                return Look("FAILED", cluster.get("StateChangeReason", {}).get("Message", ""))
-            return Look(step["State"] if step["State"] != "PENDING" else f"PENDING, cluster {cluster['State']}")
-        details = step.get("FailureDetails", {})
-        return Look(step["State"], " ".join(details[key] for key in ("Reason", "Message") if key in details))
+        if step["State"] in ENDED and step["State"] != "CANCELLED":
+            details = step.get("FailureDetails", {})
+            return Look(step["State"], " ".join(details[key] for key in ("Reason", "Message") if key in details))
+        # A step that has not begun, or that its cluster has taken along: why, only that knows.
+        state, why = self._cluster(run)
+        if step["State"] in ENDED:
+            return Look(step["State"], why)
+        if state == "TERMINATED_WITH_ERRORS":
+            return Look("FAILED", why)
+        return Look(step["State"] if step["State"] != "PENDING" else f"PENDING, cluster {state}")
+
+    def _cluster(self, run: str) -> tuple[str, str]:
+        """The state of the cluster, and what EMR says of it."""
+        status = self._account.call("emr", "describe_cluster", ClusterId=run)["Cluster"]["Status"]
+        return status["State"], status.get("StateChangeReason", {}).get("Message", "")
 
     def news(self, run: str) -> list[str]:  # noqa: ARG002 - as the others
         """Nothing: a cluster writes its logs to S3, minutes later."""
         return []
 
     def tail(self, run: str) -> list[str]:
-        """The last lines of the step and of the driver, as far as they have come to S3."""
+        """The last lines of the step and of the driver, which come to S3 when the cluster ends."""
+        logger.info("%s: waiting for the logs, which come with the end of the cluster", run)
+        until = time.monotonic() + CLUSTER_ENDS_WITHIN
+        while self._cluster(run)[0] not in CLUSTER_HAS_ENDED and time.monotonic() < until:
+            self._account.wait(self._every)
         listed = self._account.pages(
             "s3", "list_objects_v2", "Contents", Bucket=self._bucket, Prefix=f"{self._prefix}/{run}/"
         )
@@ -399,7 +418,7 @@ def settings_of_run(
     return f"s3://{bucket}/{key}"
 
 
-def run(account: Account, on: str, order: Order, every: float) -> None:
+def run(account: Account, on: str, order: Order) -> None:
     """Run a job and wait for its end, showing its states and what it says. Raises FailedJobError where it fails."""
     service: Service = SERVICES[on](account, order)
     started = time.monotonic()
@@ -410,7 +429,7 @@ def run(account: Account, on: str, order: Order, every: float) -> None:
         return
     logger.info("%s on %s: run %s", order.job, on, run_id)
     try:
-        found = _follow(account, service, run_id, every)
+        found = _follow(account, service, run_id, order.every)
     except KeyboardInterrupt:
         logger.warning("%s goes on as run %s: `status` shows it, and its service's console ends it", order.job, run_id)
         raise

@@ -17,6 +17,8 @@ CAPABILITIES = ["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"]
 ZONES = {"RawBucket": "raw", "ProcessedBucket": "processed", "ArtefactsBucket": "artefacts"}
 """Outputs of the stack of buckets, and what stands for each in its bucket's name."""
 
+REGION_OF_S3A = "spark.hadoop.fs.s3a.endpoint.region"
+
 NOT_THERE, NOTHING_TO_DO = "does not exist", "No updates are to be performed"
 BEGUN_ANEW = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "REVIEW_IN_PROGRESS", "DELETE_FAILED")
 """States of a stack that cannot be updated, only removed: its creation failed."""
@@ -132,10 +134,10 @@ def deploy_jobs(
 
 
 def spark_defaults(account: Account, bucket: str, prefix: str) -> dict[str, str]:
-    """The settings of Spark that a release has brought."""
+    """The settings of Spark that a release has brought, and the region, for which S3A itself would take another."""
     answer = account.call("s3", "get_object", Bucket=bucket, Key=f"{prefix}/{SPARK_DEFAULTS}")
     text = (CONF / SPARK_DEFAULTS).read_text(encoding="utf-8") if account.dry_run else answer["Body"].read().decode()
-    return parse_conf(text)
+    return {**parse_conf(text), REGION_OF_S3A: account.region}
 
 
 def destroy(account: Account, stack: str, every: float) -> None:

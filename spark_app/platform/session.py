@@ -97,6 +97,12 @@ _KNOWN_FAILURES: tuple[tuple[str, type[JobError], str], ...] = (
     (r"NoAwsCredentialsException|NoAuthWithAWSException", StorageError, "there are no AWS credentials for Spark"),
     (r"UnknownStoreException|NoSuchBucket", StorageError, "a bucket does not exist: create it, or correct the path"),
     (
+        # Before the next: who asks a lost executor for its part of a shuffle finds nobody.
+        r"ExecutorLostFailure|FetchFailed|Container (killed|marked as failed)",
+        JobError,
+        "executors were lost, most often for want of memory: give them more of it, or more executors",
+    ),
+    (
         r"UnknownHostException|ConnectException|SdkClientException|AWSClientIOException|HttpHostConnectException",
         StorageError,
         "storage cannot be reached: check the address and network",

@@ -29,7 +29,8 @@ def test_deploy_makes_all_that_the_design_has(deployed: dict[str, str]) -> None:
     arguments = etl["DefaultArguments"]
     assert arguments["--extra-py-files"] == f"{release}/movie_reco.zip"
     assert arguments["--additional-python-modules"] == f"{release}/requirements-6.0.txt"
-    assert arguments["--conf"] == chained(parse_conf((CONF / "spark-defaults.conf").read_text()))
+    defaults = parse_conf((CONF / "spark-defaults.conf").read_text())
+    assert arguments["--conf"] == chained({**defaults, "spark.hadoop.fs.s3a.endpoint.region": REGION})
     assert arguments["--raw-path"] == f"s3://{deployed['RawBucket']}"
     # A stage that is given a processed zone writes there, which the role of ingest may not.
     assert [name for name, job in jobs.items() if "--processed-path" not in job["DefaultArguments"]] == [

@@ -14,6 +14,7 @@ from moto.emrserverless.models import JobRun, emrserverless_backends
 from moto.glue.models import FakeJobRun
 
 from spark_app.aws.artefacts import CONF, chained, parse_conf
+from spark_app.aws.stacks import REGION_OF_S3A
 from spark_app.cli import read_settings
 from spark_app.platform.settings import build_settings
 from spark_app.stages.pipeline import JOBS
@@ -21,7 +22,7 @@ from tests.aws.conftest import ACCOUNT, EVERY, REGION, Aws, client, last_line
 
 Say = Callable[..., None]
 
-SPARK = parse_conf((CONF / "spark-defaults.conf").read_text())
+SPARK = {**parse_conf((CONF / "spark-defaults.conf").read_text()), REGION_OF_S3A: REGION}
 
 
 @pytest.fixture
@@ -80,19 +81,31 @@ def glue_ends(deployed: dict[str, str]) -> Iterator[Callable[[str, str], None]]:
 
 
 @pytest.fixture
-def step_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Have the steps of moto's clusters, which is called j-1, end in a state: by themselves they never do."""
+def step_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Have the steps of moto's cluster, which is called j-1, end in a state: by themselves they never do.
 
-    def end(state: str) -> None:
+    After so many looks at it the cluster ends too, for a reason, and its log comes to S3.
+    """
+
+    def end(state: str, looks: int = 0, reason: str = "Steps completed", log: Callable[[], object] = int) -> None:
         monkeypatch.setattr(emr, "random_cluster_id", lambda: "j-1")
-        begin = emr.Step.__init__
+        begin, status = emr.Step.__init__, vars(emr.Cluster)["status"].fget
+        left = iter(range(looks))
 
         def ended(self: emr.Step, *args: Any, **kwargs: Any) -> None:
             begin(self, *args, **kwargs)
             self.state = state
 
+        def ending(self: emr.Cluster) -> dict[str, Any]:
+            self.state = "TERMINATING"
+            if next(left, None) is None:
+                self.state = "TERMINATED_WITH_ERRORS"
+                log()
+            return {**status(self), "StateChangeReason": {"Message": reason}}
+
         monkeypatch.setattr(emr.Step, "__init__", ended)
         monkeypatch.setattr(emr.Step, "start", lambda _: None)
+        monkeypatch.setattr(emr.Cluster, "status", property(ending))
 
     return end
 
@@ -242,6 +255,7 @@ def test_a_job_on_a_cluster_of_its_own(deployed: dict[str, str], aws: Aws, step_
     conf = dict(words[place + 1].split("=", 1) for place, word in enumerate(words) if word == "--conf")
     assert {key: conf[key] for key in SPARK} == SPARK
     assert conf["spark.yarn.appMasterEnv.PYSPARK_PYTHON"] == "./environment/bin/python"
+    assert conf["spark.yarn.maxAppAttempts"] == "1"
     cluster = client("emr").describe_cluster(ClusterId="j-1")["Cluster"]
     assert cluster["ReleaseLabel"] == "emr-7.13.0"
     assert cluster["ServiceRole"] == deployed["EmrServiceRole"]
@@ -251,16 +265,31 @@ def test_a_job_on_a_cluster_of_its_own(deployed: dict[str, str], aws: Aws, step_
 
 
 @pytest.mark.usefixtures("for_emr")
-def test_a_job_that_fails_on_a_cluster_gives_the_code_that_its_log_has(
-    deployed: dict[str, str], aws: Aws, step_ends: Callable[[str], None]
+def test_a_job_that_fails_on_a_cluster_gives_the_code_that_its_log_has_in_the_end(
+    deployed: dict[str, str], aws: Aws, step_ends: Callable[..., None]
 ) -> None:
-    step_ends("FAILED")
-    log = gzip.compress(b"exitCode: 3\nUser application exited with status 3\n")
-    client("s3").put_object(Bucket=deployed["ArtefactsBucket"], Key="logs/emr/j-1/steps/s-1/stderr.gz", Body=log)
+    place = {"Bucket": deployed["ArtefactsBucket"], "Key": "logs/emr/j-1/steps/s-1/stderr.gz"}
+
+    def write() -> None:
+        client("s3").put_object(**place, Body=gzip.compress(b"exitCode: 3\nUser application exited with status 3\n"))
+
+    step_ends("FAILED", looks=3, log=write)
     code, said = aws("run", "etl", "--on", "emr", *EVERY)
+    client("s3").delete_object(**place)
     assert code == 3, said
     assert "User application exited with status 3" in said
     assert "etl on emr is FAILED" in last_line(said)
+
+
+@pytest.mark.usefixtures("for_emr")
+def test_a_cluster_that_cannot_start_says_why(
+    deployed: dict[str, str], aws: Aws, step_ends: Callable[..., None]
+) -> None:
+    step_ends("CANCELLED", looks=2, reason="The subnet subnet-1 has no tag")
+    code, said = aws("run", "etl", "--on", "emr", *EVERY)
+    assert code == 1
+    assert "etl on emr is CANCELLED" in last_line(said)
+    assert "The subnet subnet-1 has no tag" in last_line(said)
 
 
 @pytest.mark.parametrize("on", ["glue", "emr-serverless", "emr"])

@@ -34,6 +34,18 @@ from spark_app.platform.session import check_schemes, explain, spark_session
             "(org.apache.hadoop.security.AccessControlException: Permission denied: user=x)",
         ),
         (
+            "org.apache.spark.shuffle.FetchFailedException: Failed to connect to worker: java.net.ConnectException",
+            JobError,
+            "executors were lost, most often for want of memory: give them more of it, or more executors "
+            "(org.apache.spark.shuffle.FetchFailedException: Failed to connect to worker: java.net.ConnectException)",
+        ),
+        (
+            "Task 3 in stage 5.0 failed 8 times: ExecutorLostFailure (executor 2 exited) Reason: exit code 137",
+            JobError,
+            "executors were lost, most often for want of memory: give them more of it, or more executors "
+            "(Task 3 in stage 5.0 failed 8 times: ExecutorLostFailure (executor 2 exited) Reason: exit code 137)",
+        ),
+        (
             "java.net.UnknownHostException: storage.invalid",
             StorageError,
             "storage cannot be reached: check the address and network (java.net.UnknownHostException: storage.invalid)",
