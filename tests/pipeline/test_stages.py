@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 
 from spark_app.cli import run_job
 from spark_app.platform.lock import holding
+from tests.conftest import FEW_RATINGS
 from tests.pipeline.conftest import ROOT, Submit, Zones
 
 
@@ -69,8 +70,8 @@ def test_a_split_by_time_is_judged_too(piped: Zones, config: str) -> None:
     options = piped.options("--config", config, "--set", "train.holdout=time", "--set", "gate.enforce=false")
     assert run_job("train", options) == 0
     manifest = piped.manifests()[-1]
-    assert sum(manifest["rows"]["split"].values()) == 6000
-    assert manifest["rows"]["split"]["holdout"] == pytest.approx(1200, rel=0.05)
+    assert sum(manifest["rows"]["split"].values()) == FEW_RATINGS
+    assert manifest["rows"]["split"]["holdout"] == pytest.approx(0.2 * FEW_RATINGS, rel=0.05)
 
 
 def test_a_failed_gate_is_exit_5_and_the_published_model_stays(
@@ -205,7 +206,7 @@ def test_tune_goes_on_where_it_was_and_writes_settings_that_train_takes(piped: Z
     assert second["rating"]["best"] <= first["rating"]["best"] < 2
     assert (piped.processed / "models" / "current.json").read_bytes() == current
     split = piped.manifests()[-1]["rows"]["validation"]
-    assert sum(split.values()) == pytest.approx(0.8 * 6000, rel=0.05)  # the holdout is not among them
+    assert sum(split.values()) == pytest.approx(0.8 * FEW_RATINGS, rel=0.05)  # the holdout is not among them
     best = piped.processed / "tuning" / "best.toml"
     assert run_job("train", piped.options("--config", str(best), "--set", "gate.enforce=false")) == 0
     assert piped.manifests()[-1]["settings"]["implicit_als"]["rank"] == second["ranking"]["implicit_als.rank"]
