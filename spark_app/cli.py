@@ -26,7 +26,7 @@ GLUE_TELLS = ("--JOB_NAME", "--JOB_ID", "--JOB_RUN_ID")
 GLUE_CONF = "--conf"
 """The one of Glue's own arguments whose name comes near to one of ours."""
 
-LIKELY_MEANT, AT_ALL_NEAR = 0.75, 0.5
+LIKELY_MEANT, AT_ALL_NEAR = 0.6, 0.5
 """How near a name must be to that of an option, of 1."""
 
 
@@ -67,7 +67,8 @@ def run_job(name: str, arguments: Sequence[str]) -> int:
 def read_settings(job: Job, arguments: Sequence[str]) -> Settings:
     """Settings from the command line and the file it names, with both roots absolute.
 
-    Raises UsageError for an option, key or value that is unknown or does not fit, naming the nearest known one.
+    Raises UsageError for an option, key or value that is unknown or does not fit, naming the nearest known one. Of what
+    AWS Glue passes beside our options it takes only what is nearly one of ours for a mistake.
     """
     parser = _parser(job)
     options, unknown = parser.parse_known_args(arguments)
@@ -125,11 +126,11 @@ def _is_meant_for_us(argument: str) -> bool:
     Glue passes its own arguments too, new ones with each version, and of some that it takes out it leaves the value.
     """
     name = argument.partition("=")[0]
-    return name.startswith("--") and name != GLUE_CONF and _nearest(name, LIKELY_MEANT) is not None
+    return name.startswith("-") and name != GLUE_CONF and _nearest(name, LIKELY_MEANT) is not None
 
 
 def _nearest(name: str, cutoff: float) -> str | None:
-    return next(iter(difflib.get_close_matches(name.replace("_", "-"), OPTIONS, n=1, cutoff=cutoff)), None)
+    return next(iter(difflib.get_close_matches(name.lower().replace("_", "-"), OPTIONS, n=1, cutoff=cutoff)), None)
 
 
 def _explain_unknown(argument: str) -> str:

@@ -5,6 +5,7 @@ Each service is the same to who asks: `start` gives the id of a run, `look` its 
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import re
@@ -297,15 +298,14 @@ class Emr:
         if self._account.dry_run:
             return NOT_ASKED
         step = steps[0]["Status"]
-        if step["State"] in ENDED and step["State"] != "CANCELLED":
-            details = step.get("FailureDetails", {})
-            return Look(step["State"], " ".join(details[key] for key in ("Reason", "Message") if key in details))
+        details = step.get("FailureDetails", {})
+        said = " ".join(details[key] for key in ("Reason", "Message") if key in details)
+        if step["State"] in DONE or (step["State"] in ENDED and said):
+            return Look(step["State"], said)
         # A step that has not begun, or that its cluster has taken along: why, only that knows.
         state, why = self._cluster(run)
-        if step["State"] in ENDED:
-            return Look(step["State"], why)
-        if state == "TERMINATED_WITH_ERRORS":
-            return Look("FAILED", why)
+        if step["State"] in ENDED or state in CLUSTER_HAS_ENDED:
+            return Look(step["State"] if step["State"] in ENDED else "FAILED", why)
         return Look(step["State"] if step["State"] != "PENDING" else f"PENDING, cluster {state}")
 
     def _cluster(self, run: str) -> tuple[str, str]:
@@ -319,10 +319,18 @@ class Emr:
 
     def tail(self, run: str) -> list[str]:
         """The last lines of the step and of the driver, which come to S3 when the cluster ends."""
-        logger.info("%s: waiting for the logs, which come with the end of the cluster", run)
+        logger.info("%s: waiting for the logs, which come with the end of the cluster; Ctrl-C ends that", run)
         until = time.monotonic() + CLUSTER_ENDS_WITHIN
-        while self._cluster(run)[0] not in CLUSTER_HAS_ENDED and time.monotonic() < until:
-            self._account.wait(self._every)
+        try:
+            with contextlib.suppress(KeyboardInterrupt):
+                while self._cluster(run)[0] not in CLUSTER_HAS_ENDED and time.monotonic() < until:
+                    self._account.wait(self._every)
+            return self._last_lines(run)
+        except ClientError as error:
+            logger.warning("the job's log cannot be shown: %s", explain(error))
+            return []
+
+    def _last_lines(self, run: str) -> list[str]:
         listed = self._account.pages(
             "s3", "list_objects_v2", "Contents", Bucket=self._bucket, Prefix=f"{self._prefix}/{run}/"
         )

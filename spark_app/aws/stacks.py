@@ -173,7 +173,12 @@ def stop_application(account: Account, stack: str, every: float) -> None:
 
 
 def _application_state(account: Account, application: str) -> str:
-    answer = account.call("emr-serverless", "get_application", applicationId=application)
+    try:
+        answer = account.call("emr-serverless", "get_application", applicationId=application)
+    except ClientError as error:
+        if code_of(error) == "ResourceNotFoundException":  # somebody has deleted it
+            return "TERMINATED"
+        raise
     return APPLICATION_RUNS[0] if account.dry_run else str(answer["application"]["state"])
 
 

@@ -82,8 +82,16 @@ def application(properties: Properties, region: str) -> str:
     return str(call("emr-serverless", "create_application", {"clientToken": "x", **asked}, region)["applicationId"])
 
 
+def change_application(physical: str, properties: Properties, region: str) -> str:
+    """Change an application as CloudFormation does, in place; AWS, and moto too, refuses that while it runs."""
+    kept = ("name", "type")
+    asked = {key: value for key, value in lowered(properties).items() if key not in kept}
+    call("emr-serverless", "update_application", {"applicationId": physical, "clientToken": "x", **asked}, region)
+    return physical
+
+
 def unmake_application(physical: str, region: str) -> None:
-    """Delete an application, which is refused while it runs, as a change is."""
+    """Delete an application, which is refused while it runs."""
     call("emr-serverless", "delete_application", {"applicationId": physical}, region)
 
 
@@ -125,9 +133,12 @@ def nothing(physical: str, region: str) -> None:
 
 
 def declare(
-    kind: str, make: Callable[[Properties, str], str], unmake: Callable[[str, str], None] = nothing
+    kind: str,
+    make: Callable[[Properties, str], str],
+    unmake: Callable[[str, str], None] = nothing,
+    change: Callable[[str, Properties, str], str] | None = None,
 ) -> type[CloudFormationModel]:
-    """Tell moto of a kind of resource."""
+    """Tell moto of a kind of resource; one that has no `change` is made anew."""
 
     class Model(CloudFormationModel):
         def __init__(self, physical: str) -> None:
@@ -160,6 +171,10 @@ def declare(
             account_id: str,
             region_name: str,
         ) -> Model:
+            if original_resource and change:
+                return cls(
+                    change(original_resource.physical_resource_id, cloudformation_json["Properties"], region_name)
+                )
             if original_resource:
                 unmake(original_resource.physical_resource_id, region_name)
             return cls(make(cloudformation_json["Properties"], region_name))
@@ -227,7 +242,7 @@ MODELS = [
     declare("AWS::Glue::Workflow", *named("glue", "create_workflow", "delete_workflow")),
     declare("AWS::Glue::Trigger", *named("glue", "create_trigger", "delete_trigger")),
     declare("AWS::Scheduler::Schedule", *named("scheduler", "create_schedule", "delete_schedule")),
-    declare("AWS::EMRServerless::Application", application, unmake_application),
+    declare("AWS::EMRServerless::Application", application, unmake_application, change_application),
     declare("AWS::S3::BucketPolicy", bucket_policy),
     declare("AWS::SNS::TopicPolicy", topic_policy),
     declare("AWS::Athena::WorkGroup", work_group),

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from moto.emrserverless.models import emrserverless_backends
+from moto.emrserverless.exceptions import ValidationException
+from moto.emrserverless.models import EMRServerlessBackend, emrserverless_backends
 
 from spark_app.aws.artefacts import CONF, chained, parse_conf
 from spark_app.stages.pipeline import JOBS
@@ -90,7 +91,7 @@ def test_parameters_are_kept_until_they_are_given_again(fresh: dict[str, str], a
     code, said = aws(*again, *(word for one in given for word in ("--parameter", one)))
     assert code == 0, said
     assert client("glue").get_job(JobName="movie-reco-train")["Job"]["NumberOfWorkers"] == 7
-    (budget,) = client("budgets").describe_budgets(AccountId="123456789012")["Budgets"]
+    (budget,) = client("budgets").describe_budgets(AccountId=ACCOUNT)["Budgets"]
     assert budget["BudgetLimit"] == {"Amount": "50", "Unit": "USD"}
     (told,) = client("sns").list_subscriptions()["Subscriptions"]
     assert (told["Protocol"], told["Endpoint"]) == ("email", "me@example.com")
@@ -149,21 +150,38 @@ def application_of(stack: dict[str, str]) -> dict[str, Any]:
 def test_an_application_that_runs_is_stopped_before_it_is_changed(fresh: dict[str, str], aws: Aws) -> None:
     release = ("--release", fresh["Release"])
     assert application_of(fresh)["state"] == "STARTED"
-    code, said = aws("deploy", *release, "--parameter", "EmrRelease=emr-7.12.0", *EVERY)
+    code, said = aws("deploy", *release, "--parameter", "IdleMinutes=7", *EVERY)
     assert code == 0, said
-    changed = stack_outputs("movie-reco-jobs")
-    assert application_of(changed)["releaseLabel"] == "emr-7.12.0"
+    assert application_of(fresh)["autoStopConfiguration"]["idleTimeoutMinutes"] == 7
 
-    started = {"executionRoleArn": changed["PipelineRoleArn"], "clientToken": "x"}
-    client("emr-serverless").start_job_run(applicationId=changed["ApplicationId"], **started)
-    emrserverless_backends[ACCOUNT][REGION].job_runs[changed["ApplicationId"]][-1].state = "RUNNING"
+    started = {"executionRoleArn": fresh["PipelineRoleArn"], "clientToken": "x"}
+    client("emr-serverless").start_application(applicationId=fresh["ApplicationId"])
+    client("emr-serverless").start_job_run(applicationId=fresh["ApplicationId"], **started)
+    emrserverless_backends[ACCOUNT][REGION].job_runs[fresh["ApplicationId"]][-1].state = "RUNNING"
     code, said = aws("deploy", *release, "--parameter", "LogDays=7", *EVERY)
     assert code == 0, said
     assert "the application of EMR Serverless goes on, so it cannot be changed now: Application has jobs" in said
-    assert application_of(changed)["state"] == "STARTED"
+    assert application_of(fresh)["state"] == "STARTED"
     code, said = aws("destroy", *EVERY)
     assert code == 7
     assert "AWS refused StopApplication (ValidationException): Application has jobs" in last_line(said)
+
+
+def test_an_application_may_stop_by_itself_meanwhile_or_be_gone(
+    fresh: dict[str, str], aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(self: EMRServerlessBackend, application_id: str) -> None:
+        self.applications[application_id].state = "STOPPED"
+        raise ValidationException("Application cannot be STOPPED")
+
+    monkeypatch.setattr(EMRServerlessBackend, "stop_application", stop)
+    code, said = aws("deploy", "--release", fresh["Release"], "--parameter", "IdleMinutes=7", *EVERY)
+    assert code == 0, said
+    assert "goes on" not in said
+    assert application_of(fresh)["autoStopConfiguration"]["idleTimeoutMinutes"] == 7
+    del emrserverless_backends[ACCOUNT][REGION].applications[fresh["ApplicationId"]]
+    code, said = aws("deploy", "--release", fresh["Release"], "--parameter", "LogDays=7", *EVERY)
+    assert code == 0, said
 
 
 @pytest.mark.parametrize("state", ["CREATED", "STOPPED"])

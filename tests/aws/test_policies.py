@@ -85,6 +85,7 @@ def test_there_is_a_role_for_each_family(policies: Policies) -> None:
         ("s3:PutObject", f"{ARTEFACTS}/releases/1/movie_reco.zip", set()),
         ("s3:PutObject", f"{ARTEFACTS}/settings/1.toml", set()),
         ("s3:PutObject", f"{ARTEFACTS}/logs/emr/x", {"Pipeline"}),
+        ("s3:GetBucketLocation", PROCESSED, set(JOBS) - {"Ingest", "Crawler"} | {"Analyst"}),
         ("glue:UpdateTable", f"{GLUE}:table/movie_reco_raw_db/movies_csv", {"Catalog", "Crawler", "Pipeline"}),
         ("glue:BatchCreatePartition", f"{GLUE}:table/movie_reco_raw_db/days", {"Crawler"}),
         ("glue:UpdateTable", f"{GLUE}:table/movie_reco_db/final", {"Catalog", "Pipeline"}),

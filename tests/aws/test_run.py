@@ -13,6 +13,7 @@ from moto.emr import models as emr
 from moto.emrserverless.models import JobRun, emrserverless_backends
 from moto.glue.models import FakeJobRun
 
+from spark_app.aws.account import Account
 from spark_app.aws.artefacts import CONF, chained, parse_conf
 from spark_app.aws.stacks import REGION_OF_S3A
 from spark_app.cli import read_settings
@@ -241,7 +242,7 @@ def test_a_job_that_fails_on_emr_serverless_gives_its_own_code(
 
 
 @pytest.mark.usefixtures("for_emr")
-def test_a_job_on_a_cluster_of_its_own(deployed: dict[str, str], aws: Aws, step_ends: Callable[[str], None]) -> None:
+def test_a_job_on_a_cluster_of_its_own(deployed: dict[str, str], aws: Aws, step_ends: Callable[..., None]) -> None:
     step_ends("COMPLETED")
     code, said = aws("run", "etl", "--on", "emr", "--executors", "2", "--subnet", "subnet-1", *EVERY)
     assert code == 0, said
@@ -292,6 +293,32 @@ def test_a_cluster_that_cannot_start_says_why(
     assert "The subnet subnet-1 has no tag" in last_line(said)
 
 
+@pytest.mark.usefixtures("for_emr")
+def test_a_cluster_that_somebody_ends_before_its_step_begins_is_a_failure(
+    aws: Aws, step_ends: Callable[..., None]
+) -> None:
+    step_ends("PENDING", looks=3, reason="Terminated by user request")
+    code, said = aws("run", "etl", "--on", "emr", *EVERY)
+    assert code == 1
+    assert "j-1: PENDING, cluster TERMINATING" in said
+    assert "etl on emr is FAILED after 0.0 minutes (run j-1): Terminated by user request" in last_line(said)
+
+
+@pytest.mark.usefixtures("for_emr")
+def test_who_does_not_wait_for_the_log_of_a_cluster_still_gets_the_reason(
+    aws: Aws, step_ends: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(self: Account, seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    step_ends("CANCELLED", looks=1000, reason="no such subnet")
+    monkeypatch.setattr(Account, "wait", interrupt)
+    code, said = aws("run", "etl", "--on", "emr", *EVERY)
+    assert code == 1
+    assert "logs come to s3://" in said
+    assert "etl on emr is CANCELLED after 0.0 minutes (run j-1): no such subnet" in last_line(said)
+
+
 @pytest.mark.parametrize("on", ["glue", "emr-serverless", "emr"])
 def test_a_dry_run_prints_each_call_and_sends_none(aws: Aws, monkeypatch: pytest.MonkeyPatch, on: str) -> None:
     monkeypatch.setattr(boto3.Session, "client", None)  # nothing can be sent
@@ -307,7 +334,13 @@ def test_a_dry_run_prints_each_call_and_sends_none(aws: Aws, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("arguments", "calls"),
     [
-        (("deploy", "--without-emr"), ("cloudformation create_stack", "s3 upload_file", "glue update_classifier")),
+        (
+            ("deploy", "--without-emr"),
+            (
+                *("cloudformation create_stack", "s3 upload_file", "glue update_classifier"),
+                *("emr-serverless get_application", "emr-serverless stop_application"),
+            ),
+        ),
         (("deploy", "--release", "0.1.0-abc"), ("s3 list_objects_v2", "cloudformation create_stack")),
         (("status",), ("cloudformation describe_stacks", "glue get_job_runs", "emr list_clusters")),
         (

@@ -15,7 +15,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from spark_app.cli import run_job
-from tests.conftest import made_once
+from tests.conftest import FEW, made_once
 from tools.conf import CONF
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,22 +32,6 @@ RATINGS = """userId,movieId,rating,timestamp
 1,2,3.5,964981247
 2,1,5.0,964982224
 2,3,0.5,964983815
-"""
-
-SMALL = """
-[ingest]
-source = ["synthetic"]
-users = 150
-movies = 200
-ratings = 6000
-
-[implicit_als]
-rank = 8
-iterations = 5
-
-[explicit_als]
-rank = 8
-iterations = 5
 """
 
 Submit = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -82,7 +66,7 @@ class Zones:
 def config(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A file for `--config`: few generated ratings, small models."""
     path = tmp_path_factory.mktemp("config") / "small.toml"
-    path.write_text(SMALL)
+    path.write_text(FEW)
     return str(path)
 
 

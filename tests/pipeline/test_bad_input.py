@@ -243,10 +243,17 @@ def test_arguments_of_glue_are_accepted_and_ignored(job: Job, zones: Zones) -> N
     assert f"{zones.processed}/delta/ratings is missing: run the stage 'etl' first" in said
 
 
-def test_one_of_our_options_that_is_mistyped_on_glue_is_exit_2(job: Job) -> None:
-    code, said = job("train", "--JOB_NAME", "reco", "true", "--raw_pat", "s3://x", "--conf", "a=b")
+@pytest.mark.parametrize(
+    ("mistyped", "meant"),
+    [
+        *(("--raw_pat", "--raw-path"), ("--RAW_PATH", "--raw-path"), ("--raw", "--raw-path")),
+        *(("--SET", "--set"), ("-set", "--set"), ("--settings", "--set"), ("--configuration", "--config")),
+    ],
+)
+def test_one_of_our_options_that_is_mistyped_on_glue_is_exit_2(job: Job, mistyped: str, meant: str) -> None:
+    code, said = job("train", "--JOB_NAME", "reco", "true", mistyped, "x", "--conf", "a=b")
     assert code == 2
-    assert "unknown option --raw_pat; did you mean --raw-path?" in said
+    assert f"unknown option {mistyped}; did you mean {meant}?" in said
 
 
 def test_underscores_are_as_good_as_hyphens(spark: SparkSession, zones: Zones, tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from spark_app.platform import s3, storage
 from spark_app.platform.zones import ProcessedZone
 from spark_app.stages import published
 from spark_app.stages.pipeline import STAGES
-from tests.conftest import BUCKET
-from tests.pipeline.conftest import SMALL, Submit, Zones
+from tests.conftest import BUCKET, FEW
+from tests.pipeline.conftest import Submit, Zones
 from tools.s3_server import S3Server
 
 
@@ -16,7 +16,7 @@ def test_each_stage_gives_in_s3_what_the_pipeline_gives_on_a_disk(
     zones: Zones, in_s3: str, s3_server: S3Server, submit: Submit, config: str
 ) -> None:
     assert run_job("pipeline", zones.options("--config", config)) == 0
-    storage.write_text(f"{in_s3}/conf/small.toml", SMALL)
+    storage.write_text(f"{in_s3}/conf/small.toml", FEW)
     for stage in STAGES:
         # Both schemes, since some tools write the one and some the other.
         scheme, other = ("s3", "s3a") if stage.name in ("ingest", "train") else ("s3a", "s3")

@@ -46,6 +46,12 @@ from spark_app.platform.session import check_schemes, explain, spark_session
             "(Task 3 in stage 5.0 failed 8 times: ExecutorLostFailure (executor 2 exited) Reason: exit code 137)",
         ),
         (
+            "Container marked as failed: container_1_0001_01_000002 on host: worker. Exit status: 137",
+            JobError,
+            "executors were lost, most often for want of memory: give them more of it, or more executors "
+            "(Container marked as failed: container_1_0001_01_000002 on host: worker. Exit status: 137)",
+        ),
+        (
             "java.net.UnknownHostException: storage.invalid",
             StorageError,
             "storage cannot be reached: check the address and network (java.net.UnknownHostException: storage.invalid)",
