@@ -21,7 +21,6 @@ from spark_app.stages.pipeline import JOBS
 
 NAME = "movie-reco"
 OUT, CONFIG = Path("dist") / "aws", artefacts.ROOT / "conf" / "pipeline.toml"
-EVERY_SECONDS = 15.0
 INTERRUPTED = 130
 
 
@@ -147,7 +146,7 @@ def _parser() -> _Parser:
     every.add_argument(
         "--every",
         type=float,
-        default=EVERY_SECONDS,
+        default=jobs.EVERY_SECONDS,
         metavar="SECONDS",
         help="how often to look at what is waited for (default %(default)g)",
     )

@@ -39,6 +39,9 @@ OURS = re.compile(r'\d\d:\d\d:\d\d (DEBUG|INFO|WARNING|ERROR) |\{"(time|level|le
 TAIL = 20
 """Lines that are shown of a job that failed."""
 
+EVERY_SECONDS = 15.0
+"""Between two looks at something that is waited for, unless told otherwise."""
+
 CLUSTER_HAS_ENDED = ("TERMINATED", "TERMINATED_WITH_ERRORS")
 CLUSTER_ENDS_WITHIN = 600.0
 """Seconds after the end of its step: by then a cluster has brought all its logs to S3."""
@@ -82,7 +85,7 @@ class Order:
     conf: Mapping[str, str] = field(default_factory=dict)
     executors: int = 3
     subnet: str | None = None
-    every: float = 15.0
+    every: float = EVERY_SECONDS
 
     @property
     def title(self) -> str:
