@@ -19,6 +19,12 @@ ZONES = {"RawBucket": "raw", "ProcessedBucket": "processed", "ArtefactsBucket": 
 
 REGION_OF_S3A = "spark.hadoop.fs.s3a.endpoint.region"
 
+CSV_CLASSIFIER = {"Delimiter": ",", "QuoteSymbol": '"', "ContainsHeader": "PRESENT", "Serde": "OpenCSVSerDe"}
+"""The classifier of the template, whole, since nothing says that Glue keeps what an update leaves out.
+
+CloudFormation cannot name its reader, and the one that Glue guesses knows no quotes.
+"""
+
 NOT_THERE, NOTHING_TO_DO = "does not exist", "No updates are to be performed"
 BEGUN_ANEW = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "REVIEW_IN_PROGRESS", "DELETE_FAILED")
 """States of a stack that cannot be updated, only removed: its creation failed."""
@@ -127,9 +133,7 @@ def deploy_jobs(
         logger.info("the application of EMR Serverless goes on, so it cannot be changed now: %s", message(error))
     _put(account, jobs_stack(name), template, parameters, name, every)
     stack = outputs(account, jobs_stack(name))
-    # CloudFormation knows no reader of a classifier, and what it guesses does not know quotes.
-    classifier = {"Name": stack["Classifier"], "Serde": "OpenCSVSerDe"}
-    account.call("glue", "update_classifier", CsvClassifier=classifier)
+    account.call("glue", "update_classifier", CsvClassifier={"Name": stack["Classifier"], **CSV_CLASSIFIER})
     return stack
 
 

@@ -9,10 +9,12 @@ import json
 import re
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import boto3
 from moto.cloudformation import parsing
 from moto.core.common_models import CloudFormationModel
+from moto.core.models import DEFAULT_ACCOUNT_ID as ACCOUNT_ID
 from moto.emrserverless.exceptions import ValidationException
 from moto.emrserverless.models import EMRServerlessBackend
 from moto.glue.responses import GlueResponse
@@ -22,6 +24,8 @@ Properties = dict[str, Any]
 
 CLASSIFIERS: dict[str, Properties] = {}
 """Glue's classifiers by name: moto has no call for them."""
+
+NO_BUDGET = "no budget"
 
 BUCKET_POLICIES: dict[str, str] = {}
 """Policies by bucket: moto holds to them, and then takes nothing that comes without TLS, as all does here."""
@@ -122,10 +126,22 @@ def work_group(properties: Properties, region: str) -> str:
 
 def budget(properties: Properties, region: str) -> str:
     if not int(properties["Budget"]["BudgetLimit"]["Amount"]):  # moto forgets conditions when it updates a stack
-        return "no budget"
-    account = boto3.client("sts", region_name=region).get_caller_identity()["Account"]
-    call("budgets", "create_budget", {"AccountId": account, **properties}, region)
-    return str(properties["Budget"]["BudgetName"])
+        return NO_BUDGET
+    named = {"BudgetName": f"Budget-{uuid4()}", **properties["Budget"]}
+    call("budgets", "create_budget", {"AccountId": ACCOUNT_ID, **properties, "Budget": named}, region)
+    return str(named["BudgetName"])
+
+
+def unmake_budget(physical: str, region: str) -> None:
+    if physical != NO_BUDGET:
+        call("budgets", "delete_budget", {"AccountId": ACCOUNT_ID, "BudgetName": physical}, region)
+
+
+def replace_budget(physical: str, properties: Properties, region: str) -> str:
+    """Replace a budget as CloudFormation does, the new one first: AWS, and moto too, refuses a name that is taken."""
+    replacement = budget(properties, region)
+    unmake_budget(physical, region)
+    return replacement
 
 
 def nothing(physical: str, region: str) -> None:
@@ -189,9 +205,10 @@ def declare(
 
 
 def update_classifier(self: GlueResponse) -> str:
-    """Glue's UpdateClassifier, which keeps what is not given."""
+    """Glue's UpdateClassifier. Nothing says whether it keeps what is not given; here it does not."""
     given = self.parameters["CsvClassifier"]
-    CLASSIFIERS[given["Name"]].update(given)
+    assert given["Name"] in CLASSIFIERS
+    CLASSIFIERS[given["Name"]] = given
     return "{}"
 
 
@@ -246,6 +263,6 @@ MODELS = [
     declare("AWS::S3::BucketPolicy", bucket_policy),
     declare("AWS::SNS::TopicPolicy", topic_policy),
     declare("AWS::Athena::WorkGroup", work_group),
-    declare("AWS::Budgets::Budget", budget),
+    declare("AWS::Budgets::Budget", budget, unmake_budget, replace_budget),
 ]
 """Kept, since moto knows of them only as long as they are there."""

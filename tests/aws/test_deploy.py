@@ -12,6 +12,7 @@ from moto.emrserverless.exceptions import ValidationException
 from moto.emrserverless.models import EMRServerlessBackend, emrserverless_backends
 
 from spark_app.aws.artefacts import CONF, chained, parse_conf
+from spark_app.aws.stacks import CSV_CLASSIFIER
 from spark_app.stages.pipeline import JOBS
 from tests.aws.conftest import ACCOUNT, EVERY, REGION, Aws, client, last_line, stack_outputs
 from tests.aws.moto_models import CLASSIFIERS
@@ -37,7 +38,7 @@ def test_deploy_makes_all_that_the_design_has(deployed: dict[str, str]) -> None:
     assert [name for name, job in jobs.items() if "--processed-path" not in job["DefaultArguments"]] == [
         "movie-reco-ingest"
     ]
-    assert CLASSIFIERS["movie-reco-csv"]["Serde"] == "OpenCSVSerDe"
+    assert CLASSIFIERS["movie-reco-csv"] == {"Name": "movie-reco-csv", **CSV_CLASSIFIER}
     assert glue.get_crawler(Name="movie-reco-raw")["Crawler"]["Classifiers"] == ["movie-reco-csv"]
     there = client("s3").list_objects_v2(Bucket=deployed["ArtefactsBucket"], Prefix=f"{deployed['Release']}/")
     names = {found["Key"].removeprefix(f"{deployed['Release']}/") for found in there["Contents"]}
@@ -96,7 +97,10 @@ def test_parameters_are_kept_until_they_are_given_again(fresh: dict[str, str], a
     (told,) = client("sns").list_subscriptions()["Subscriptions"]
     assert (told["Protocol"], told["Endpoint"]) == ("email", "me@example.com")
 
-    assert aws(*again, "--parameter", "TimeoutMinutes=60")[0] == 0
+    code, said = aws(*again, "--parameter", "TimeoutMinutes=60", "--parameter", "Email=you@example.com")
+    assert code == 0, said
+    (budget,) = client("budgets").describe_budgets(AccountId=ACCOUNT)["Budgets"]
+    assert budget["BudgetLimit"] == {"Amount": "50", "Unit": "USD"}
     job = client("glue").get_job(JobName="movie-reco-train")["Job"]
     assert (job["NumberOfWorkers"], job["Timeout"], job["GlueVersion"]) == (7, 60, "5.1")
     (storage,) = client("cloudformation").describe_stacks(StackName="movie-reco-storage")["Stacks"]

@@ -93,6 +93,8 @@ def test_there_is_a_role_for_each_family(policies: Policies) -> None:
         ("glue:GetTable", f"{GLUE}:table/movie_reco_db/ratings", {"Catalog", "Pipeline"}),
         ("glue:GetTable", f"{GLUE}:table/movie_reco_raw_db/ratings_csv", {"Catalog", "Crawler", "Pipeline"}),
         ("glue:UpdateTable", f"{GLUE}:table/of_others/x", set()),
+        ("glue:GetDatabase", f"{GLUE}:database/global_temp", set(JOBS) - {"Crawler"}),
+        ("glue:CreateDatabase", f"{GLUE}:database/global_temp", set()),
         ("glue:StartCrawler", f"{GLUE}:crawler/movie-reco-raw", {"Catalog", "Pipeline"}),
         ("glue:StartWorkflowRun", f"{GLUE}:workflow/movie-reco", {"Schedule"}),
         ("glue:StartWorkflowRun", f"{GLUE}:workflow/of-others", set()),
@@ -141,6 +143,16 @@ def test_the_analyst_lists_results_only(policies: Policies) -> None:
     group = f"arn:aws:athena:{REGION}:{ACCOUNT}:workgroup"
     assert may(analyst, "athena:StartQueryExecution", f"{group}/movie-reco-analysts")
     assert not may(analyst, "athena:StartQueryExecution", f"{group}/primary")
+
+
+def test_the_analyst_finds_the_tables_in_the_console(policies: Policies) -> None:
+    analyst, ours = policies["Analyst"], f"arn:aws:athena:{REGION}:{ACCOUNT}:datacatalog/AwsDataCatalog"
+    for action in ("ListDataCatalogs", "ListEngineVersions", "ListWorkGroups"):
+        assert may(analyst, f"athena:{action}", "*", {"aws:RequestedRegion": REGION}), action
+        assert not may(analyst, f"athena:{action}", "*", {"aws:RequestedRegion": "us-east-1"}), action
+    for action in ("GetDatabase", "GetDataCatalog", "GetTableMetadata", "ListDatabases", "ListTableMetadata"):
+        assert may(analyst, f"athena:{action}", ours), action
+        assert not may(analyst, f"athena:{action}", ours.replace("AwsDataCatalog", "of-others")), action
 
 
 def test_no_statement_allows_every_action_or_all_resources(policies: Policies) -> None:

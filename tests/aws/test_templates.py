@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from spark_app.aws.artefacts import CONF, chained, parse_conf
+from spark_app.aws.stacks import CSV_CLASSIFIER
 from spark_app.platform.glue import CLIENT, METASTORE_CLIENT
 from spark_app.stages.pipeline import JOBS
 from tests.test_project import spark_defaults
@@ -32,6 +33,11 @@ def test_templates_fit_into_a_call_or_an_object() -> None:
     # storage.yaml is sent with the call, before there is a bucket; jobs.yaml is read from the release.
     assert (CONF / "storage.yaml").stat().st_size < LARGEST_IN_CALL
     assert (CONF / "jobs.yaml").stat().st_size < LARGEST
+
+
+def test_the_classifier_is_updated_to_what_it_is_and_its_reader(template: Template) -> None:
+    made = template("jobs")["Resources"]["CsvClassifier"]["Properties"]["CsvClassifier"]
+    assert {**made, "Serde": "OpenCSVSerDe"} == {"Name": made["Name"], **CSV_CLASSIFIER}
 
 
 @pytest.mark.parametrize("name", ["storage", "jobs"])
