@@ -307,8 +307,10 @@ class Emr:
             return Look(step["State"], said)
         # A step that has not begun, or that its cluster has taken along: why, only that knows.
         state, why = self._cluster(run)
-        if step["State"] in ENDED or state in CLUSTER_HAS_ENDED:
-            return Look(step["State"] if step["State"] in ENDED else "FAILED", why)
+        if step["State"] in ENDED:
+            return Look(step["State"], why)
+        if state in CLUSTER_HAS_ENDED:
+            return Look("FAILED", why)
         return Look(step["State"] if step["State"] != "PENDING" else f"PENDING, cluster {state}")
 
     def _cluster(self, run: str) -> tuple[str, str]:
@@ -330,7 +332,7 @@ class Emr:
                     self._account.wait(self._every)
             return self._last_lines(run)
         except ClientError as error:
-            logger.warning("the job's log cannot be shown: %s", explain(error))
+            _cannot_show_log(error)
             return []
 
     def _last_lines(self, run: str) -> list[str]:
@@ -402,7 +404,7 @@ class Logs:
             events = self._account.pages("logs", "filter_log_events", "events", **arguments)
         except ClientError as error:
             self._is_readable = False
-            logger.warning("the job's log cannot be shown: %s", explain(error))
+            _cannot_show_log(error)
             return []
         return sorted(
             (event for event in events if self._is_driver(event["logStreamName"])), key=lambda event: event["timestamp"]
@@ -471,6 +473,11 @@ def _follow(account: Account, service: Service, run_id: str, every: float) -> Lo
         if state in ENDED:
             return found
         account.wait(every)
+
+
+def _cannot_show_log(error: ClientError) -> None:
+    """Say why a log is not shown, which is no failure of the job."""
+    logger.warning("the job's log cannot be shown: %s", explain(error))
 
 
 def _show(lines: Iterable[str]) -> None:
