@@ -1,9 +1,10 @@
 """What a set of any size would take, worked out from what the measured one took, and what that one costs on AWS.
 
 `python -m benchmarks.plan` writes benchmarks/results/plan.md and aws.md, from `Measured`, the seconds of
-`make bench SCALE=25m`, and `Assumed`. Work is split by what it grows with: ratings, users, ratings x rank^2 and rows of
-factors x rank^3 (MLlib adds a rank-one matrix for each rating on each side of a sweep, and solves a system by Cholesky
-for each user and movie).
+`make bench SCALE=25m`, and `Assumed`. Work is split by what it grows with: ratings and users, for our solver ratings x
+rank, and for MLlib, which fits where factors are too large to be broadcast, ratings x rank^2 and rows of factors x
+rank^3 (it adds a rank-one matrix for each rating on each side of a sweep, and solves a system by Cholesky for each user
+and movie).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ TARGET, AWS_TARGET = RESULTS / "plan.md", RESULTS / "aws.md"
 GB = 1e9
 FLOAT = 4
 HOUR, MINUTE = 3600, 60
+KINDS = ("explicit", "implicit")
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,16 @@ class Measured:
 
     cores: int = 2
     size: Size = Size(24.9e6, 162_541, 62_423)
-    als_set_up: float = 50
-    """Blocks of one fit."""
-    sweep_32: float = 18.1
-    sweep_64: float = 54.2
-    """One sweep of ALS with so many factors."""
+    pack: float = 15.7
+    """The packed ratings of one fit, which all its models share."""
+    own_64: float = 5.6
+    own_128: float = 8.6
+    """One sweep of our solver with so many factors."""
+    mllib_set_up: float = 50
+    """Blocks of one of MLlib's fits."""
+    mllib_32: float = 18.1
+    mllib_64: float = 54.2
+    """One sweep of MLlib's ALS with so many factors."""
     etl: float = 84.5
     explore: float = 37.9
     judge: float = 75
@@ -55,7 +62,13 @@ class Assumed:
 
     sweeps: int = 10
     fits: int = 2
-    """On the training part, and again on everything."""
+    """On the training part, and again on everything; our solver goes on from the first fit in the second."""
+    further_sweeps: int = 3
+    own_ranks: tuple[int, int] = (64, 128)
+    mllib_ranks: tuple[int, int] = (32, 64)
+    """Ranks of explicit and implicit ALS."""
+    broadcast: float = 1
+    """GB of factors that are broadcast at most."""
     block_ratings: float = 2e6
     judged_users: float = 200_000
     executors: int = 40
@@ -132,12 +145,12 @@ def costs(measured: Measured, assumed: Assumed) -> str:
 
 
 def flops(size: Size, rank: int) -> float:
-    """Of one sweep of ALS."""
+    """Of one sweep of MLlib's ALS."""
     return 2 * size.ratings * rank**2 + (size.users + size.movies) * rank**3 / 3
 
 
 def moved(size: Size, rank: int, assumed: Assumed) -> float:
-    """GB of factors that a sweep shuffles: each goes to every block of the other side that has a rating of it."""
+    """GB of factors that a sweep of MLlib's shuffles: each goes to all blocks of the other side with a rating of it."""
     blocks = max(size.ratings / assumed.block_ratings, 4)
     sent = sum(min(size.ratings, rows * blocks) for rows in (size.users, size.movies))
     return sent * rank * FLOAT / GB
@@ -147,30 +160,54 @@ def core_seconds(size: Size, measured: Measured, assumed: Assumed) -> dict[str, 
     """Of each part of the pipeline."""
     ratings, users = size.ratings / measured.size.ratings, size.users / measured.size.users
     movies = size.movies / measured.size.movies
-    fits, sweeps, cores = assumed.fits, assumed.fits * assumed.sweeps, measured.cores
-
-    def fit(rank: int, sweep: float) -> float:
-        compute = sweeps * sweep * cores * flops(size, rank) / flops(measured.size, rank)
-        further = max(moved(size, rank, assumed) - moved(measured.size, rank, assumed), 0)
-        return compute + fits * measured.als_set_up * cores * ratings + sweeps * further * assumed.shuffle
+    fits, cores = assumed.fits, measured.cores
 
     judged = min(assumed.judged_users, size.users) / measured.judged
     return {
         "etl": measured.etl * cores * ratings,
         "explore": measured.explore * cores * ratings,
         "biases": fits * measured.biases * cores * ratings,
-        "explicit ALS, rank 32": fit(32, measured.sweep_32),
-        "implicit ALS, rank 64": fit(64, measured.sweep_64),
+        "packing": fits * measured.pack * cores * ratings,
+        **(_own_fits if is_broadcast(size, assumed) else _mllib_fits)(size, measured, assumed),
         "judging": measured.judge * cores * judged * movies,
         "recommend": measured.recommend * cores * users * max(movies, 1),
         "predicted ratings, joined to their factors": size.users * assumed.n * assumed.row / GB * assumed.shuffle,
     }
 
 
+def is_broadcast(size: Size, assumed: Assumed) -> bool:
+    """Whether the factors of both sides are small enough for our solver."""
+    return (size.users + size.movies) * max(assumed.own_ranks) * FLOAT / GB <= assumed.broadcast
+
+
+def _own_fits(size: Size, measured: Measured, assumed: Assumed) -> dict[str, float]:
+    """By our solver: its time grows with ratings x rank."""
+    sweeps = assumed.sweeps + (assumed.fits - 1) * assumed.further_sweeps
+    a_column = (measured.own_128 - measured.own_64) / 64
+    found = {}
+    for kind, rank in zip(KINDS, assumed.own_ranks, strict=True):
+        sweep = measured.own_64 + a_column * (rank - 64)
+        found[f"{kind} ALS, rank {rank}"] = sweeps * sweep * measured.cores * size.ratings / measured.size.ratings
+    return found
+
+
+def _mllib_fits(size: Size, measured: Measured, assumed: Assumed) -> dict[str, float]:
+    """By MLlib, which starts anew each time, and shuffles factors."""
+    sweeps, cores = assumed.fits * assumed.sweeps, measured.cores
+    set_up = assumed.fits * measured.mllib_set_up * cores * size.ratings / measured.size.ratings
+    found = {}
+    for kind, rank, sweep in zip(KINDS, assumed.mllib_ranks, (measured.mllib_32, measured.mllib_64), strict=True):
+        compute = sweeps * sweep * cores * flops(size, rank) / flops(measured.size, rank)
+        further = max(moved(size, rank, assumed) - moved(measured.size, rank, assumed), 0)
+        found[f"{kind} ALS by MLlib, rank {rank}"] = compute + set_up + sweeps * further * assumed.shuffle
+    return found
+
+
 def held(size: Size) -> dict[str, float]:
-    """GB that executors hold during the larger fit: what does not fit in memory goes to their disks."""
+    """GB that executors hold during MLlib's larger fit: what does not fit in memory goes to their disks."""
     return {
         "ratings cached: all, training and holdout, and in ALS's order": size.ratings * (24 + 12) / GB,
+        "ratings packed, by user and by movie": size.ratings * 2 * 8 / GB,
         "ratings in ALS's blocks, by user and by movie": size.ratings * 2 * 12 / GB,
         "user factors, before and after a half sweep": 2 * size.users * (64 * FLOAT + 24) / GB,
         "movie factors": 2 * size.movies * (64 * FLOAT + 24) / GB,

@@ -1,9 +1,10 @@
 """Other libraries' models and ours on the same splits of MovieLens, judged by the same code.
 
-`make bench-quality` runs it: MOVIELENS_DIR names a folder with movies.csv and ratings.csv. The holdout of each split is
-looked at once, at the end. What is searched for is searched on the first split alone, where a fifth of the training
-part is held out for it. A peer has TRIALS trials of Optuna (TPE) for its best options; ours are the defaults of
-conf/pipeline.toml, which were searched on such validation parts too, and the weights of our stack are fitted there.
+`make bench-quality` runs it, on each set of PLANS that lies beside the checkout, or on the one folder with movies.csv
+and ratings.csv that MOVIELENS_DIR names. The holdout of each split is looked at once, at the end. What is searched for
+is searched on the first split alone, where a fifth of the training part is held out for it. A peer has as many trials
+of Optuna (TPE) for its best options as the set's plan says; ours are the defaults of conf/pipeline.toml, which were
+searched on such validation parts too, and the weights of our stack are fitted there.
 
 Figures are over all splits: the numbers of a user are added up, and the intervals are a bootstrap over users.
 """
@@ -15,38 +16,62 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import optuna
+import pandas as pd
 from numpy.typing import NDArray
-from pyspark.ml.recommendation import ALSModel
+from pyspark.ml.recommendation import ALS
 from pyspark.sql import DataFrame, SparkSession
 from tqdm import tqdm
 
 from benchmarks.facts import RESULTS, ROOT, machine, table, today, versions
 from benchmarks.quality_peers import RANKERS, RATERS, SEED, Floats, Options, Peer, Ratings
 from spark_app.cli import run_job
-from spark_app.model import metrics
+from spark_app.model import metrics, mllib
 from spark_app.model.bootstrap import Numbers, ratio_intervals, ratios
+from spark_app.model.factors import Factors
+from spark_app.model.fits import Models, fit_models
 from spark_app.model.lists import lists_to_judge
 from spark_app.model.metrics import LIST_NUMBERS, OVER_USERS, RATIOS, Lists, MovieFacts, gini
 from spark_app.model.split import split, validation_split
 from spark_app.model.stack import RATING_MODELS, StackWeights, fit_stack, with_both_predictions, with_predicted_ratings
 from spark_app.platform.generations import to_arrow
-from spark_app.platform.log import logger
-from spark_app.platform.settings import Settings, Train
+from spark_app.platform.log import logger, set_up
+from spark_app.platform.settings import Log, Settings, Train
 from spark_app.platform.zones import ProcessedZone
-from spark_app.stages.models import Models
-from spark_app.stages.train import fit_models
 
-TRIALS = 40
-SEEDS = (42, 1, 2)
 OURS = "movie-reco"
+MLLIB: Options = {"rank": 32, "reg": 0.1, "iterations": 10}
+"""Options of MLlib's ALS: rank and regularisation were searched for it on ml-latest-small."""
+
+MLLIB_BLOCKS = 4
+
 BLOCK = 512
 """Users whose lists are picked at a time."""
+
+DATA = ROOT.parent / "shared" / "data"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How thoroughly a set is judged."""
+
+    seeds: tuple[int, ...] = (42, 1, 2)
+    """Seeds of the hash splits, of which there are at least two."""
+
+    by_time: bool = True
+    """Whether it is split by time too: not where the timestamps of different users cannot be compared."""
+
+    trials: int = 40
+    """Trials of each peer. On ml-1m they take 1 to 4 seconds each, those of Surprise's SVD up to 11."""
+
+
+PLANS = {"ml-latest-small": Plan(), "ml-1m": Plan(seeds=(42, 1), by_time=False)}
+"""The sets that are judged where nothing else is asked for, by the names of their folders; any other has `Plan()`."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +82,12 @@ class Part:
     judged: Ratings
     user_ids: NDArray[np.int64]
     facts: MovieFacts
-    relevant: float
     k: int
+
+    @property
+    def relevant(self) -> float:
+        """The fewest stars of what is relevant."""
+        return self.judged.relevant
 
     @property
     def likers(self) -> NDArray[np.int64]:
@@ -85,9 +114,22 @@ def part_of(known: DataFrame, judged: DataFrame, movies: DataFrame, settings: Se
 
     def as_places(frame: Any) -> Ratings:
         places = np.searchsorted(users, frame.userId), np.searchsorted(facts.movie_ids, frame.movieId)
-        return Ratings(*places, frame.rating.to_numpy().astype(np.float64), shape)
+        return Ratings(*places, frame.rating.to_numpy().astype(np.float64), shape, settings.train.relevant)
 
-    return Part(as_places(one), as_places(other), users, facts, settings.train.relevant, settings.train.k)
+    return Part(as_places(one), as_places(other), users, facts, settings.train.k)
+
+
+def best_places(scores: Floats, k: int) -> NDArray[np.int64]:
+    """The places of the k highest scores of each row, the best first, ties by place; NaN counts as the lowest.
+
+    The same as the beginning of a stable sort of each row, but only those are sorted that are as good as the k-th best.
+    """
+    costs, k = -scores, min(k, scores.shape[1])
+    limits = np.partition(costs, k - 1, axis=1)[:, [k - 1]]
+    rows, places = np.nonzero(~(costs > limits))
+    order = np.lexsort((costs[rows, places], rows))
+    firsts = np.searchsorted(rows, np.arange(len(costs)))
+    return np.asarray(places[order][firsts[:, None] + np.arange(k)])
 
 
 def best_unseen(scores: Floats, part: Part) -> Lists:
@@ -97,10 +139,10 @@ def best_unseen(scores: Floats, part: Part) -> Lists:
     chosen = []
     for first in range(0, len(part.likers), BLOCK):
         users = part.likers[first : first + BLOCK]
-        block = scores[users].copy()
+        block = scores[users]
         block[cold[users]] = part.facts.popularity
         block[seen[users].nonzero()] = -np.inf
-        chosen.append(np.argsort(-block, axis=1, kind="stable")[:, : part.k])
+        chosen.append(best_places(block, part.k))
     places = np.vstack(chosen)
     return Lists.of(np.full(len(places), places.shape[1]), part.facts.movie_ids[places.ravel()])
 
@@ -115,10 +157,12 @@ def judge_scores(scores: Floats, part: Part) -> tuple[Numbers, NDArray[np.int64]
     return metrics.list_numbers(listed, part.wanted, mean, part.facts, part.k), exposure
 
 
-def search(peer: Peer, objective: Callable[[Options], float], direction: Literal["minimize", "maximize"]) -> Options:
-    """The best options of TRIALS trials, or of the only one where there is nothing to search."""
+def search(
+    peer: Peer, trials: int, objective: Callable[[Options], float], direction: Literal["minimize", "maximize"]
+) -> Options:
+    """The best options of so many trials, or of the only one where there is nothing to search."""
     study = optuna.create_study(direction=direction, sampler=optuna.samplers.TPESampler(seed=SEED))
-    for _ in tqdm(range(TRIALS), desc=f"searching {peer.name}", file=sys.stderr):
+    for _ in tqdm(range(trials), desc=f"searching {peer.name}", file=sys.stderr):
         trial = study.ask()
         options = peer.search(trial)
         trial.set_user_attr("options", options)
@@ -138,27 +182,27 @@ class Judged:
     exposures: list[NDArray[np.int64]]
 
 
-def judge_ranker(peer: Peer, parts: Sequence[Part], validation: Part) -> Judged:
+def judge_ranker(peer: Peer, trials: int, parts: Sequence[Part], validation: Part) -> Judged:
     """Search on the validation part, then fit and judge on each split."""
 
     def objective(options: Options) -> float:
         numbers, _ = judge_scores(peer.fit(validation.known, **options), validation)
         return float(numbers[:, LIST_NUMBERS.index("ndcg")].mean())
 
-    options = search(peer, objective, "maximize")
+    options = search(peer, trials, objective, "maximize")
     found = [judge_scores(peer.fit(part.known, **options), part) for part in parts]
     users = [part.user_ids[part.likers] for part in parts]
     return Judged(options, users, [numbers for numbers, _ in found], [exposure for _, exposure in found])
 
 
-def judge_rater(peer: Peer, parts: Sequence[Part], validation: Part) -> Judged:
+def judge_rater(peer: Peer, trials: int, parts: Sequence[Part], validation: Part) -> Judged:
     """The same of a rater: squared and absolute errors."""
 
     def objective(options: Options) -> float:
         errors = peer.fit(validation.known, validation.judged, **options) - validation.judged.stars
         return float(np.mean(errors**2))
 
-    options = search(peer, objective, "minimize")
+    options = search(peer, trials, objective, "minimize")
     errors = [peer.fit(part.known, part.judged, **options) - part.judged.stars for part in parts]
     numbers = [np.column_stack([error**2, np.abs(error), np.ones_like(error)]) for error in errors]
     return Judged(options, [part.user_ids[part.judged.users] for part in parts], numbers, [])
@@ -210,7 +254,14 @@ def figures(systems: Mapping[str, Judged], pairs_of: Callable[[Numbers], Any], k
 
 def fit_ours(known: DataFrame, settings: Settings) -> Models:
     """Our models, by the code of `train`."""
-    return fit_models(known, known.count(), settings)
+    return fit_models(known, settings)
+
+
+def fit_mllib(known: DataFrame) -> Factors:
+    """Explicit ALS of MLlib, as its users have it; what it does not know is left to the biases."""
+    options = {"rank": MLLIB["rank"], "regParam": MLLIB["reg"], "maxIter": MLLIB["iterations"]}
+    als = ALS(userCol="userId", itemCol="movieId", seed=SEED, checkpointInterval=-1, **options)
+    return mllib.factors_of(als.fit(mllib.in_stable_order(known, MLLIB_BLOCKS)))
 
 
 def stack_weights(models: Models, judged: DataFrame, settings: Settings) -> StackWeights:
@@ -219,7 +270,7 @@ def stack_weights(models: Models, judged: DataFrame, settings: Settings) -> Stac
     return fit_stack(both, settings.input.scale)[0]
 
 
-def explicit_of(models: Models) -> ALSModel:
+def explicit_of(models: Models) -> Factors:
     """The explicit model, which there is wherever there are ratings and not counts."""
     if models.explicit is None:
         raise ValueError("these models were fitted to counts: there are no rating errors to compare")
@@ -237,7 +288,7 @@ def judge_our_lists(
 ) -> tuple[Numbers, NDArray[np.int64]]:
     """LIST_NUMBERS of the part's likers, and exposures, of the lists that Spark makes."""
     relevant = metrics.relevant_movies(judged, part.relevant)
-    factors = models.implicit.userFactors.withColumnRenamed("id", "userId")
+    factors = models.implicit.users.withColumnRenamed("id", "userId")
     users = relevant.select("userId").join(factors, on="userId", how="left")
     block = settings.recommend.block_users
     lists = lists_to_judge(spark, users, known, models.catalogue(movies), part.k, block).drop("popularity")
@@ -271,9 +322,9 @@ def make_split(known: DataFrame, judged: DataFrame, movies: DataFrame, settings:
 
 
 def compare(
-    spark: SparkSession, ratings: DataFrame, movies: DataFrame, trains: Sequence[Train], settings: Settings
+    spark: SparkSession, ratings: DataFrame, movies: DataFrame, trains: Sequence[Train], settings: Settings, trials: int
 ) -> dict[str, dict[str, Any]]:
-    """The figures of all systems over the splits that `trains` describe; what is searched is searched on the first."""
+    """The figures of all systems over the splits that `trains` describe; each peer has so many trials, on the first."""
     parts = [split(ratings, train) for train in trains]
     validation = make_split(*validation_split(parts[0][0], trains[0]), movies, settings)
     splits = [make_split(*part, movies, settings) for part in parts]
@@ -286,39 +337,59 @@ def compare(
         for fitted, each in zip(models, splits, strict=True)
     ]
     errors = [our_errors(fitted, weights, each.judged, settings) for fitted, each in zip(models, splits, strict=True)]
+    by_mllib = [replace(fitted, explicit=fit_mllib(each.known)) for fitted, each in zip(models, splits, strict=True)]
+    mllib_errors = [
+        our_errors(fitted, weights, each.judged, settings)["als"] for fitted, each in zip(by_mllib, splits, strict=True)
+    ]
 
-    rankers = {peer.name: judge_ranker(peer, arrays, validation.part) for peer in RANKERS}
-    raters = {peer.name: judge_rater(peer, arrays, validation.part) for peer in RATERS}
+    rankers = {peer.name: judge_ranker(peer, trials, arrays, validation.part) for peer in RANKERS}
+    raters = {peer.name: judge_rater(peer, trials, arrays, validation.part) for peer in RATERS}
     likers = [part.user_ids[part.likers] for part in arrays]
     rated = [part.user_ids[part.judged.users] for part in arrays]
     rankers[OURS] = Judged(
         settings.implicit_als.model_dump(), likers, [numbers for numbers, _ in lists], [shown for _, shown in lists]
     )
-    names = {"bias": "biases only", "als": "ALS (MLlib)", "stacked": OURS}
+    names = {"bias": "biases only", "als": f"{OURS}, not stacked", "stacked": OURS}
     options = {"bias": settings.biases.model_dump(), "als": settings.explicit_als.model_dump()}
     options["stacked"] = {**options["bias"], **options["als"], **asdict(weights)}
     for model in ("bias", "als", "stacked"):
         raters[names[model]] = Judged(options[model], rated, [error[model] for error in errors], [])
+    raters["ALS (MLlib)"] = Judged(MLLIB, rated, mllib_errors, [])
     return {
         "ranking": figures(rankers, ranking_pairs, "ndcg"),
         "rating": figures(raters, rating_pairs, "mse"),
     }
 
 
-def as_markdown(found: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any]) -> str:
-    """The results as tables, the best first."""
-    k = facts["k"]
+def as_markdown(sets: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any]) -> str:
+    """The results as tables, the best first, in a section for each set."""
     lines = [
         "# Quality beside other libraries",
         "",
-        f"`make bench-quality`, {facts['date']}, {facts['machine']}. A fifth of the {facts['ratings']:,} ratings "
-        f"of {facts['data']} is held out, by a hash of the keys or by time.",
-        "",
-        f"Each peer has the best of {TRIALS} trials on a validation part of the first split's training ratings; "
-        "ours are the defaults, searched on such parts of all splits. In brackets: 95 % intervals, bootstrap over "
-        f"users. `ahead`: how far {OURS} is ahead, on the same users; of ratings the difference of squared errors, so "
-        "below 0 is better.",
+        f"`make bench-quality`, {facts['date']}, {facts['machine']}. Ours are the defaults, searched on validation "
+        "parts of the training ratings. In brackets: 95 % intervals, bootstrap over users. `ahead`: how far "
+        f"{OURS} is ahead, on the same users; of ratings the difference of squared errors, so below 0 is better.",
     ]
+    for name, judged in sets.items():
+        lines += ["", f"## {name}", "", _how(judged), *_tables(judged["results"], facts["k"])]
+        lines += ["", "### Options found", "", *_options(judged["results"])]
+    used = ", ".join(f"{package} {version}" for package, version in facts["versions"].items())
+    return "\n".join([*lines, "", f"Versions: {used}", ""])
+
+
+def _how(judged: Mapping[str, Any]) -> str:
+    """What a set is, and how it was judged, in a few sentences."""
+    scale = judged["scale"]
+    return (
+        f"{judged['ratings']:,} ratings from {scale['scale_min']:g} to {scale['scale_max']:g} by "
+        f"{scale['scale_step']:g}; {judged['relevant']:g} or more is relevant. In each split a fifth is held out. "
+        f"Each peer has the best of {judged['plan']['trials']} trials on a validation part of the first split's "
+        "training ratings."
+    )
+
+
+def _tables(found: Mapping[str, Mapping[str, Any]], k: int) -> list[str]:
+    lines = []
     for title, tables in found.items():
         for heading, name, columns, key, sign in (
             ("ranking", "ranking", ("ndcg", "recall", "map", "ahead"), "ndcg", -1),
@@ -333,8 +404,12 @@ def as_markdown(found: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any]
                 [f"**{system}**" if system == OURS else system, *(_cell(values.get(c), system, c) for c in columns)]
                 for system, values in ordered
             ]
-            lines += ["", f"## {title}: {heading}", "", *table(["", *heads], rows)]
-    options = [
+            lines += ["", f"### {title}: {heading}", "", *table(["", *heads], rows)]
+    return lines
+
+
+def _options(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [
         f"- {title}, {name}, {system}: "
         + ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values["options"].items())
         for title, tables in found.items()
@@ -342,8 +417,6 @@ def as_markdown(found: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any]
         for system, values in systems.items()
         if values["options"]
     ]
-    used = ", ".join(f"{package} {version}" for package, version in facts["versions"].items())
-    return "\n".join([*lines, "", "## Options found", "", *options, "", f"Versions: {used}", ""])
 
 
 def _cell(figure: Mapping[str, Any] | None, system: str, column: str) -> str:
@@ -354,39 +427,65 @@ def _cell(figure: Mapping[str, Any] | None, system: str, column: str) -> str:
     return f"{figure['value']:{sign}.4f}" + (f" ({low:{sign}.3f} to {high:{sign}.3f})" if low is not None else "")
 
 
+def sources() -> list[Path]:
+    """The folders to judge on, where there are ratings in them: that of MOVIELENS_DIR, else those of PLANS in DATA."""
+    named = os.environ.get("MOVIELENS_DIR")
+    folders = [Path(named).absolute()] if named else [DATA / name for name in PLANS]
+    return [folder for folder in folders if (folder / "ratings.csv").is_file()]
+
+
+def scale_of(stars: NDArray[np.float64]) -> dict[str, float]:
+    """The scale of these ratings, as settings of `input`: the lowest, the highest, the least distance between two."""
+    found = np.unique(stars[~np.isnan(stars)])
+    return {"scale_min": float(found[0]), "scale_max": float(found[-1]), "scale_step": float(np.diff(found).min())}
+
+
+def judge_set(spark: SparkSession, source: Path, processed: str, plan: Plan) -> dict[str, Any]:
+    """Clean a set by the stage `etl`, and compare all systems on it: what it is, how it was judged, and the figures.
+
+    Leaves with the exit code of `etl` where that fails.
+    """
+    stars = pd.read_csv(source / "ratings.csv", usecols=["rating"])["rating"]
+    scale = scale_of(stars.to_numpy(np.float64))
+    options = [f"--set=input.{key}={value}" for key, value in scale.items()]
+    if code := run_job("etl", ["--raw-path", str(source), "--processed-path", processed, *options]):
+        sys.exit(code)
+    zone, settings = ProcessedZone(processed), Settings.model_validate({"input": scale})
+    ratings, movies = zone.read(spark, "ratings").persist(), zone.read(spark, "movies").persist()
+    hashed = [settings.train.model_copy(update={"seed": seed}) for seed in plan.seeds]
+    by_time = [settings.train.model_copy(update={"holdout": "time"})]
+    found = {f"hash, {len(hashed)} splits": compare(spark, ratings, movies, hashed, settings, plan.trials)}
+    if plan.by_time:
+        found["time, 1 split"] = compare(spark, ratings, movies, by_time, settings, plan.trials)
+    return {
+        "ratings": ratings.count(),
+        "scale": scale,
+        "relevant": settings.train.relevant,
+        "plan": asdict(plan),
+        "results": found,
+    }
+
+
 def main() -> int:
-    """Clean the data by the stage `etl`, compare, and write `results/quality.md` and `.json`."""
+    """Compare on each set, and write `results/quality.md` and `.json`."""
+    set_up(Log())
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    source = Path(os.environ.get("MOVIELENS_DIR") or ROOT.parent / "shared" / "data" / "ml-latest-small")
+    if not (folders := sources()):
+        logger.error("no ratings.csv to judge on: set MOVIELENS_DIR to a folder with movies.csv and ratings.csv")
+        return 1
     spark = SparkSession.builder.appName("bench-quality").getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
-    with tempfile.TemporaryDirectory() as folder:
-        spark.sparkContext.setCheckpointDir(f"{folder}/checkpoints")
-        if code := run_job("etl", ["--raw-path", str(source), "--processed-path", f"{folder}/processed"]):
-            return code
-        zone, settings = ProcessedZone(f"{folder}/processed"), Settings()
-        ratings, movies = zone.read(spark, "ratings").persist(), zone.read(spark, "movies").persist()
-        hashed = [settings.train.model_copy(update={"seed": seed}) for seed in SEEDS]
-        by_time = [settings.train.model_copy(update={"holdout": "time"})]
-        found = {
-            f"hash, {len(SEEDS)} splits": compare(spark, ratings, movies, hashed, settings),
-            "time, 1 split": compare(spark, ratings, movies, by_time, settings),
+    with tempfile.TemporaryDirectory() as work:
+        spark.sparkContext.setCheckpointDir(f"{work}/checkpoints")
+        sets = {
+            folder.name: judge_set(spark, folder, f"{work}/{folder.name}", PLANS.get(folder.name, Plan()))
+            for folder in folders
         }
-        count = ratings.count()
     packages = ("pyspark", "numpy", "optuna", "implicit", "scikit-surprise", "cmfrec")
-    facts = {
-        "date": today(),
-        "machine": machine(),
-        "data": source.name,
-        "ratings": count,
-        "k": settings.train.k,
-        "seeds": SEEDS,
-        "trials": TRIALS,
-        "versions": versions(packages),
-    }
+    facts = {"date": today(), "machine": machine(), "k": Settings().train.k, "versions": versions(packages)}
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "quality.md").write_text(as_markdown(found, facts), encoding="utf-8")
-    (RESULTS / "quality.json").write_text(json.dumps({**facts, "results": found}, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / "quality.md").write_text(as_markdown(sets, facts), encoding="utf-8")
+    (RESULTS / "quality.json").write_text(json.dumps({**facts, "sets": sets}, indent=1) + "\n", encoding="utf-8")
     logger.info("wrote %s", RESULTS / "quality.md")
     return 0
 

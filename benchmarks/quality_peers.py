@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import optuna
 from numpy.typing import NDArray
-from scipy import sparse
+from scipy import linalg, sparse
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -24,21 +24,24 @@ SEED = 42
 
 @dataclass(frozen=True)
 class Ratings:
-    """Ratings of users and movies, as places among `shape` (users, movies)."""
+    """Ratings of users and movies, as places among `shape` (users, movies); `relevant` stars or more mean liked."""
 
     users: Ints
     movies: Ints
     stars: Numbers
     shape: tuple[int, int]
+    relevant: float
 
     def matrix(self, values: NDArray[Any]) -> sparse.csr_matrix:
-        """The values of the ratings as a sparse matrix."""
-        return sparse.csr_matrix((values.astype(np.float32), (self.users, self.movies)), self.shape)
+        """The values of the ratings as a sparse matrix, without those that are 0."""
+        matrix = sparse.csr_matrix((values.astype(np.float32), (self.users, self.movies)), self.shape)
+        matrix.eliminate_zeros()  # of a movie with stored zeros alone `implicit` makes NaN
+        return matrix
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A model with the options that are searched for it; `fit` gives scores (ranker) or a predictor (rater)."""
+    """A model with the options that are searched for it; `fit` gives scores (ranker) or predicted ratings (rater)."""
 
     name: str
     fit: Callable[..., Any]
@@ -46,12 +49,20 @@ class Peer:
 
 
 def weights_of(ratings: Ratings, weighting: str) -> Numbers:
-    """How much a rating counts: `all` alike, its `stars`, or `liked` (4 or more) only."""
-    return {
+    """How much a rating counts, 0 or more.
+
+    - all: all alike.
+    - stars: its stars.
+    - graded: (stars / highest)^2, so that the lowest count for next to nothing.
+    - liked: only those that are relevant, all alike.
+    """
+    weights: dict[str, Numbers] = {
         "all": np.ones_like(ratings.stars),
         "stars": ratings.stars,
-        "liked": (ratings.stars >= 4).astype(np.float64),  # noqa: PLR2004
-    }[weighting]
+        "graded": (ratings.stars / ratings.stars.max()) ** 2,
+        "liked": (ratings.stars >= ratings.relevant).astype(np.float64),
+    }
+    return weights[weighting]
 
 
 def popularity(ratings: Ratings) -> Floats:
@@ -68,18 +79,29 @@ def ease(ratings: Ratings, weighting: str, ridge: float) -> Floats:
     """
     counts = np.bincount(ratings.movies, minlength=ratings.shape[1])
     rated = np.flatnonzero(counts)
-    x = ratings.matrix(weights_of(ratings, weighting)).toarray()[:, rated].astype(np.float64)
-    users, movies = x.shape
-    if users < movies:
-        kernel = np.linalg.solve(x @ x.T + ridge * np.eye(users), x)
-        diagonal = (1 - np.einsum("um,um->m", x, kernel)) / ridge
-        projected = (x - (x @ x.T) @ kernel) / ridge
-    else:
-        inverse = np.linalg.inv(x.T @ x + ridge * np.eye(movies))
-        diagonal, projected = np.diag(inverse), x @ inverse
+    x = ratings.matrix(weights_of(ratings, weighting))[:, rated]
     scores = np.full(ratings.shape, -1e9, dtype=np.float32)
-    scores[:, rated] = x - projected / diagonal
+    scores[:, rated] = _ease_by_users(x, ridge) if x.shape[0] < x.shape[1] else _ease_by_movies(x, ridge)
     return scores
+
+
+def _ease_by_movies(x: sparse.csr_matrix, ridge: float) -> Floats:
+    """X B. The inverse needs double precision; single is enough for the product with it, which X enters sparse."""
+    double = x.astype(np.float64)
+    gram = (double.T @ double).toarray()
+    gram[np.diag_indices_from(gram)] += ridge
+    inverse = linalg.inv(gram, overwrite_a=True, assume_a="pos")
+    weights = inverse / -np.diag(inverse)
+    np.fill_diagonal(weights, 0)
+    return np.asarray(x @ weights.astype(np.float32))
+
+
+def _ease_by_users(x: sparse.csr_matrix, ridge: float) -> Numbers:
+    """The same over the kernel K = X X': X P = (K + ridge I)^-1 X, and P = (I - X' X P) / ridge."""
+    dense = x.toarray().astype(np.float64)
+    projected = linalg.solve(dense @ dense.T + ridge * np.eye(len(dense)), dense, assume_a="pos")
+    diagonal = (1 - np.einsum("um,um->m", dense, projected)) / ridge
+    return np.asarray(dense - projected / diagonal)
 
 
 def item_knn(ratings: Ratings, weighting: str, similarity: str, neighbours: int) -> Floats:
@@ -96,11 +118,14 @@ def item_knn(ratings: Ratings, weighting: str, similarity: str, neighbours: int)
 def implicit_als(ratings: Ratings, weighting: str, factors: int, regularization: float, alpha: float) -> Floats:
     """`implicit`'s ALS."""
     from implicit.cpu.als import AlternatingLeastSquares  # noqa: PLC0415
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415
 
     model = AlternatingLeastSquares(
         factors=factors, regularization=regularization, alpha=alpha, iterations=15, random_state=SEED
     )
-    model.fit(ratings.matrix(weights_of(ratings, weighting)), show_progress=False)
+    # `implicit` has threads of its own and asks for a BLAS without: with, a fit can take twice as long and more.
+    with threadpool_limits(1, "blas"):
+        model.fit(ratings.matrix(weights_of(ratings, weighting)), show_progress=False)
     scores = np.asarray(model.user_factors @ model.item_factors.T, dtype=np.float32)
     scores[:, np.bincount(ratings.movies, minlength=ratings.shape[1]) == 0] = -1e9
     return scores
@@ -131,7 +156,7 @@ def cmfrec_als(ratings: Ratings, pairs: Ratings, **options: Any) -> Numbers:
 
 
 def _weighting(trial: optuna.Trial) -> str:
-    return str(trial.suggest_categorical("weighting", ["all", "stars", "liked"]))
+    return str(trial.suggest_categorical("weighting", ["all", "stars", "graded", "liked"]))
 
 
 RANKERS = (

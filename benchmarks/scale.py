@@ -141,19 +141,23 @@ def bench_explore(bench: Bench) -> dict[str, Any]:
 
 
 def bench_train(bench: Bench) -> dict[str, Any]:
-    """Our stage beside MLlib's fits alone, and MLlib's last fit beside that of `implicit`."""
+    """Our stage beside MLlib's four fits alone; and one fit of MLlib's beside ours and that of `implicit`."""
     count = bench.scale.ratings
     measured, manifest = bench.job("train", bench.raw, bench.processed)
     mllib, fits = bench.peer("fits-mllib")
+    solver, ours = bench.peer("fits-ours")
     other, found = bench.peer("fit-implicit")
     last = fits["fits"]["implicit ALS, all"]
     return {
         "rows": [
             _ours(measured, manifest, count),
             _theirs("MLlib's fits", mllib, fits, count, measured.seconds / fits["work"]),
-            _theirs("implicit's ALS, one fit", other, found, count, last / found["work"]),
+            _theirs("our solver, two fits", solver, ours, count, None),
+            _theirs("implicit's ALS, one fit", other, found, count, None),
         ],
         "fits": fits["fits"],
+        "solver": {name: {"seconds": seconds, "of_mllib": seconds / last} for name, seconds in ours["fits"].items()},
+        "objective": {"MLlib": ours["objective_of_mllib"], OURS: ours["objective"]},
     }
 
 

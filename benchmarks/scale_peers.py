@@ -39,11 +39,14 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from scipy import sparse
 
-    from spark_app.platform.settings import ExplicitAls, ImplicitAls
-
 CORES = 2
 MEMORY = "6GB"
 N = 10
+SWEEPS = 10
+EXPLICIT = {"rank": 32, "reg": 0.1}
+IMPLICIT = {"rank": 64, "reg": 0.35, "alpha": 2.0, "neutral": 2.5}
+"""What MLlib fits, and in the second case others beside it: the settings of the product when MLlib did its fits."""
+
 VERSION_STEP = 16
 """A rating's version as one number: its second times this, plus its half stars. The latest is then the largest, and of
 those of one second the highest."""
@@ -61,6 +64,11 @@ class Places:
     def zone(self) -> ProcessedZone:
         """The processed zone that `etl` and `train` have filled."""
         return ProcessedZone(str(self.processed))
+
+    @property
+    def mllib_movies(self) -> Path:
+        """Where the movies' factors of MLlib's last fit are kept."""
+        return self.out.parent / "mllib-movies"
 
 
 def etl_duckdb(places: Places) -> dict[str, Any]:
@@ -219,14 +227,16 @@ def _accounts(good: int, kept: int, judged: Judged) -> dict[str, Any]:
 
 
 def fits_mllib(places: Places) -> dict[str, Any]:
-    """MLlib's own time for the fits of `train`: both models on the training part and on all ratings, and nothing else.
+    """MLlib's own time for four fits: EXPLICIT and IMPLICIT on the training part and on all ratings, nothing else.
 
-    The rows lie in memory, in as many partitions and blocks as in `train`, before the clock starts; what is left out is
-    reading, splitting, judging and saving. MLlib has its defaults otherwise, so it makes no checkpoints.
+    The rows lie in memory, in as many partitions and blocks as MLlib has in `train`, before the clock starts; what is
+    left out is reading, splitting, judging and saving. It has its defaults otherwise, so it makes no checkpoints. The
+    movies' factors of the last fit are kept, for `fits_ours`.
     """
     from pyspark.sql import functions as F  # noqa: PLC0415
 
-    from spark_app.model import als  # noqa: PLC0415
+    from spark_app.model.mllib import in_stable_order  # noqa: PLC0415
+    from spark_app.model.rating_blocks import blocks_for  # noqa: PLC0415
     from spark_app.model.split import split  # noqa: PLC0415
 
     spark, settings = _session("fits"), Settings()
@@ -234,42 +244,92 @@ def fits_mllib(places: Places) -> dict[str, Any]:
     training, _ = split(ratings, settings.train)
     fits = {}
     for part, rows in (("training", training), ("all", ratings)):
-        blocks = als.blocks_for(rows.count(), settings.train)
-        known = als.in_stable_order(rows, blocks).persist()
-        fits[f"explicit ALS, {part}"] = _seconds_to_fit(known, settings.explicit_als, blocks)
-        preferences = known.withColumn("rating", F.col("rating") - settings.implicit_als.neutral)
+        blocks = blocks_for(rows.count(), settings.train.block_ratings)
+        known = in_stable_order(rows, blocks).persist()
+        fits[f"explicit ALS, {part}"], _ = _fitted_by_mllib(known, EXPLICIT, blocks)
+        preferences = known.withColumn("rating", F.col("rating") - IMPLICIT["neutral"])
         likers = preferences.filter("rating > 0").select("userId").distinct()
         liked = preferences.filter("rating > 0").select("movieId").distinct()
         preferences = preferences.join(F.broadcast(likers), on="userId", how="left_semi")
         preferences = preferences.join(F.broadcast(liked), on="movieId", how="left_semi").persist()
-        fits[f"implicit ALS, {part}"] = _seconds_to_fit(preferences, settings.implicit_als, blocks)
+        fits[f"implicit ALS, {part}"], model = _fitted_by_mllib(preferences, IMPLICIT, blocks)
         preferences.unpersist(blocking=True)
         known.unpersist(blocking=True)
+    model.itemFactors.write.mode("overwrite").parquet(str(places.mllib_movies))
     spark.stop()
     return {"work": sum(fits.values()), "fits": fits}
 
 
-def _seconds_to_fit(rows: DataFrame, settings: ExplicitAls | ImplicitAls, blocks: int) -> float:
+def _fitted_by_mllib(rows: DataFrame, options: dict[str, float], blocks: int) -> tuple[float, ALSModel]:
+    """The seconds of a fit, and what it gives."""
     from pyspark.ml.recommendation import ALS  # noqa: PLC0415
 
-    from spark_app.platform.settings import ImplicitAls  # noqa: PLC0415
-
     algorithm = ALS(
-        rank=settings.rank,
-        regParam=settings.reg,
-        maxIter=settings.iterations,
+        rank=int(options["rank"]),
+        regParam=options["reg"],
+        maxIter=SWEEPS,
         userCol="userId",
         itemCol="movieId",
         seed=Settings().train.seed,
         numUserBlocks=blocks,
         numItemBlocks=blocks,
+        implicitPrefs="alpha" in options,
+        alpha=options.get("alpha", 1.0),
     )
-    if isinstance(settings, ImplicitAls):
-        algorithm = algorithm.setImplicitPrefs(True).setAlpha(settings.alpha)
     rows.count()
     started = time.monotonic()
-    algorithm.fit(rows)
-    return time.monotonic() - started
+    model = algorithm.fit(rows)
+    return time.monotonic() - started, model
+
+
+def fits_ours(places: Places) -> dict[str, Any]:
+    """Our solver's time for IMPLICIT on all ratings, packing included, from rows that lie in memory, as MLlib's do.
+
+    SWEEPS at its rank, SWEEPS at twice the rank, and the time until the objective is as low as at the end of MLlib's
+    fit, whose movie factors `fits_mllib` has left.
+    """
+    from spark_app.model import solver  # noqa: PLC0415
+    from spark_app.model.factors import collected  # noqa: PLC0415
+    from spark_app.model.half_sweep import Preference, Problem, Ridge  # noqa: PLC0415
+    from spark_app.model.rating_blocks import pack  # noqa: PLC0415
+
+    spark = _session("fits")
+    known = places.zone.read(spark, "ratings").select("userId", "movieId", "rating").persist()
+    known.count()
+    rank = int(IMPLICIT["rank"])
+    problem = Problem(Preference(IMPLICIT["alpha"], IMPLICIT["neutral"]), Ridge(IMPLICIT["reg"]))
+    started = time.monotonic()
+    blocks = pack(known)
+    packing = time.monotonic() - started
+    fits, reached = {}, []
+    for columns in (rank, 2 * rank):
+        started = time.monotonic()
+        told = _Clock()
+        solver.fit(blocks, problem, solver.Options(columns, SWEEPS, Settings().train.seed), on_half_sweep=told)
+        fits[f"rank {columns}, {SWEEPS} sweeps"] = packing + time.monotonic() - started
+        reached.append(told.objectives)
+    movies = collected(spark.read.parquet(str(places.mllib_movies)), rank)
+    wanted = solver.objective_with(blocks, problem, movies.ids, movies.rows)
+    low_enough = [(sweep, at) for sweep, (at, objective) in enumerate(reached[0], 1) if objective <= wanted]
+    spark.stop()
+    work = sum(fits.values()) - packing
+    if low_enough:
+        sweep, seconds = low_enough[0]
+        fits[f"rank {rank}, until MLlib's objective: {sweep} sweeps"] = packing + seconds
+    fits["packing alone"] = packing
+    return {"work": work, "fits": fits, "objective_of_mllib": wanted, "objective": reached[0][-1][1]}
+
+
+class _Clock:
+    """Notes when a sweep was over, and the objective then."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.objectives: list[tuple[float, float]] = []
+
+    def __call__(self, half_sweeps: int, objective: float | None) -> None:  # noqa: ARG002
+        if objective is not None:
+            self.objectives.append((time.monotonic() - self.started, objective))
 
 
 def fit_implicit(places: Places) -> dict[str, Any]:
@@ -280,19 +340,18 @@ def fit_implicit(places: Places) -> dict[str, Any]:
     """
     matrix, _, _ = _preferences(places.zone)
     started = time.monotonic()
-    _implicit_als().fit(matrix, show_progress=False)
+    _implicit_als(int(IMPLICIT["rank"])).fit(matrix, show_progress=False)
     return {"work": time.monotonic() - started}
 
 
-def _implicit_als() -> Any:
+def _implicit_als(rank: int) -> Any:
     from implicit.cpu.als import AlternatingLeastSquares  # noqa: PLC0415
 
-    settings = Settings().implicit_als
     return AlternatingLeastSquares(
-        factors=settings.rank,
-        regularization=settings.reg,
-        alpha=settings.alpha,
-        iterations=settings.iterations,
+        factors=rank,
+        regularization=IMPLICIT["reg"],
+        alpha=IMPLICIT["alpha"],
+        iterations=SWEEPS,
         num_threads=CORES,
         random_state=Settings().train.seed,
     )
@@ -308,7 +367,7 @@ def _preferences(zone: ProcessedZone) -> tuple[sparse.csr_matrix, np.ndarray, np
     ids, places = zip(
         *(np.unique(ratings[column].to_numpy(), return_inverse=True) for column in columns[:2]), strict=True
     )
-    values = (ratings["rating"].to_numpy() - Settings().implicit_als.neutral).astype(np.float32)
+    values = (ratings["rating"].to_numpy() - IMPLICIT["neutral"]).astype(np.float32)
     return sparse.csr_matrix((values, places), (len(ids[0]), len(ids[1]))), *ids
 
 
@@ -324,7 +383,7 @@ def lists_ours(places: Places) -> dict[str, Any]:
     started = time.monotonic()
     ratings, movies = zone.read(spark, "ratings"), zone.read(spark, "movies")
     models, _ = load_models(spark, published_models(zone))
-    factors = models.implicit.userFactors.withColumnRenamed("id", "userId")
+    factors = models.implicit.users.withColumnRenamed("id", "userId")
     catalogue, block_users = models.catalogue(movies), settings.recommend.block_users
     lists = recommend(spark, factors, ratings, catalogue, N, block_users, everyone=True)
     return _made_twice(spark, lists, started)
@@ -343,7 +402,7 @@ def lists_implicit(places: Places) -> dict[str, Any]:
 
     from spark_app.model.catalogue import as_matrix  # noqa: PLC0415
 
-    model = _implicit_als()
+    model = _implicit_als(_stored_rank(places.zone))
     started = time.monotonic()
     matrix, *ids = _preferences(places.zone)
     factors = []
@@ -363,6 +422,12 @@ def _model_folder(zone: ProcessedZone) -> Path:
     from spark_app.stages.models import IMPLICIT, published_models  # noqa: PLC0415
 
     return Path(published_models(zone)) / IMPLICIT
+
+
+def _stored_rank(zone: ProcessedZone) -> int:
+    from spark_app.stages.published import model_facts  # noqa: PLC0415
+
+    return int(model_facts(zone)["implicit_als"]["rank"])
 
 
 def _stored_model(zone: ProcessedZone) -> ALSModel:
@@ -394,6 +459,7 @@ COMMANDS: dict[str, Callable[[Places], dict[str, Any]]] = {
     "etl-duckdb": etl_duckdb,
     "etl-polars": etl_polars,
     "fits-mllib": fits_mllib,
+    "fits-ours": fits_ours,
     "fit-implicit": fit_implicit,
     "lists-ours": lists_ours,
     "lists-mllib": lists_mllib,

@@ -6,13 +6,25 @@ damped as in Y. Koren: Factor in the Neighbors, ACM TKDD 4 (1), 2010, section 2.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from pyspark.sql import Column, DataFrame, Window
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyspark import Broadcast
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from spark_app.platform.generations import from_arrow, to_arrow
+from spark_app.model.half_sweep import Block, Doubles
+from spark_app.model.rating_blocks import RatingBlocks, Side
+from spark_app.platform.generations import from_arrow
 from spark_app.platform.settings import Biases
+
+USERS_SCHEMA = "userId INT, user_bias DOUBLE, rating_count LONG"
+
+PACKED_USERS = "ids BINARY, biases BINARY, counts BINARY"
 
 
 @dataclass(frozen=True)
@@ -24,22 +36,78 @@ class BiasModel:
     movies: DataFrame
 
 
-def fit_biases(ratings: DataFrame, settings: Biases) -> BiasModel:
-    """Fit to ratings(userId, movieId, rating); a sweep is one pass over them, and a row a movie on the driver.
+def fit_biases(ratings: RatingBlocks, settings: Biases, spark: SparkSession) -> BiasModel:
+    """Fit to packed ratings: a sweep is one pass over them, and two numbers a movie on the driver.
 
-    Ratings that are cached, partitioned by userId and sorted by it spare each pass its shuffle by user. The user biases
-    are persisted and computed here, before whoever called drops the ratings from the cache.
+    The user biases are persisted and computed here, before whoever called frees the ratings.
     """
-    (mean,) = ratings.agg(F.avg("rating")).collect()[0]
-    deviations = _deviations(ratings, mean)
-    movies = _as_values(deviations.transform(_damped_mean, "movieId", "movie_bias", settings.movie_reg))
+    blocks, movie_ids = ratings.users.blocks, ratings.movies.ids
+    sums = blocks.map(lambda block: _sums_of_movies(block, block.values.astype(np.float64), len(movie_ids))).collect()
+    totals, counts = np.sum(sums, axis=0)
+    mean = float(totals.sum() / counts.sum())
+    movies = _damped(totals - mean * counts, counts, settings.movie_reg)
     for _ in range(settings.sweeps - 1):
-        without_users = _without_movies(deviations, movies).transform(_without_users, settings.user_reg)
-        movies = _as_values(without_users.transform(_damped_mean, "movieId", "movie_bias", settings.movie_reg))
-    users = _without_movies(deviations, movies).transform(_damped_mean, "userId", "user_bias", settings.user_reg)
-    users = users.persist()
+        without_users = _WithoutUsers(spark.sparkContext.broadcast(movies), mean, settings.user_reg)
+        totals, _ = np.sum(blocks.map(without_users).collect(), axis=0)
+        movies = _damped(totals, counts, settings.movie_reg)
+    users = _users(ratings.users, spark, movies, mean, settings.user_reg).persist()
     users.count()
-    return BiasModel(mean, users, movies)
+    columns = {"movieId": movie_ids, "movie_bias": movies, "rating_count": counts.astype(np.int64)}
+    return BiasModel(mean, users, from_arrow(spark, pa.table(columns)))
+
+
+@dataclass(frozen=True)
+class _WithoutUsers:
+    """Sums and numbers of a movie's deviations from the mean and from the users' biases, which are estimated first."""
+
+    movie_biases: Broadcast[Doubles]
+    mean: float
+    damping: float
+
+    def __call__(self, block: Block) -> Doubles:
+        users = _user_biases(block, self.movie_biases.value, self.mean, self.damping)
+        deviations = block.values.astype(np.float64) - self.mean - np.repeat(users, block.lengths)
+        return _sums_of_movies(block, deviations, len(self.movie_biases.value))
+
+
+def _sums_of_movies(block: Block, values: NDArray[Any], movies: int) -> Doubles:
+    """The sum and the number of the values of each movie: two rows."""
+    return np.array([np.bincount(block.others, values, movies), np.bincount(block.others, minlength=movies)])
+
+
+def _user_biases(block: Block, movie_biases: Doubles, mean: float, damping: float) -> Doubles:
+    """How far each user of a block lies from what the mean and the movies' biases say."""
+    deviations = block.values.astype(np.float64) - mean - movie_biases[block.others]
+    return _damped(block.sums(deviations), block.lengths, damping)
+
+
+def _damped(sums: Doubles, counts: NDArray[Any], damping: float) -> Doubles:
+    """The mean over so many ratings, and `damping` more at 0; 0 where there are none at all."""
+    weights = counts + damping
+    return np.asarray(np.divide(sums, weights, out=np.zeros_like(sums), where=weights > 0))
+
+
+def _users(side: Side, spark: SparkSession, movie_biases: Doubles, mean: float, damping: float) -> DataFrame:
+    """The users of a BiasModel, a block a row on their way through Spark."""
+    shared = spark.sparkContext.broadcast((side.ids, movie_biases))
+
+    def packed(block: Block) -> tuple[bytes, bytes, bytes]:
+        ids, movies = shared.value
+        biases = _user_biases(block, movies, mean, damping)
+        return ids[block.own].tobytes(), biases.tobytes(), block.lengths.astype(np.int64).tobytes()
+
+    return spark.createDataFrame(side.blocks.map(packed), PACKED_USERS).mapInArrow(_unpacked, USERS_SCHEMA)
+
+
+def _unpacked(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        for row in batch.to_pylist():
+            columns = (
+                np.frombuffer(row[column], dtype)
+                for column, dtype in (("ids", np.int32), ("biases", np.float64), ("counts", np.int64))
+            )
+            arrays = [pa.array(column) for column in columns]
+            yield pa.RecordBatch.from_arrays(arrays, names=["userId", "user_bias", "rating_count"])
 
 
 def user_biases(ratings: DataFrame, model: BiasModel, settings: Biases) -> DataFrame:
@@ -67,12 +135,9 @@ def with_bias_prediction(pairs: DataFrame, model: BiasModel) -> DataFrame:
 
 
 def _deviations(ratings: DataFrame, mean: float) -> DataFrame:
-    return ratings.select("userId", "movieId", (F.col("rating") - F.lit(mean)).alias("deviation"))
-
-
-def _as_values(movies: DataFrame) -> DataFrame:
-    """The rows of a frame, fetched: a plan that grew with each sweep would soon be too deep for a task to read."""
-    return from_arrow(movies.sparkSession, to_arrow(movies))
+    # In single precision, as the packed ratings are that the model was fitted to.
+    rating = F.col("rating").cast("float").cast("double")
+    return ratings.select("userId", "movieId", (rating - F.lit(mean)).alias("deviation"))
 
 
 def _without_movies(deviations: DataFrame, movies: DataFrame) -> DataFrame:
@@ -84,13 +149,6 @@ def _without_movies(deviations: DataFrame, movies: DataFrame) -> DataFrame:
         F.col("deviation").alias("from_mean"),
         (F.col("deviation") - F.col("movie_bias")).alias("deviation"),
     )
-
-
-def _without_users(without_movies: DataFrame, damping: float) -> DataFrame:
-    """What the users' biases, taken from what the movies' leave, leave of the raw deviations."""
-    by_user = Window.partitionBy("userId")
-    user_bias = F.sum("deviation").over(by_user) / (F.count("*").over(by_user) + damping)
-    return without_movies.select("movieId", (F.col("from_mean") - user_bias).alias("deviation"))
 
 
 def _damped_mean(deviations: DataFrame, key: str, bias: str, damping: float) -> DataFrame:

@@ -6,7 +6,8 @@ only those, a few large values, go through the shuffle. To shuffle the rows them
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +15,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import to_arrow_schema
+from pyspark.sql.types import StructType
 
 USERS = pa.schema([("userId", pa.int32()), ("features", pa.list_(pa.float32()))])
-HISTORY = pa.schema([("userId", pa.int32()), ("movieId", pa.int32()), ("preference", pa.float32())])
 
-PACKED = "partition INT, is_history BOOLEAN, rows BINARY"
+PACKED = "partition INT, is_user BOOLEAN, rows BINARY"
 
 MULTIPLIER = 2_654_435_761
 """Of Fibonacci hashing: D. Knuth: The Art of Computer Programming, volume 3, section 6.4."""
@@ -26,34 +28,48 @@ MULTIPLIER = 2_654_435_761
 
 @dataclass(frozen=True)
 class UserPartition:
-    """Some users, and all that they have seen: tables of the schemas USERS and HISTORY, in any order."""
+    """Some users (the schema USERS), and all rows of theirs, both in any order."""
 
     users: pa.Table
-    history: pa.Table
+    rows: pa.Table
 
 
-def together_by_user(users: DataFrame, history: DataFrame) -> DataFrame:
-    """Both frames in one shuffle: each partition has packed rows, of users who are in no other.
+@dataclass(frozen=True)
+class ByUser:
+    """Users and their rows, packed: a partition of `packed` has users who are in no other, and all rows of theirs."""
 
-    Takes users(userId, features array of float) and history(userId, movieId, preference float).
-    `unpacked` makes a UserPartition of what a task gets.
+    packed: DataFrame
+    schema: pa.Schema
+
+    def map(self, function: Callable[[UserPartition], Iterable[pa.RecordBatch]], schema: StructType | str) -> DataFrame:
+        """The record batches that a function makes of each partition, as a frame of that schema."""
+        rows_schema = self.schema
+
+        def mapped(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+            return function(_unpacked(batches, rows_schema))
+
+        return self.packed.mapInArrow(mapped, schema)
+
+
+def together_by_user(users: DataFrame, rows: DataFrame) -> ByUser:
+    """Both frames in one shuffle, by user.
+
+    Takes users(userId, features array of float) and rows(userId, ...).
     """
     spark = users.sparkSession
     partitions = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
     keys = _partition_keys(spark, partitions)
-    served = users.select(*USERS.names).mapInArrow(_Packer(keys, is_history=False), PACKED)
-    seen = history.select(*HISTORY.names).mapInArrow(_Packer(keys, is_history=True), PACKED)
-    return served.union(seen).repartition(partitions, "partition")
+    served = users.select(*USERS.names).mapInArrow(_Packer(keys, is_user=True), PACKED)
+    theirs = rows.mapInArrow(_Packer(keys, is_user=False), PACKED)
+    return ByUser(served.union(theirs).repartition(partitions, "partition"), to_arrow_schema(rows.schema))
 
 
-def unpacked(batches: Iterable[pa.RecordBatch]) -> UserPartition:
-    """What `together_by_user` has brought into one partition."""
-    found: dict[bool, list[pa.RecordBatch]] = {False: [], True: []}
+def _unpacked(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> UserPartition:
+    found: dict[bool, list[pa.Table]] = {True: [USERS.empty_table()], False: [schema.empty_table()]}
     for batch in batches:
-        for is_history, rows in zip(batch["is_history"].to_pylist(), batch["rows"], strict=True):
-            schema = HISTORY if is_history else USERS
-            found[is_history].append(pa.ipc.read_record_batch(rows.as_buffer(), schema))
-    return UserPartition(pa.Table.from_batches(found[False], USERS), pa.Table.from_batches(found[True], HISTORY))
+        for is_user, rows in zip(batch["is_user"].to_pylist(), batch["rows"], strict=True):
+            found[is_user].append(pa.ipc.open_stream(rows.as_buffer()).read_all().cast(found[is_user][0].schema))
+    return UserPartition(pa.concat_tables(found[True]), pa.concat_tables(found[False]))
 
 
 @dataclass(frozen=True)
@@ -61,7 +77,7 @@ class _Packer:
     """Turns record batches with a userId into packed rows, one for each partition that their users belong to."""
 
     keys: NDArray[np.int32]
-    is_history: bool
+    is_user: bool
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -70,15 +86,23 @@ class _Packer:
             ends = np.searchsorted(places[order], np.arange(len(self.keys) + 1))
             used = np.flatnonzero(np.diff(ends))
             in_order = batch.take(pa.array(order))
-            parts = [in_order.slice(ends[place], ends[place + 1] - ends[place]).serialize() for place in used]
+            parts = [in_order.slice(ends[place], ends[place + 1] - ends[place]) for place in used]
             yield pa.RecordBatch.from_arrays(
                 [
                     pa.array(self.keys[used], pa.int32()),
-                    pa.array(np.full(len(used), self.is_history)),
-                    pa.array([part.to_pybytes() for part in parts], pa.binary()),
+                    pa.array(np.full(len(used), self.is_user)),
+                    pa.array([_as_bytes(part) for part in parts], pa.binary()),
                 ],
-                names=["partition", "is_history", "rows"],
+                names=["partition", "is_user", "rows"],
             )
+
+
+def _as_bytes(batch: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    packed: bytes = sink.getvalue().to_pybytes()
+    return packed
 
 
 def _places(user_ids: NDArray[np.int32], partitions: int) -> NDArray[np.uint16]:
@@ -87,6 +111,7 @@ def _places(user_ids: NDArray[np.int32], partitions: int) -> NDArray[np.uint16]:
     return (hashed % np.uint64(partitions)).astype(np.uint16)
 
 
+@functools.cache
 def _partition_keys(spark: SparkSession, partitions: int) -> NDArray[np.int32]:
     """A number for each partition that Spark's hash puts there, so that none gets two shares and another none."""
     tried = 16 * partitions

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from spark_app.model.als import preference
-from spark_app.model.by_user import UserPartition, together_by_user, unpacked
+from spark_app.model.by_user import ByUser, UserPartition, together_by_user
 from spark_app.model.catalogue import Catalogue, Floats, Ints, as_matrix, found_among
+from spark_app.model.half_sweep import Problem
 from spark_app.model.reasons import Reasons
 from spark_app.model.topn import Scores, TopN
-from spark_app.platform.settings import ImplicitAls
 
 PERSONAL, POPULAR, LAST_REASON = "based on your ratings", "popular", "all others are rated"
 
@@ -35,24 +34,24 @@ JUDGED_SCHEMA = "userId INT, seen INT, seen_popularity DOUBLE, als ARRAY<INT>, p
 
 @dataclass(frozen=True)
 class Explain:
-    """How the ranking weighed ratings, and how many of a user's movies (at least 1) are named as reasons."""
+    """What the ranking minimised, and how many of a user's movies (at least 1) are named as reasons."""
 
-    settings: ImplicitAls
+    problem: Problem
     most: int
 
 
 @dataclass(frozen=True)
 class _History:
-    """What users have seen: a row a (user, movie), by user and then movie, both as places; and the preference."""
+    """What users have seen: a row a (user, movie), by user and then movie, both as places; and the rating."""
 
     users: Ints
     movies: Ints
-    preferences: Floats
+    ratings: Floats
 
     def part(self, first: int, last: int) -> _History:
         """The rows of some users, who are counted from the first of them."""
         rows = slice(*np.searchsorted(self.users, [first, last]))
-        return _History(self.users[rows] - first, self.movies[rows], self.preferences[rows])
+        return _History(self.users[rows] - first, self.movies[rows], self.ratings[rows])
 
 
 def recommend(
@@ -76,12 +75,12 @@ def recommend(
     `seen` are shuffled once, by user; a task holds those of one partition.
     """
     shared = spark.sparkContext.broadcast(catalogue)
-    worth = preference(explain.settings) if explain else F.lit(None)
+    rating = F.col("rating") if explain else F.lit(None)
 
-    def rank_partition(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
-        return _rank_partition(unpacked(batches), shared.value, n, block_users, explain, everyone=everyone)
+    def rank_partition(part: UserPartition) -> Iterable[pa.RecordBatch]:
+        return _rank_partition(part, shared.value, n, block_users, explain, everyone=everyone)
 
-    return _by_user(users, seen, worth).mapInArrow(rank_partition, LISTS_SCHEMA)
+    return _by_user(users, seen, rating).map(rank_partition, LISTS_SCHEMA)
 
 
 def recommend_in_turn(
@@ -108,10 +107,10 @@ def lists_to_judge(
     """
     shared = spark.sparkContext.broadcast(catalogue)
 
-    def rank_partition(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
-        return _rank_partition_twice(unpacked(batches), shared.value, n, block_users)
+    def rank_partition(part: UserPartition) -> Iterable[pa.RecordBatch]:
+        return _rank_partition_twice(part, shared.value, n, block_users)
 
-    return _by_user(users, seen, F.lit(None)).mapInArrow(rank_partition, JUDGED_SCHEMA)
+    return _by_user(users, seen, F.lit(None)).map(rank_partition, JUDGED_SCHEMA)
 
 
 def lists_to_judge_in_turn(
@@ -144,10 +143,10 @@ def lists_to_judge_in_turn(
     )
 
 
-def _by_user(users: DataFrame, seen: DataFrame, worth: Column) -> DataFrame:
+def _by_user(users: DataFrame, seen: DataFrame, rating: Column) -> ByUser:
     """Users to serve and what they have seen, together: the ratings are shuffled once, by user."""
     served = users.select("userId", F.col("features").cast("array<float>"))
-    return together_by_user(served, seen.select("userId", "movieId", worth.cast("float").alias("preference")))
+    return together_by_user(served, seen.select("userId", "movieId", rating.cast("float").alias("rating")))
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ def _blocks(part: UserPartition, catalogue: Catalogue, size: int, *, everyone: b
     user_ids, vectors, is_cold = _user_vectors(part, catalogue.rank, everyone=everyone)
     if not len(user_ids):
         return
-    seen = _seen(part.history, user_ids, catalogue.movie_ids)
+    seen = _seen(part.rows, user_ids, catalogue.movie_ids)
     for first in range(0, len(user_ids), size):
         last = min(first + size, len(user_ids))
         yield _Block(user_ids[first:last], vectors[first:last], is_cold[first:last], seen.part(first, last))
@@ -209,7 +208,7 @@ def _rank_partition(
 ) -> Iterator[pa.RecordBatch]:
     """The lists of all users of one partition, a record batch for each block of them."""
     top = TopN(catalogue, n, block_users)
-    reasons = Reasons(catalogue.factors, explain.settings, explain.most, catalogue.lifts) if explain else None
+    reasons = Reasons(catalogue.factors, explain.problem, explain.most, catalogue.lifts) if explain else None
     for block in _blocks(part, catalogue, block_users, everyone=everyone):
         of_users, positions, places, scores = top(block.vectors, block.seen.users, block.seen.movies)
         because = _because(reasons, block.seen, block.is_cold, of_users, places) if reasons else None
@@ -223,7 +222,7 @@ def _because(reasons: Reasons, history: _History, is_cold: NDArray[np.bool_], of
         rows = slice(*np.searchsorted(of_users, [user, user + 1]))
         if rows.start < rows.stop:
             own = history.part(user, user + 1)
-            named[rows] = reasons(own.movies, own.preferences, places[rows])
+            named[rows] = reasons(own.movies, own.ratings, places[rows])
     return named
 
 
@@ -231,7 +230,7 @@ def _user_vectors(
     part: UserPartition, rank: int, *, everyone: bool
 ) -> tuple[NDArray[np.int32], Floats, NDArray[np.bool_]]:
     """The users that a partition serves, in order; their vectors as Catalogue explains; and who has no factors."""
-    served = part.history if everyone else part.users
+    served = part.rows if everyone else part.users
     user_ids = np.unique(served["userId"].to_numpy()).astype(np.int32)
     vectors = np.zeros((len(user_ids), rank + 2), dtype=np.float32)
     vectors[:, rank] = 1.0
@@ -251,10 +250,10 @@ def _seen(history: pa.Table, user_ids: NDArray[np.int32], movie_ids: NDArray[np.
     users, is_user = found_among(history["userId"].to_numpy(), user_ids)
     matters = is_movie & is_user
     users, places = users[matters], places[matters]
-    preferences = history["preference"].to_numpy()[matters]
+    ratings = history["rating"].to_numpy()[matters]
     # One number for both is sorted several times as fast as two.
     order = np.argsort(users * len(movie_ids) + places, kind="stable")
-    return _History(users[order], places[order], preferences[order])
+    return _History(users[order], places[order], ratings[order])
 
 
 def _as_batch(

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pyspark.ml.recommendation import ALSModel
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from spark_app.model.als import ALS_PREDICTION, with_als_prediction
 from spark_app.model.biases import BiasModel, with_bias_prediction
+from spark_app.model.factors import Factors, with_prediction
 
 RATING_MODELS = ("als", "bias", "stacked")
 """Columns of predicted ratings, and what may give the published ones."""
@@ -37,18 +36,17 @@ class StackWeights:
     movie: float = 0.0
 
 
-def with_both_predictions(pairs: DataFrame, biases: BiasModel, explicit: ALSModel) -> DataFrame:
+def with_both_predictions(pairs: DataFrame, biases: BiasModel, explicit: Factors) -> DataFrame:
     """Add `bias` and `als` to pairs(userId, movieId, ...), neither clipped, with user_ratings and movie_ratings.
 
     ALS leaves to the biases what it cannot predict: neither is null or NaN.
     """
-    predicted = with_als_prediction(with_bias_prediction(pairs, biases), explicit)
-    by_als = F.nanvl(F.col(ALS_PREDICTION).cast("double"), F.col("bias"))
-    return predicted.withColumn("als", by_als).drop(ALS_PREDICTION)
+    predicted = with_prediction(with_bias_prediction(pairs, biases), explicit, "als")
+    return predicted.withColumn("als", F.nanvl(F.col("als").cast("double"), F.col("bias")))
 
 
 def with_predicted_ratings(
-    pairs: DataFrame, biases: BiasModel, explicit: ALSModel, weights: StackWeights, scale: tuple[float, float]
+    pairs: DataFrame, biases: BiasModel, explicit: Factors, weights: StackWeights, scale: tuple[float, float]
 ) -> DataFrame:
     """Add RATING_MODELS to pairs(userId, movieId, ...): ratings predicted by each, clipped to the scale."""
     both = with_both_predictions(pairs, biases, explicit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +21,28 @@ SAY_EVERY = 60.0
 """Seconds after which a line is due although nothing has moved."""
 
 GROUP = "spark.jobGroup.id"
+
+
+class HalfSweeps:
+    """Logs now and then how far a fit is, which calls it after each half sweep, and its objective after each sweep."""
+
+    def __init__(self, what: str, total: int, say_every: float = LOOK_EVERY) -> None:
+        self.what = what
+        self.total = total
+        self.say_every = say_every
+        self.started = self.said_at = time.monotonic()
+
+    def __call__(self, done: int, objective: float | None) -> None:
+        """Say it where the last line is long enough ago; at the level `debug` each time."""
+        now = time.monotonic()
+        is_due = now - self.said_at >= self.say_every
+        self.said_at = now if is_due else self.said_at
+        logger.log(
+            logging.INFO if is_due else logging.DEBUG,
+            "%s: half sweep %d of %d, %s so far%s",
+            *(self.what, done, self.total, as_time(now - self.started)),
+            "" if objective is None else f", objective {objective:.6g}",
+        )
 
 
 @dataclass(frozen=True)

@@ -204,50 +204,79 @@ class Train(Section):
     refit: bool = True
     """Fit again on all ratings after the evaluation, and publish that. False: publish the evaluated models."""
 
+    refit_sweeps: Positive = 3
+    """Sweeps of that second fit, which starts from the factors that were judged (MLlib starts anew)."""
+
+    start: Literal["random", "published"] = "random"
+    """Where the first fit starts: from random factors, or from those published last, if their rank is the same, which
+    takes fewer sweeps (`refit_sweeps`) and makes results depend on the runs before."""
+
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.001
+    """A fit ends after a sweep that has lowered its objective by no more than this share of it."""
+
+    solver: Literal["auto", "own", "mllib"] = "auto"
+    """What fits the factors: `own`, which broadcasts them, `mllib` (Spark MLlib's ALS, several times slower, which
+    shuffles them), or `auto`: MLlib only where they are larger than `broadcast_bytes`."""
+
+    broadcast_bytes: Annotated[int, Field(ge=1)] = 1_000_000_000
+    """Largest factors, of users and movies together, that are broadcast: (users + movies) x rank x 4 bytes."""
+
     block_ratings: Positive = 2_000_000
-    """Ratings for each of the blocks into which ALS divides users and movies, of which there are at least 4. More
+    """Ratings for each of the blocks into which users and movies are divided, of which there are at least 4. More
     blocks can use more cores and need less memory each; the result depends on them in the last digits only."""
 
 
 class ExplicitAls(Section):
     """Matrix factorisation of the ratings: with the biases it gives `predicted_rating`."""
 
-    rank: Positive = 32
+    rank: Positive = 64
     """Number of latent factors."""
 
-    reg: Annotated[float, Field(gt=0)] = 0.1
-    """Regularisation, scaled by the number of ratings of each user and movie (ALS-WR)."""
+    reg: Annotated[float, Field(gt=0)] = 1.1
+    """Regularisation, times the number of ratings of each user and movie to the power `reg_power`."""
+
+    reg_power: Annotated[float, Field(ge=0, le=1)] = 0.55
+    """How regularisation grows with the number of ratings: 1 in proportion (ALS-WR), 0 not at all. MLlib knows 1 only,
+    and is given the `reg` that regularises as much in all."""
+
+    biases: bool = True
+    """Whether biases of users and movies are fitted with the factors, as two more columns of them (not by MLlib)."""
 
     iterations: Positive = 10
-    """Sweeps of alternating least squares."""
+    """Sweeps of alternating least squares, at most."""
 
 
 class ImplicitAls(Section):
     """Matrix factorisation of preferences: gives the ranking."""
 
-    rank: Positive = 64
+    rank: Positive = 128
     """Number of latent factors."""
 
-    reg: Annotated[float, Field(gt=0)] = 0.35
-    """Regularisation, scaled by the number of preferences of each user and movie (ALS-WR)."""
+    reg: Annotated[float, Field(gt=0)] = 5.0
+    """Regularisation, times the number of likes of each user and movie to the power `reg_power`."""
 
-    alpha: Annotated[float, Field(gt=0)] = 2.0
-    """Confidence gained per point of distance from `neutral`. Left out: 2, on a scale as wide as 0.5 to 5."""
+    reg_power: Annotated[float, Field(ge=0, le=1)] = 0.55
+    """How regularisation grows with the number of likes: 1 in proportion (ALS-WR), 0 not at all. MLlib knows 1 only,
+    and is given the `reg` that regularises as much in all."""
 
-    neutral: float = 2.5
+    alpha: Annotated[float, Field(gt=0)] = 3.0
+    """Confidence gained per point of distance from `neutral`. Left out: 3, on a scale as wide as 0.5 to 5; of counts,
+    6."""
+
+    neutral: float = 2.25
     """A rating above it says that the user likes the movie, one below it that they do not. Left out: as far up the
-    scale as 2.5 from 0.5 to 5; of counts, 0."""
+    scale as 2.25 from 0.5 to 5; of counts, 0."""
 
     confidence: Literal["linear", "log"] = "linear"
     """What the distance from `neutral` is worth: itself, or ln(1 + distance), so that a hundred plays are not worth a
     hundred times as much as one. Left out: `log` for counts."""
 
-    popularity_exponent: Annotated[float, Field(ge=-1, le=1)] = 0.1
-    """Scores are multiplied by (1 + ratings of the movie) to this power. Above 0 makes up for regularisation, which
-    holds back popular movies most; 0 leaves scores as they are."""
+    popularity_exponent: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    """Scores are multiplied by (1 + ratings of the movie) to this power: above 0 popular movies are favoured, below 0
+    rare ones; 0 leaves scores as they are."""
 
     iterations: Positive = 10
-    """Sweeps of alternating least squares."""
+    """Sweeps of alternating least squares, at most."""
 
 
 class Biases(Section):
@@ -378,7 +407,7 @@ class Settings(Section):
 def _of_scale(given: Input) -> dict[str, dict[str, Any]]:
     """The settings that follow from the scale, as the defaults do from the default scale."""
     if given.feedback == "counts":
-        return {"train": {"relevant": 0.0}, "implicit_als": {"neutral": 0.0, "confidence": "log"}}
+        return {"train": {"relevant": 0.0}, "implicit_als": {"neutral": 0.0, "confidence": "log", "alpha": 6.0}}
     usual, train, implicit = Input(), Train(), ImplicitAls()
     stretch = (given.scale_max - given.scale_min) / (usual.scale_max - usual.scale_min)
 

@@ -2,64 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
-from pyspark.ml.recommendation import ALSModel
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 
-from spark_app.model.biases import BiasModel, user_biases
-from spark_app.model.catalogue import Catalogue, build_catalogue, movie_blocks
-from spark_app.model.foldin import fold_in_explicit, fold_in_implicit, outdated_users, with_users
-from spark_app.model.split import keep_active
+from spark_app.model import mllib
+from spark_app.model.biases import BiasModel
+from spark_app.model.fits import FitSettings, Models
 from spark_app.model.stack import StackWeights
 from spark_app.platform import storage
 from spark_app.platform.errors import InputError
-from spark_app.platform.settings import Biases, ExplicitAls, ImplicitAls, Settings
+from spark_app.platform.settings import Biases, ExplicitAls, ImplicitAls
 from spark_app.platform.zones import ProcessedZone
 
 IMPLICIT, EXPLICIT = "implicit_als", "explicit_als"
 """Folders of the two factorisations; each holds `userFactors` and `itemFactors` (id, features)."""
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """What a fit was told, as far as it matters to those who use its models."""
-
-    implicit: ImplicitAls
-    explicit: ExplicitAls
-    biases: Biases
-    min_user_ratings: int
-
-
-def fit_settings(settings: Settings) -> FitSettings:
-    """The settings of a fit that a run makes."""
-    return FitSettings(settings.implicit_als, settings.explicit_als, settings.biases, settings.train.min_user_ratings)
-
-
-@dataclass(frozen=True)
-class Models:
-    """What one fit gives: the settings of the fit, the ranking model, the two rating models, and their stack.
-
-    Of counts there is no explicit model: nothing predicts ratings, and the biases tell the popularity only.
-    """
-
-    settings: FitSettings
-    implicit: ALSModel
-    explicit: ALSModel | None
-    biases: BiasModel
-    stack: StackWeights = field(default_factory=StackWeights)
-
-    def catalogue(self, movies: DataFrame) -> Catalogue:
-        """The movies(movieId) as the ranking model scores them."""
-        exponent = self.settings.implicit.popularity_exponent
-        return build_catalogue(movies, self.biases.movies, self.implicit.itemFactors, self.implicit.rank, exponent)
-
-    def catalogues(self, movies: DataFrame, most_bytes: int) -> list[Callable[[], Catalogue]]:
-        """What makes the catalogue, or each block of it where it is larger than so many bytes."""
-        return [partial(self.catalogue, block) for block in movie_blocks(movies, self.implicit.rank, most_bytes)]
 
 
 def save_models(
@@ -70,9 +28,9 @@ def save_models(
     `fitted_to` is the version of the ratings, None where they were not fitted to all of it. Returns the folder.
     """
     folder = zone.model(run_id)
-    models.implicit.write().overwrite().save(storage.join(folder, IMPLICIT))
+    mllib.save(models.implicit, storage.join(folder, IMPLICIT))
     if models.explicit:
-        models.explicit.write().overwrite().save(storage.join(folder, EXPLICIT))
+        mllib.save(models.explicit, storage.join(folder, EXPLICIT))
     models.biases.users.write.mode("overwrite").parquet(storage.join(folder, "user_biases"))
     models.biases.movies.write.mode("overwrite").parquet(storage.join(folder, "movie_biases"))
     storage.write_json(
@@ -132,37 +90,13 @@ def load_models(spark: SparkSession, folder: str) -> tuple[Models, str | None]:
     )
     fitted = facts["settings"]
     settings = FitSettings(
-        # Models that say nothing of a lift were judged without one.
-        ImplicitAls(**{"popularity_exponent": 0.0, **facts["implicit_als"]}),
-        ExplicitAls(**fitted["explicit_als"]),
+        # Models that say nothing of a lift or of a power were fitted without them.
+        ImplicitAls(**{"popularity_exponent": 0.0, "reg_power": 1.0, **facts["implicit_als"]}),
+        ExplicitAls(**{"reg_power": 1.0, **fitted["explicit_als"]}),
         Biases(**fitted["biases"]),
         fitted["train"]["min_user_ratings"],
     )
-    implicit = ALSModel.load(storage.join(place, IMPLICIT))
-    explicit = ALSModel.load(storage.join(place, EXPLICIT)) if facts["rating_model"] else None
+    implicit = mllib.load(spark, storage.join(place, IMPLICIT))
+    explicit = mllib.load(spark, storage.join(place, EXPLICIT)) if facts["rating_model"] else None
     stack = StackWeights(**facts["stack"])
     return Models(settings, implicit, explicit, biases, stack), facts["rating_model"]
-
-
-def with_fold_in(models: Models, ratings: DataFrame, whose: Literal["new", "changed"]) -> tuple[Models, int]:
-    """The models with factors and biases for users whose ratings the fit has not seen, and how many get a ranking.
-
-    Takes ratings(userId, movieId, rating) as they are now. `new`: users whom the fit has not seen; `changed`: also
-    those who had other ratings then. Users whom a fit would leave out are in none of the models any more.
-    """
-    fitted = models.settings
-    outdated = outdated_users(ratings, models.biases, fitted.biases, changed=whose == "changed").persist()
-    if outdated.isEmpty():
-        return models, 0
-    theirs = ratings.join(outdated, on="userId", how="left_semi")
-    theirs = keep_active(theirs, fitted.min_user_ratings, 1).persist()
-    ranking = fold_in_implicit(theirs, models.implicit.itemFactors, fitted.implicit).persist()
-    explicit = None
-    if models.explicit:
-        rating = fold_in_explicit(theirs, models.explicit.itemFactors, fitted.explicit)
-        explicit = with_users(models.explicit, outdated, rating)
-    others = models.biases.users.join(outdated, on="userId", how="left_anti")
-    biases = others.unionByName(user_biases(theirs, models.biases, fitted.biases))
-    implicit = with_users(models.implicit, outdated, ranking)
-    extended = replace(models, implicit=implicit, explicit=explicit, biases=replace(models.biases, users=biases))
-    return extended, ranking.count()

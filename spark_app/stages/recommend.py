@@ -6,6 +6,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_app.data.ids import with_original_ids
+from spark_app.model.als import implicit_problem
+from spark_app.model.fits import Models, with_fold_in
 from spark_app.model.lists import Explain, recommend, recommend_in_turn
 from spark_app.model.stack import with_predicted_ratings
 from spark_app.model.topn import DECIMALS
@@ -15,7 +17,7 @@ from spark_app.platform.run import Run
 from spark_app.platform.settings import Recommend, Settings
 from spark_app.platform.zones import ProcessedZone
 from spark_app.stages.ids import read_codes
-from spark_app.stages.models import Models, fitted_to, load_models, published_models, with_fold_in
+from spark_app.stages.models import fitted_to, load_models, published_models
 
 COLUMNS = ("userId", "rank", "movieId", "title", "genres", "predicted_rating", "score", "reason")
 RATING_DECIMALS = 3
@@ -51,10 +53,10 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
 
 def _lists(spark: SparkSession, models: Models, ratings: DataFrame, movies: DataFrame, wanted: Recommend) -> DataFrame:
     """The top N of everyone who has rated; from a catalogue that is too large for a task in blocks, without reasons."""
-    factors = models.implicit.userFactors.withColumnRenamed("id", "userId")
+    factors = models.implicit.users.withColumnRenamed("id", "userId")
     catalogues = models.catalogues(movies, wanted.catalogue_bytes)
     if len(catalogues) == 1:
-        explain = Explain(models.settings.implicit, wanted.reasons) if wanted.reasons else None
+        explain = Explain(implicit_problem(models.settings.implicit), wanted.reasons) if wanted.reasons else None
         catalogue = catalogues[0]()
         return recommend(spark, factors, ratings, catalogue, wanted.n, wanted.block_users, explain, everyone=True)
     logger.warning("the catalogue is taken in %d blocks, and no reasons are named", len(catalogues))

@@ -6,24 +6,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pyspark.ml.recommendation import ALSModel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from spark_app.model import als, metrics
-from spark_app.model.biases import BiasModel, fit_biases
+from spark_app.model import metrics
+from spark_app.model.biases import BiasModel
 from spark_app.model.catalogue import Catalogue
+from spark_app.model.factors import Factors
+from spark_app.model.fits import Models, fit_models
 from spark_app.model.lists import JUDGED_MODELS, lists_to_judge, lists_to_judge_in_turn
-from spark_app.model.split import keep_active, keep_judged, split
+from spark_app.model.split import keep_judged, split
 from spark_app.model.stack import RATING_MODELS, StackWeights, fit_stack, with_both_predictions
 from spark_app.platform import storage
 from spark_app.platform.errors import GateError, InputError
 from spark_app.platform.log import logger
-from spark_app.platform.progress import progress
 from spark_app.platform.run import Run
 from spark_app.platform.settings import Settings, Train
 from spark_app.platform.zones import ProcessedZone
-from spark_app.stages.models import Models, fit_settings, publish_models, save_models
+from spark_app.stages.models import load_models, publish_models, published_models, published_run, save_models
 
 
 def run(spark: SparkSession, settings: Settings, run: Run) -> None:
@@ -42,10 +42,10 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
             "deliver more ratings, or split otherwise"
         )
 
-    models = fit_models(training, run.rows["split"]["training"], settings)
+    models = fit_models(training, settings, _published(spark, zone) if settings.train.start == "published" else None)
     facts = metrics.movie_facts(movies, models.biases.movies, models.biases.users.count())
     catalogues = models.catalogues(movies, settings.recommend.catalogue_bytes)
-    judged = judge_ranking(spark, training, holdout, catalogues, models.implicit.userFactors, facts, settings)
+    judged = judge_ranking(spark, training, holdout, catalogues, models.implicit.users, facts, settings)
     stack, errors = StackWeights(), None
     if models.explicit:
         stack, errors = _judge_ratings(holdout, models.biases, models.explicit, facts, settings)
@@ -57,7 +57,7 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
 
     if settings.train.refit:
         logger.info("fitting again on all ratings")
-        models = fit_models(ratings, sum(run.rows["split"].values()), settings)
+        models = fit_models(ratings, settings, start=models)
     models = replace(models, stack=stack)
     facts_of_fit = {
         "metrics": run.metrics,
@@ -69,49 +69,18 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     run.wrote(zone.current_model)
 
 
+def _published(spark: SparkSession, zone: ProcessedZone) -> Models | None:
+    """The models that are published now; None where none are."""
+    return None if published_run(zone) is None else load_models(spark, published_models(zone))[0]
+
+
 def ratings_of_listed(ratings: DataFrame, movies: DataFrame) -> DataFrame:
     """The ratings of movies that are listed: all, but where an etl was cut short between the two tables."""
     return ratings.join(F.broadcast(movies.select("movieId")), on="movieId", how="left_semi")
 
 
-def fit_models(ratings: DataFrame, count: int, settings: Settings) -> Models:
-    """All three models on the ratings of users and movies that are active enough."""
-    train = settings.train
-    active = active_ratings(ratings, count, train)
-    biases = fit_biases(active, settings.biases)
-    explicit = None
-    if settings.input.feedback == "ratings":
-        logger.info(
-            "fitting explicit ALS: rank %d, %d sweeps", settings.explicit_als.rank, settings.explicit_als.iterations
-        )
-        with progress(active.sparkSession, "fitting explicit ALS", als.sweeps(settings.explicit_als)):
-            explicit = als.fit_explicit(active, settings.explicit_als, train.seed)
-    logger.info(
-        "fitting implicit ALS: rank %d, %d sweeps", settings.implicit_als.rank, settings.implicit_als.iterations
-    )
-    with progress(active.sparkSession, "fitting implicit ALS", als.sweeps(settings.implicit_als)):
-        implicit = als.fit_implicit(active, settings.implicit_als, train.seed)
-    active.unpersist()
-    return Models(fit_settings(settings), implicit, explicit, biases)
-
-
-def active_ratings(ratings: DataFrame, count: int, train: Train) -> DataFrame:
-    """The ratings that models are fitted to, of `count` in all: cached, in an order that depends on their keys alone.
-
-    Raises InputError where no user or movie is active enough.
-    """
-    active = keep_active(ratings, train.min_user_ratings, train.min_movie_ratings)
-    active = als.in_stable_order(active, als.blocks_for(count, train)).persist()
-    if active.isEmpty():
-        raise InputError(
-            f"no user has {train.min_user_ratings} ratings of movies with {train.min_movie_ratings}: "
-            "lower train.min_user_ratings or train.min_movie_ratings"
-        )
-    return active
-
-
 def _judge_ratings(
-    holdout: DataFrame, biases: BiasModel, explicit: ALSModel, facts: metrics.MovieFacts, settings: Settings
+    holdout: DataFrame, biases: BiasModel, explicit: Factors, facts: metrics.MovieFacts, settings: Settings
 ) -> tuple[StackWeights, metrics.RatingErrors]:
     """The stack of both rating models, fitted to all of the holdout, and the errors of all three for judged users."""
     both = with_both_predictions(holdout.drop("timestamp"), biases, explicit).persist()

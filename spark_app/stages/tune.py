@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -20,17 +20,19 @@ from sqlalchemy import URL
 from tqdm import tqdm
 
 from spark_app.model import als, metrics
+from spark_app.model.als import TrainingSet
 from spark_app.model.biases import fit_biases
 from spark_app.model.catalogue import build_catalogue, movie_blocks
+from spark_app.model.fits import training_set
 from spark_app.model.split import split, validation_split
 from spark_app.model.stack import fit_stack, with_both_predictions
 from spark_app.platform import storage
 from spark_app.platform.errors import InputError, UsageError
 from spark_app.platform.log import logger
 from spark_app.platform.run import Run
-from spark_app.platform.settings import Input, Settings
+from spark_app.platform.settings import Input, Settings, Train
 from spark_app.platform.zones import ProcessedZone
-from spark_app.stages.train import active_ratings, judge_ranking, ratings_of_listed
+from spark_app.stages.train import judge_ranking, ratings_of_listed
 
 Values = dict[str, Any]
 Space = dict[str, BaseDistribution]
@@ -40,6 +42,25 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 MIN_RANK = 8
 ELSEWHERE = ("processed", "storage", "log", "tune")
 """Sections that say where and how a run works, not what the data and the models are: not part of what is written."""
+
+
+@dataclass
+class Packed:
+    """The packed ratings of the last trial, which the next one needs too if it leaves out as few users and movies."""
+
+    least: tuple[int, int] | None = None
+    last: TrainingSet | None = None
+
+    def training_set(self, ratings: DataFrame, train: Train) -> TrainingSet:
+        """What a trial is fitted to. Raises InputError where nothing is left."""
+        least = (train.min_user_ratings, train.min_movie_ratings)
+        if self.last is None or self.least != least:
+            if self.last is not None:
+                self.last.blocks.unpersist()
+            self.least, self.last = None, None
+            self.last = training_set(ratings, train)
+            self.least = least
+        return self.last
 
 
 @dataclass(frozen=True)
@@ -53,6 +74,7 @@ class Data:
     fitted_count: int
     lowest: float
     highest: float
+    packed: Packed = field(default_factory=Packed)
 
 
 @dataclass(frozen=True)
@@ -153,7 +175,8 @@ def _ranking_space(data: Data, settings: Settings) -> Space:
     neutral = {"implicit_als.neutral": _real(model.neutral, data.lowest, likeable)}
     return {
         "implicit_als.rank": _rank(model.rank, settings),
-        "implicit_als.reg": _real(model.reg, 0.01, 2.0, log=True),
+        "implicit_als.reg": _real(model.reg, 0.05, 20.0, log=True),
+        "implicit_als.reg_power": _real(model.reg_power, 0.3, 1.0),
         "implicit_als.alpha": _real(model.alpha, 0.1, 20.0, log=True),
         **(neutral if settings.input.feedback == "ratings" else {}),
         "implicit_als.popularity_exponent": _real(model.popularity_exponent, 0.0, 0.3),
@@ -166,7 +189,8 @@ def _rating_space(data: Data, settings: Settings) -> Space:
     model, biases = settings.explicit_als, settings.biases
     return {
         "explicit_als.rank": _rank(model.rank, settings),
-        "explicit_als.reg": _real(model.reg, 0.01, 1.0, log=True),
+        "explicit_als.reg": _real(model.reg, 0.02, 5.0, log=True),
+        "explicit_als.reg_power": _real(model.reg_power, 0.3, 1.0),
         "biases.movie_reg": _real(biases.movie_reg, 0.0, 30.0),
         "biases.user_reg": _real(biases.user_reg, 0.0, 30.0),
     }
@@ -190,27 +214,25 @@ def _real(start: float, low: float, high: float, *, log: bool = False) -> FloatD
 
 def _measure_ranking(spark: SparkSession, data: Data, settings: Settings) -> float:
     """NDCG@k of implicit ALS on the validation part."""
-    active = active_ratings(data.fitted, data.fitted_count, settings.train)
-    model, popularity = als.fit_implicit(active, settings.implicit_als, settings.train.seed), _popularity(active)
+    training = data.packed.training_set(data.fitted, settings.train)
+    model = als.fit_implicit(training, settings.implicit_als, settings.train)
+    popularity = _popularity(training.ratings)
     exponent = settings.implicit_als.popularity_exponent
     blocks = movie_blocks(data.movies, model.rank, settings.recommend.catalogue_bytes)
-    catalogues = [
-        partial(build_catalogue, block, popularity, model.itemFactors, model.rank, exponent) for block in blocks
-    ]
-    judged = judge_ranking(spark, data.fitted, data.validation, catalogues, model.userFactors, data.facts, settings)
-    active.unpersist()
+    catalogues = [partial(build_catalogue, block, popularity, model.movies, model.rank, exponent) for block in blocks]
+    judged = judge_ranking(spark, data.fitted, data.validation, catalogues, model.users, data.facts, settings)
     return judged.mean("als", "ndcg")
 
 
 def _measure_rating(spark: SparkSession, data: Data, settings: Settings) -> float:
     """RMSE of the stack, out of fold, on the validation part."""
-    active = active_ratings(data.fitted, data.fitted_count, settings.train)
-    biases = fit_biases(active, settings.biases)
-    explicit = als.fit_explicit(active, settings.explicit_als, settings.train.seed)
+    training = data.packed.training_set(data.fitted, settings.train)
+    biases = fit_biases(training.blocks, settings.biases, spark)
+    explicit = als.fit_explicit(training, settings.explicit_als, settings.train, biases.mean)
     both = with_both_predictions(data.validation, biases, explicit).persist()
     _, predicted = fit_stack(both, settings.input.scale)
     (row,) = predicted.agg(F.sqrt(F.avg((F.col("stacked") - F.col("rating")) ** 2)).alias("rmse")).collect()
-    for frame in (active, both, biases.users):
+    for frame in (both, biases.users):
         frame.unpersist()
     return float(row["rmse"])
 

@@ -29,7 +29,13 @@ def test_what_was_measured_takes_what_was_measured() -> None:
     measured = Measured()
     seconds = core_seconds(measured.size, measured, replace(Assumed(), fits=1))
     assert seconds["etl"] == measured.cores * measured.etl
-    assert seconds["implicit ALS, rank 64"] == measured.cores * (measured.als_set_up + 10 * measured.sweep_64)
+    assert seconds["packing"] == measured.cores * measured.pack
+    assert seconds["explicit ALS, rank 64"] == pytest.approx(measured.cores * 10 * measured.own_64)
+    assert seconds["implicit ALS, rank 128"] == pytest.approx(measured.cores * 10 * measured.own_128)
+    by_mllib = core_seconds(measured.size, measured, replace(Assumed(), fits=1, broadcast=0))
+    assert by_mllib["implicit ALS by MLlib, rank 64"] == measured.cores * (
+        measured.mllib_set_up + 10 * measured.mllib_64
+    )
     assert seconds["judging"] == measured.cores * measured.judge
 
 
@@ -45,7 +51,13 @@ def test_work_grows_with_ratings_users_and_movies() -> None:
     assert seconds[1]["etl"] == pytest.approx(2 * seconds[0]["etl"])
     assert seconds[1]["recommend"] == seconds[0]["recommend"]
     assert seconds[1]["judging"] == seconds[0]["judging"]
-    assert 1 < seconds[1]["implicit ALS, rank 64"] / seconds[0]["implicit ALS, rank 64"] < 2
+    fit = "implicit ALS by MLlib, rank 64"
+    assert 1 < seconds[1][fit] / seconds[0][fit] < 2
+
+
+def test_the_second_fit_of_our_solver_goes_on_from_the_first() -> None:
+    once, twice = (core_seconds(Measured().size, Measured(), replace(Assumed(), fits=fits)) for fits in (1, 2))
+    assert twice["implicit ALS, rank 128"] == pytest.approx(1.3 * once["implicit ALS, rank 128"])
 
 
 def test_sizes_that_can_be_worked_out_by_hand() -> None:

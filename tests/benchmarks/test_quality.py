@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
+
 import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 
-from benchmarks.quality import OURS, Judged, Part, as_markdown, best_unseen, figures, part_of, rating_pairs
-from benchmarks.quality_peers import Ratings, ease, popularity, weights_of
+from benchmarks.quality import (
+    OURS,
+    PLANS,
+    Judged,
+    Part,
+    Plan,
+    as_markdown,
+    best_places,
+    best_unseen,
+    figures,
+    part_of,
+    rating_pairs,
+    scale_of,
+    search,
+    sources,
+)
+from benchmarks.quality_peers import Peer, Ratings, ease, popularity, weights_of
 from spark_app.model.metrics import MovieFacts
 from spark_app.platform.settings import Settings
 
@@ -15,11 +33,11 @@ from spark_app.platform.settings import Settings
 def some_ratings(users: int, movies: int) -> Ratings:
     rng = np.random.default_rng(1)
     pairs = np.sort(rng.choice(users * movies, users * movies // 3, replace=False))
-    return Ratings(pairs // movies, pairs % movies, rng.integers(1, 11, len(pairs)) / 2, (users, movies))
+    return Ratings(pairs // movies, pairs % movies, rng.integers(1, 11, len(pairs)) / 2, (users, movies), 4.0)
 
 
 @pytest.mark.parametrize(("users", "movies"), [(8, 20), (30, 12)])
-@pytest.mark.parametrize("weighting", ["all", "stars"])
+@pytest.mark.parametrize("weighting", ["all", "graded"])
 def test_ease_minimises_what_it_is_defined_by(users: int, movies: int, weighting: str) -> None:
     """Each column of B is a ridge regression of a movie on all others, which is the constraint of a zero diagonal."""
     ratings, ridge = some_ratings(users, movies), 3.0
@@ -34,12 +52,23 @@ def test_ease_minimises_what_it_is_defined_by(users: int, movies: int, weighting
     assert ease(ratings, weighting, ridge) == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("weighting", "expected"),
+    [("all", [1, 1, 1]), ("stars", [1, 3, 4]), ("graded", [1 / 16, 9 / 16, 1]), ("liked", [0, 1, 1])],
+)
+def test_a_rating_counts_by_its_stars_and_the_scale_of_its_set(weighting: str, expected: list[float]) -> None:
+    ratings = Ratings(np.array([0, 0, 1]), np.array([0, 1, 1]), np.array([1.0, 3, 4]), (2, 2), 3.0)
+    found = weights_of(ratings, weighting)
+    assert found.tolist() == expected
+    assert ratings.matrix(found).nnz == np.count_nonzero(expected)
+
+
 def part(k: int = 2) -> Part:
     """Movies 10, 20, 30, 40. User 1 knows 10, 2 knows 10 and 20, 3 is cold. 1 likes 20, 2 and 3 like 30."""
     facts = MovieFacts(np.array([10, 20, 30, 40]), np.array([2.0, 1, 0, 0]), np.ones((4, 1), dtype=np.float32), 2)
-    known = Ratings(np.array([0, 1, 1]), np.array([0, 0, 1]), np.array([4.0, 4, 4]), (3, 4))
-    judged = Ratings(np.array([0, 1, 1, 2]), np.array([1, 2, 3, 2]), np.array([5.0, 4, 1, 4.5]), (3, 4))
-    return Part(known, judged, np.array([1, 2, 3]), facts, 4.0, k)
+    known = Ratings(np.array([0, 1, 1]), np.array([0, 0, 1]), np.array([4.0, 4, 4]), (3, 4), 4.0)
+    judged = Ratings(np.array([0, 1, 1, 2]), np.array([1, 2, 3, 2]), np.array([5.0, 4, 1, 4.5]), (3, 4), 4.0)
+    return Part(known, judged, np.array([1, 2, 3]), facts, k)
 
 
 def test_lists_hold_the_best_unseen_and_popular_ones_for_who_is_cold() -> None:
@@ -49,6 +78,52 @@ def test_lists_hold_the_best_unseen_and_popular_ones_for_who_is_cold() -> None:
     assert part().wanted.movies.tolist() == [20, 30, 30]
     assert part().wanted.lengths.tolist() == [1, 1, 1]
     assert popularity(part().known).tolist() == [[2, 1, 0, 0]] * 3
+
+
+def test_the_best_places_are_those_of_a_stable_sort_whatever_is_tied() -> None:
+    assert best_places(np.array([[1, 3, 3, 2], [5, 5, 5, 5]], dtype=np.float32), 2).tolist() == [[1, 2], [0, 1]]
+    scores = np.random.default_rng(1).integers(0, 4, (50, 30)).astype(np.float32)
+    scores[:10, 5:] = -np.inf
+    scores[10:20, 3:28] = np.nan
+    for k in (1, 7, 30):
+        assert best_places(scores, k).tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :k].tolist()
+    assert best_places(scores, 99).shape == (50, 30)
+
+
+def test_a_search_has_so_many_trials_or_one_where_there_is_nothing_to_search() -> None:
+    tried: list[float] = []
+
+    def objective(options: dict[str, float]) -> float:
+        tried.append(options.get("x", 0.0))
+        return (tried[-1] - 1) ** 2
+
+    found = search(Peer("p", popularity, lambda trial: {"x": trial.suggest_float("x", 0, 4)}), 5, objective, "minimize")
+    assert len(tried) == 5
+    assert found["x"] == min(tried, key=lambda x: abs(x - 1))
+    tried.clear()
+    assert search(Peer("p", popularity, lambda _: {}), 5, objective, "minimize") == {}
+    assert len(tried) == 1
+
+
+def test_the_sets_are_those_beside_the_checkout_unless_one_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.quality.DATA", tmp_path)
+    monkeypatch.delenv("MOVIELENS_DIR", raising=False)
+    assert sources() == []
+    for name in ("other", "ml-1m", "ml-latest-small"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ratings.csv").touch()
+    assert sources() == [tmp_path / "ml-latest-small", tmp_path / "ml-1m"] == [tmp_path / name for name in PLANS]
+    monkeypatch.setenv("MOVIELENS_DIR", str(tmp_path / "other"))
+    assert sources() == [tmp_path / "other"]
+
+
+@pytest.mark.parametrize(("stars", "scale"), [([4.5, 0.5, 5, 5, 4], (0.5, 5, 0.5)), ([5, 1, 3, 2, np.nan], (1, 5, 1))])
+def test_the_scale_is_what_the_ratings_have(stars: list[float], scale: tuple[float, float, float]) -> None:
+    found = scale_of(np.array(stars))
+    assert found == dict(zip(("scale_min", "scale_max", "scale_step"), scale, strict=True))
+    assert Settings.model_validate({"input": found}).train.relevant == 4
 
 
 def test_figures_add_up_over_splits_and_ours_is_ahead_by_the_difference() -> None:
@@ -65,12 +140,23 @@ def test_figures_add_up_over_splits_and_ours_is_ahead_by_the_difference() -> Non
     assert found["them"]["mae"]["value"] == pytest.approx(4 / 3)
     assert found["them"]["ahead"]["value"] == pytest.approx(-2)
     assert found["them"]["ahead"]["interval"] == pytest.approx([-3, 0])
-    facts = {"k": 10, "date": "", "machine": "", "data": "", "ratings": 3, "versions": {}}
-    lines = as_markdown({"hash": {"rating": found}}, facts).splitlines()
+    facts = {"k": 10, "date": "", "machine": "", "versions": {}}
+    judged = {
+        "ratings": 1234,
+        "scale": {"scale_min": 1.0, "scale_max": 5.0, "scale_step": 0.5},
+        "relevant": 4.0,
+        "plan": asdict(Plan(trials=9)),
+        "results": {"hash": {"rating": found}},
+    }
+    lines = as_markdown({"this": judged, "that": judged}, facts).splitlines()
+    assert [line for line in lines if line.startswith("## ")] == ["## this", "## that"]
+    assert lines.count("### hash: rating") == 2
+    assert any(line.startswith("1,234 ratings from 1 to 5 by 0.5; 4 or more is relevant.") for line in lines)
+    assert any("the best of 9 trials on a validation part" in line for line in lines)
     rows = [line for line in lines if line.startswith("| ") and "_" not in line][1:]
     assert rows[0].startswith(f"| **{OURS}** | 0.8165 (")
     assert rows[1].startswith("| them | 1.6330 (")
-    assert "- hash, rating, them: k 3" in lines
+    assert lines.count("- hash, rating, them: k 3") == 2
 
 
 def test_a_split_becomes_arrays_in_the_order_of_users_and_movies(spark: SparkSession) -> None:

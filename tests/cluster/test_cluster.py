@@ -19,9 +19,12 @@ SMALL = (
     *("--set", "ingest.source=synthetic", "--set", "ingest.users=300"),
     *("--set", "ingest.movies=400", "--set", "ingest.ratings=15000"),
     *("--set", "explicit_als.rank=8", "--set", "implicit_als.rank=16"),
-    *("--set", "explicit_als.iterations=6", "--set", "implicit_als.iterations=6"),
+    *("--set", "explicit_als.iterations=6", "--set", "implicit_als.iterations=30", "--set", "train.tolerance=0"),
 )
-"""Ratings that are generated, and fits that just reach a checkpoint."""
+"""Ratings that are generated, and a fit that takes its time."""
+
+BY_MLLIB = ("--set", "train.solver=mllib", "--set", "implicit_als.iterations=6")
+"""Fits by MLlib that just reach a checkpoint."""
 
 LOST = "Lost executor"
 """What Spark says of an executor that was killed while a job runs."""
@@ -51,16 +54,11 @@ def test_the_pipeline_gives_the_same_on_a_cluster_as_on_one_machine(
 def test_a_worker_killed_while_models_are_fitted_and_one_while_lists_are_made_cost_only_time(
     cluster: Cluster, alone: Zones, tmp_path: Path
 ) -> None:
-    zones = Zones(alone.raw, tmp_path / "processed")
-    shutil.copytree(alone.processed, zones.processed)
-    for made in ("models", "recommendations", "delta/recommendations"):
-        shutil.rmtree(zones.processed / made)
-
+    zones = without_models(alone, tmp_path)
     cluster.have_workers(2)
-    train = cluster.submit("train", *zones.options(*SMALL))
-    train.wait_until(lambda: "fitting implicit ALS" in train.output())
-    before = checkpoints(zones)
-    train.wait_until(lambda: checkpoints(zones) > before)
+    train = cluster.submit("train", *zones.options(*SMALL, "--set", "log.level=debug"))
+    train.wait_until(lambda: "fitting implicit ALS: half sweep 5 of 60" in train.output())
+    assert "fitting implicit ALS: half sweep 40 of 60" not in train.output()
     cluster.kill_worker()
     train.check_done()
     assert LOST in train.output()
@@ -72,6 +70,31 @@ def test_a_worker_killed_while_models_are_fitted_and_one_while_lists_are_made_co
     recommend.check_done()
     assert LOST in recommend.output()
     assert_same_results(zones, alone)
+
+
+def test_a_worker_killed_while_mllib_fits_costs_only_time(cluster: Cluster, alone: Zones, tmp_path: Path) -> None:
+    expected = without_models(alone, tmp_path / "alone")
+    assert run_job("train", expected.options(*SMALL, *BY_MLLIB)) == 0
+
+    zones = without_models(alone, tmp_path / "cluster")
+    cluster.have_workers(2)
+    train = cluster.submit("train", *zones.options(*SMALL, *BY_MLLIB))
+    train.wait_until(lambda: "fitting implicit ALS" in train.output())
+    before = checkpoints(zones)
+    train.wait_until(lambda: checkpoints(zones) > before)
+    cluster.kill_worker()
+    train.check_done()
+    assert LOST in train.output()
+    assert metrics_of(zones) == pytest.approx(metrics_of(expected), rel=1e-3)
+
+
+def without_models(alone: Zones, folder: Path) -> Zones:
+    """A copy of the zones as they were before `train`."""
+    zones = Zones(alone.raw, folder / "processed")
+    shutil.copytree(alone.processed, zones.processed)
+    for made in ("models", "recommendations", "delta/recommendations"):
+        shutil.rmtree(zones.processed / made)
+    return zones
 
 
 def checkpoints(zones: Zones) -> int:

@@ -1,23 +1,29 @@
-"""Folding in gives users what a half sweep of MLlib gives them: its fits end with that very step."""
+"""Folding in gives users what a half sweep gives them: fits, ours and MLlib's, end with that very step."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
-from pyspark.ml.recommendation import ALSModel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from spark_app.model.als import fit_explicit, fit_implicit, in_stable_order, with_als_prediction
+from spark_app.model.als import TrainingSet, fit_explicit, fit_implicit
 from spark_app.model.biases import BiasModel, fit_biases, user_biases
-from spark_app.model.foldin import fold_in_explicit, fold_in_implicit, outdated_users, with_users
-from spark_app.platform.settings import Biases, ExplicitAls, ImplicitAls
+from spark_app.model.factors import Factors, with_prediction, with_users
+from spark_app.model.foldin import fold_in_explicit, fold_in_implicit, outdated_users
+from spark_app.model.rating_blocks import pack
+from spark_app.platform.settings import Biases, ExplicitAls, ImplicitAls, Train
 
 RATINGS = "userId INT, movieId INT, rating DOUBLE"
 USERS, MOVIES = 25, 40
-EXPLICIT = ExplicitAls(rank=5, reg=0.05, iterations=4)
-IMPLICIT = ImplicitAls(rank=6, reg=0.2, alpha=3.0, iterations=4)
+TRAIN = Train(seed=42, tolerance=0.0)
+EXPLICIT = ExplicitAls(rank=5, reg=0.05, reg_power=1.0, biases=False, iterations=4)
+BIASED = EXPLICIT.model_copy(update={"biases": True, "reg": 0.2, "reg_power": 0.6})
+IMPLICIT = ImplicitAls(rank=6, reg=0.2, reg_power=1.0, alpha=3.0, neutral=2.5, confidence="linear", iterations=4)
 LOG = IMPLICIT.model_copy(update={"confidence": "log", "neutral": 2.0})
+POWER = IMPLICIT.model_copy(update={"reg": 0.4, "reg_power": 0.5})
 BIASES = Biases(sweeps=2, user_reg=3.0)
 HATER, NEW = USERS + 1, USERS + 2
 """A user who likes nothing, and one who came after the fits."""
@@ -30,22 +36,33 @@ def ratings(spark: SparkSession) -> DataFrame:
     pairs = rng.choice(USERS * MOVIES, 300, replace=False)
     rows = [(int(p // MOVIES) + 1, int(p % MOVIES) + 1, float(rng.integers(1, 11)) / 2) for p in pairs]
     rows += [(HATER, 1, 0.5), (HATER, 2, 1.0), (1, MOVIES + 1, 1.5), (2, MOVIES + 1, 2.0)]
-    return in_stable_order(spark.createDataFrame(rows, RATINGS), 3).persist()
+    return spark.createDataFrame(rows, RATINGS).persist()
 
 
 @pytest.fixture(scope="module")
-def explicit(ratings: DataFrame) -> ALSModel:
-    return fit_explicit(ratings, EXPLICIT, 42)
+def training(ratings: DataFrame) -> TrainingSet:
+    return TrainingSet(ratings, pack(ratings))
 
 
 @pytest.fixture(scope="module")
-def implicit(ratings: DataFrame) -> ALSModel:
-    return fit_implicit(ratings, IMPLICIT, 42)
+def mean(biases: BiasModel) -> float:
+    return biases.mean
 
 
 @pytest.fixture(scope="module")
-def biases(ratings: DataFrame) -> BiasModel:
-    return fit_biases(ratings, BIASES)
+def explicit(training: TrainingSet, mean: float) -> Factors:
+    """With biases, as columns of the factors."""
+    return fit_explicit(training, BIASED, TRAIN, mean)
+
+
+@pytest.fixture(scope="module")
+def implicit(training: TrainingSet) -> Factors:
+    return fit_implicit(training, IMPLICIT, TRAIN)
+
+
+@pytest.fixture(scope="module")
+def biases(training: TrainingSet, spark: SparkSession) -> BiasModel:
+    return fit_biases(training.blocks, BIASES, spark)
 
 
 def vectors(factors: DataFrame) -> dict[int, list[float]]:
@@ -55,79 +72,140 @@ def vectors(factors: DataFrame) -> dict[int, list[float]]:
     return found
 
 
-def assert_same(found: DataFrame, expected: DataFrame) -> None:
+def assert_same(found: DataFrame, expected: DataFrame, within: float = 1e-4) -> None:
     ours, theirs = vectors(found), vectors(expected)
     assert ours.keys() == theirs.keys()
     for user, vector in theirs.items():
-        assert ours[user] == pytest.approx(vector, rel=1e-4, abs=1e-5)
+        assert ours[user] == pytest.approx(vector, rel=within, abs=within / 10)
 
 
 @pytest.mark.parametrize("settings", [IMPLICIT, LOG], ids=["linear", "log"])
-def test_implicit_factors_are_those_of_the_last_half_sweep(ratings: DataFrame, settings: ImplicitAls) -> None:
-    model = fit_implicit(ratings, settings, 42)
-    found = fold_in_implicit(ratings.orderBy(F.rand(1)), model.itemFactors, settings)
+def test_implicit_factors_are_those_of_the_last_half_sweep_of_mllib(
+    training: TrainingSet, settings: ImplicitAls
+) -> None:
+    model = fit_implicit(training, settings, TRAIN.model_copy(update={"solver": "mllib"}))
+    found = fold_in_implicit(training.ratings.orderBy(F.rand(1)), model.movies, settings)
     assert found.dtypes == [("id", "int"), ("features", "array<float>")]
-    assert_same(found, model.userFactors)
+    assert_same(found, model.users)
     assert HATER not in vectors(found)
 
 
-def test_explicit_factors_are_those_of_the_last_half_sweep(ratings: DataFrame, explicit: ALSModel) -> None:
-    assert_same(fold_in_explicit(ratings.orderBy(F.rand(1)), explicit.itemFactors, EXPLICIT), explicit.userFactors)
+@pytest.mark.parametrize("settings", [EXPLICIT, EXPLICIT.model_copy(update={"biases": True})], ids=["plain", "biased"])
+def test_explicit_factors_are_those_of_the_last_half_sweep_of_mllib(
+    training: TrainingSet, mean: float, settings: ExplicitAls
+) -> None:
+    # MLlib fits no biases, whatever the settings say.
+    model = fit_explicit(training, settings, TRAIN.model_copy(update={"solver": "mllib"}), mean)
+    assert_same(fold_in_explicit(training.ratings.orderBy(F.rand(1)), model, settings, mean), model.users)
 
 
-def test_movies_without_factors_count_for_nothing(spark: SparkSession, implicit: ALSModel, explicit: ALSModel) -> None:
+@pytest.mark.parametrize("settings", [IMPLICIT, LOG, POWER], ids=["linear", "log", "power"])
+def test_implicit_factors_are_nearly_those_of_our_last_half_sweep(training: TrainingSet, settings: ImplicitAls) -> None:
+    model = fit_implicit(training, settings, TRAIN)
+    found = fold_in_implicit(training.ratings.orderBy(F.rand(1)), model.movies, settings)
+    assert_same(found, model.users, within=2e-3)
+    assert HATER not in vectors(found)
+
+
+@pytest.mark.parametrize("settings", [EXPLICIT, BIASED], ids=["plain", "biased"])
+def test_explicit_factors_are_nearly_those_of_our_last_half_sweep(
+    training: TrainingSet, mean: float, settings: ExplicitAls
+) -> None:
+    model = fit_explicit(training, settings, TRAIN, mean)
+    found = fold_in_explicit(training.ratings.orderBy(F.rand(1)), model, settings, mean)
+    assert found.dtypes == [("id", "int"), ("features", "array<float>")]
+    assert_same(found, model.users, within=2e-3)
+
+
+@pytest.mark.parametrize(("solver", "rank"), [("own", 7), ("mllib", 5)])
+def test_whether_biases_are_folded_in_is_told_by_the_factors_of_the_fit(
+    training: TrainingSet, mean: float, solver: Literal["own", "mllib"], rank: int
+) -> None:
+    model = fit_explicit(training, BIASED, TRAIN.model_copy(update={"solver": solver}), mean)
+    assert model.rank == rank
+    found = vectors(fold_in_explicit(training.ratings, model, BIASED, mean))
+    assert {len(row) for row in found.values()} == {rank}
+
+
+def test_movies_without_factors_count_for_nothing(
+    spark: SparkSession, implicit: Factors, explicit: Factors, mean: float
+) -> None:
     known = spark.createDataFrame([(NEW, 1, 5.0), (NEW, 7, 1.0)], RATINGS)
     unknown = spark.createDataFrame([(NEW, 0, 4.0), (NEW, 900, 5.0), (NEW + 1, 901, 5.0)], RATINGS)
 
     def by_both(ratings: DataFrame) -> list[dict[int, list[float]]]:
-        ranking = fold_in_implicit(ratings, implicit.itemFactors, IMPLICIT)
-        return [vectors(ranking), vectors(fold_in_explicit(ratings, explicit.itemFactors, EXPLICIT))]
+        ranking = fold_in_implicit(ratings, implicit.movies, IMPLICIT)
+        return [vectors(ranking), vectors(fold_in_explicit(ratings, explicit, BIASED, mean))]
 
     expected = by_both(known)
     assert [found.keys() for found in expected] == [{NEW}, {NEW}]
     assert by_both(known.union(unknown)) == expected
 
 
-def test_a_new_user_has_the_factors_of_a_known_one_with_the_same_ratings(
-    ratings: DataFrame, implicit: ALSModel, explicit: ALSModel
+def test_a_fit_without_factors_folds_nobody_in(
+    spark: SparkSession, ratings: DataFrame, explicit: Factors, mean: float
 ) -> None:
-    twin = ratings.filter("userId = 3").withColumn("userId", F.lit(NEW))
-    fitted = vectors(implicit.userFactors)[3], vectors(explicit.userFactors)[3]
+    nothing = explicit.movies.filter("id < 0")
+    assert vectors(fold_in_implicit(ratings, nothing, IMPLICIT)) == {}
+    assert vectors(fold_in_explicit(ratings, Factors(explicit.rank, explicit.users, nothing), BIASED, mean)) == {}
+
+
+def test_a_new_user_has_the_factors_of_a_known_one_with_the_same_ratings(
+    ratings: DataFrame, implicit: Factors, explicit: Factors, mean: float
+) -> None:
+    twins = ratings.filter("userId = 3").union(ratings.filter("userId = 3").withColumn("userId", F.lit(NEW)))
+    fitted = vectors(implicit.users)[3], vectors(explicit.users)[3]
     found = (
-        fold_in_implicit(twin, implicit.itemFactors, IMPLICIT),
-        fold_in_explicit(twin, explicit.itemFactors, EXPLICIT),
+        fold_in_implicit(twins, implicit.movies, IMPLICIT),
+        fold_in_explicit(twins, explicit, BIASED, mean),
     )
     for factors, expected in zip(found, fitted, strict=True):
-        assert vectors(factors)[NEW] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+        both = vectors(factors)
+        assert both[NEW] == pytest.approx(both[3], rel=1e-6)
+        assert both[NEW] == pytest.approx(expected, rel=2e-3, abs=2e-4)
 
 
-def test_users_come_in_blocks(monkeypatch: pytest.MonkeyPatch, ratings: DataFrame, explicit: ALSModel) -> None:
-    everything = vectors(fold_in_explicit(ratings, explicit.itemFactors, EXPLICIT))
-    monkeypatch.setattr("spark_app.model.foldin.BLOCK_USERS", 4)
-    assert vectors(fold_in_explicit(ratings.coalesce(1), explicit.itemFactors, EXPLICIT)) == everything
+def test_partitions_and_batches_of_users_change_nothing(
+    spark: SparkSession, ratings: DataFrame, explicit: Factors, mean: float
+) -> None:
+    everything = vectors(fold_in_explicit(ratings, explicit, BIASED, mean))
+    spark.conf.set("spark.sql.shuffle.partitions", 4)
+    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "7")
+    try:
+        found = fold_in_explicit(ratings.repartition(3), explicit, BIASED, mean)
+        assert found.rdd.getNumPartitions() == 4
+        in_parts = vectors(found)
+    finally:
+        spark.conf.set("spark.sql.shuffle.partitions", 1)
+        spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "200000")
+    assert in_parts.keys() == everything.keys()
+    assert all(in_parts[user] == pytest.approx(vector, rel=1e-5, abs=1e-6) for user, vector in everything.items())
 
 
-def test_a_model_with_other_users_predicts_as_mllib_does(
-    spark: SparkSession, ratings: DataFrame, explicit: ALSModel
+def test_a_model_with_other_users_predicts_by_them(
+    spark: SparkSession, ratings: DataFrame, explicit: Factors, mean: float
 ) -> None:
     theirs = spark.createDataFrame([(NEW, 1, 5.0), (NEW, 2, 1.5), (2, 1, 4.0)], RATINGS)
-    folded = fold_in_explicit(theirs, explicit.itemFactors, EXPLICIT)
+    folded = fold_in_explicit(theirs, explicit, BIASED, mean)
     outdated = spark.createDataFrame([(NEW,), (2,), (3,)], "userId INT")
     model = with_users(explicit, outdated, folded)
-    users, movies = vectors(model.userFactors), vectors(explicit.itemFactors)
-    before = vectors(explicit.userFactors)
+    users, movies = vectors(model.users), vectors(explicit.movies)
+    before = vectors(explicit.users)
     assert users.keys() == before.keys() - {3} | {NEW}
     assert users[2] != pytest.approx(before[2], abs=1e-3)
 
     pairs = spark.createDataFrame(
         [(user, movie) for user in (NEW, 1, 2, 3) for movie in (5, 900)], "userId INT, movieId INT"
     )
-    found = {(row.userId, row.movieId): row.als_prediction for row in with_als_prediction(pairs, model).collect()}
+    found = predicted(pairs, model)
     for user in (NEW, 1, 2):
         assert found[user, 5] == pytest.approx(np.dot(users[user], movies[5]), abs=1e-5)
     assert np.isnan([found[3, 5], *(found[user, 900] for user in (NEW, 1, 2, 3))]).all()
-    known = {(row.userId, row.movieId): row.als_prediction for row in with_als_prediction(pairs, explicit).collect()}
-    assert found[1, 5] == known[1, 5]
+    assert found[1, 5] == predicted(pairs, explicit)[1, 5]
+
+
+def predicted(pairs: DataFrame, model: Factors) -> dict[tuple[int, int], float]:
+    return {(row.userId, row.movieId): row.als for row in with_prediction(pairs, model, "als").collect()}
 
 
 def test_biases_of_the_same_ratings_are_those_of_the_fit(ratings: DataFrame, biases: BiasModel) -> None:

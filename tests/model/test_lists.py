@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from spark_app.model.by_user import HISTORY, USERS, UserPartition
+from spark_app.model.by_user import USERS, UserPartition
 from spark_app.model.catalogue import LAST, Catalogue, build_catalogue
 from spark_app.model.lists import _rank_partition, lists_to_judge, recommend, recommend_in_turn
 
 PERSONAL, POPULAR, LAST_REASON = "based on your ratings", "popular", "all others are rated"
+HISTORY = pa.schema([("userId", pa.int32()), ("movieId", pa.int32()), ("rating", pa.float32())])
 AROUND_MULTIPLES_OF_64 = [1, 2, 63, 64, 65, 127, 128, 129, 191, 192, 193, 320, 321, 450]
 
 Row = tuple[int, int, int, float, str]

@@ -2,19 +2,65 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
-from pyspark.ml.recommendation import ALSModel
 from pyspark.sql import DataFrame, SparkSession
 
-from spark_app.model.als import fit_implicit, in_stable_order
+from spark_app.model.als import TrainingSet, fit_implicit, implicit_problem
 from spark_app.model.catalogue import Catalogue, build_catalogue
+from spark_app.model.factors import Factors
+from spark_app.model.half_sweep import Floats, Ints
 from spark_app.model.lists import Explain, recommend
+from spark_app.model.rating_blocks import pack
 from spark_app.model.reasons import Reasons
-from spark_app.platform.settings import ImplicitAls
+from spark_app.platform.settings import ImplicitAls, Train
 
-SETTINGS = ImplicitAls(rank=4, iterations=5, alpha=1.5, reg=0.2, popularity_exponent=0.3)
+LINEAR = ImplicitAls(
+    rank=4,
+    iterations=5,
+    alpha=1.5,
+    reg=0.2,
+    reg_power=1.0,
+    neutral=2.5,
+    confidence="linear",
+    popularity_exponent=0.3,
+)
+LOG = LINEAR.model_copy(update={"confidence": "log", "reg": 0.4, "reg_power": 0.5, "neutral": 2.0})
+FITS = {
+    "linear, by MLlib": (LINEAR, Train(seed=1, solver="mllib"), 1e-4),
+    "linear": (LINEAR, Train(seed=1, solver="own"), 2e-3),
+    "logarithmic, with a power": (LOG, Train(seed=1, solver="own"), 2e-3),
+}
+"""Settings, and how near the users' factors are to those that their history alone would give them."""
+
 USERS, MOVIES = 20, 30
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A ranking model, the movies as it scores them, and how exact the factors of its users are."""
+
+    settings: ImplicitAls
+    factors: Factors
+    catalogue: Catalogue
+    within: float
+
+    def reasons(self) -> Reasons:
+        return Reasons(self.catalogue.factors, implicit_problem(self.settings), 2, self.catalogue.lifts)
+
+    def explain(self) -> Explain:
+        return Explain(implicit_problem(self.settings), most=2)
+
+    def users(self) -> DataFrame:
+        return self.factors.users.withColumnRenamed("id", "userId")
+
+    def lifted_scores(self, user: Floats) -> Floats:
+        """The score of each movie, by the product of both factors."""
+        movies = {row.id: np.array(row.features) for row in self.factors.movies.collect()}
+        scores = [movies[movie] @ user if movie in movies else 0.0 for movie in self.catalogue.movie_ids]
+        return np.asarray(scores * (1.0 + np.arange(1, MOVIES + 1)) ** 0.3)
 
 
 @pytest.fixture(scope="module")
@@ -22,81 +68,81 @@ def ratings(spark: SparkSession) -> DataFrame:
     rng = np.random.default_rng(3)
     pairs = rng.choice(USERS * MOVIES, 200, replace=False)
     rows = [(int(p // MOVIES) + 1, int(p % MOVIES) + 1, float(rng.integers(1, 11)) / 2) for p in pairs]
-    return in_stable_order(spark.createDataFrame(rows, "userId INT, movieId INT, rating DOUBLE"), 2).persist()
+    return spark.createDataFrame(rows, "userId INT, movieId INT, rating DOUBLE").coalesce(1).persist()
 
 
-@pytest.fixture(scope="module")
-def model(ratings: DataFrame) -> ALSModel:
-    return fit_implicit(ratings, SETTINGS, seed=1)
-
-
-@pytest.fixture(scope="module")
-def catalogue(spark: SparkSession, model: ALSModel) -> Catalogue:
+@pytest.fixture(scope="module", params=FITS)
+def fitted(spark: SparkSession, ratings: DataFrame, request: pytest.FixtureRequest) -> Fitted:
+    settings, train, within = FITS[request.param]
+    factors = fit_implicit(TrainingSet(ratings, pack(ratings)), settings, train)
     movies = spark.createDataFrame([(movie,) for movie in range(1, MOVIES + 1)], "movieId INT")
     popularity = movies.selectExpr("movieId", "CAST(movieId AS LONG) AS rating_count")
-    return build_catalogue(movies, popularity, model.itemFactors, SETTINGS.rank, SETTINGS.popularity_exponent)
+    catalogue = build_catalogue(movies, popularity, factors.movies, settings.rank, settings.popularity_exponent)
+    return Fitted(settings, factors, catalogue, within)
 
 
-def history_of(ratings: DataFrame, catalogue: Catalogue, user: int) -> tuple[np.ndarray, np.ndarray]:
+def history_of(ratings: DataFrame, catalogue: Catalogue, user: int) -> tuple[Ints, Floats]:
+    """Places of the movies that a user has rated, ascending, and the ratings."""
     rows = sorted((row.movieId, row.rating) for row in ratings.filter(f"userId = {user}").collect())
     places = np.searchsorted(catalogue.movie_ids, [movie for movie, _ in rows])
-    return places, np.array([rating - SETTINGS.neutral for _, rating in rows], dtype=np.float32)
+    return places, np.array([rating for _, rating in rows], dtype=np.float32)
 
 
-def test_weights_add_up_to_the_score_of_mllib_lifted_by_popularity(
-    ratings: DataFrame, model: ALSModel, catalogue: Catalogue
-) -> None:
-    reasons = Reasons(catalogue.factors, SETTINGS, 2, catalogue.lifts)
-    everything = np.arange(MOVIES)
-    vectors = {row.id: np.array(row.features) for row in model.userFactors.collect()}
+def test_weights_add_up_to_the_score_of_the_fit_lifted_by_popularity(ratings: DataFrame, fitted: Fitted) -> None:
+    reasons, everything = fitted.reasons(), np.arange(MOVIES)
+    vectors = {row.id: np.array(row.features) for row in fitted.factors.users.collect()}
     assert len(vectors) == USERS
-    factors = {row.id: np.array(row.features) for row in model.itemFactors.collect()}
     for user, vector in vectors.items():
-        weights = reasons.weights(*history_of(ratings, catalogue, user), everything)
-        by_mllib = [factors[movie] @ vector if movie in factors else 0.0 for movie in catalogue.movie_ids]
-        scores = by_mllib * (1.0 + np.arange(1, MOVIES + 1)) ** 0.3
-        assert weights.sum(axis=1) == pytest.approx(scores, abs=1e-4)
+        weights = reasons.weights(*history_of(ratings, fitted.catalogue, user), everything)
+        assert weights.sum(axis=1) == pytest.approx(fitted.lifted_scores(vector), abs=fitted.within)
 
 
-def test_lists_have_the_lifted_scores(
-    spark: SparkSession, ratings: DataFrame, model: ALSModel, catalogue: Catalogue
-) -> None:
-    users = model.userFactors.withColumnRenamed("id", "userId")
-    vectors = {row.id: np.array(row.features) for row in model.userFactors.collect()}
-    factors = {row.id: np.array(row.features) for row in model.itemFactors.collect()}
-    for row in recommend(spark, users, ratings, catalogue, 3, 7).collect():
-        lifted = factors[row.movieId] @ vectors[row.userId] * (1.0 + row.movieId) ** 0.3
-        assert row.score == pytest.approx(lifted, abs=1e-5)
+def test_lists_have_the_lifted_scores(spark: SparkSession, ratings: DataFrame, fitted: Fitted) -> None:
+    scores = {row.id: fitted.lifted_scores(np.array(row.features)) for row in fitted.factors.users.collect()}
+    for row in recommend(spark, fitted.users(), ratings, fitted.catalogue, 3, 7).collect():
+        assert row.score == pytest.approx(scores[row.userId][row.movieId - 1], abs=1e-5)
 
 
 def test_the_heaviest_likes_are_named_and_never_a_dislike(
-    spark: SparkSession, ratings: DataFrame, model: ALSModel, catalogue: Catalogue
+    spark: SparkSession, ratings: DataFrame, fitted: Fitted
 ) -> None:
-    users = model.userFactors.withColumnRenamed("id", "userId")
-    lists = recommend(spark, users, ratings, catalogue, 5, 7, Explain(SETTINGS, most=2)).collect()
+    lists = recommend(spark, fitted.users(), ratings, fitted.catalogue, 5, 7, fitted.explain()).collect()
     assert len(lists) == 5 * USERS
-    reasons = Reasons(catalogue.factors, SETTINGS, 2, catalogue.lifts)
+    reasons, movie_ids = fitted.reasons(), fitted.catalogue.movie_ids
+    named = 0
     for row in lists:
-        history, preferences = history_of(ratings, catalogue, row.userId)
-        weights = reasons.weights(history, preferences, np.searchsorted(catalogue.movie_ids, [row.movieId]))[0]
-        liked = catalogue.movie_ids[history[preferences > 0]].tolist()
+        history, given = history_of(ratings, fitted.catalogue, row.userId)
+        weights = reasons.weights(history, given, np.searchsorted(movie_ids, [row.movieId]))[0]
+        liked = movie_ids[history[given > fitted.settings.neutral]].tolist()
         by_weight = sorted(zip(-weights, liked, strict=True))
         assert row.because == [movie for weight, movie in by_weight[:2] if weight < 0]
+        named += len(row.because)
+    assert named > USERS
+
+
+def test_weights_of_two_likes_and_a_dislike_by_hand() -> None:
+    # One factor: M = Y'Y + sum of c y^2 + 0.5 for each like = 9 + (2 x 4 + 1 x 1 + 1 x 4) + 1 = 23.
+    factors = np.array([[2.0], [1.0], [2.0], [0.0]], dtype=np.float32)
+    settings = LINEAR.model_copy(update={"alpha": 1.0, "reg": 0.5, "neutral": 3.0})
+    reasons = Reasons(factors, implicit_problem(settings), most=2)
+    weights = reasons.weights(np.array([0, 1, 2]), np.array([5.0, 4.0, 2.0], dtype=np.float32), np.array([1, 3]))
+    # Of movie 1: (1 + 2) x 2 x 1 / 23 by the first, (1 + 1) x 1 x 1 / 23 by the second. Movie 3 has no factors.
+    assert weights == pytest.approx(np.array([[6 / 23, 2 / 23], [0, 0]]), abs=1e-6)
 
 
 def test_fewer_likes_than_asked_for_leave_places_empty() -> None:
     factors = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]], dtype=np.float32)
-    reasons = Reasons(factors, SETTINGS, most=2)
-    liked, disliked = np.float32(2.0), np.float32(-1.0)
+    reasons = Reasons(factors, implicit_problem(LINEAR), most=2)
+    liked, disliked = np.float32(4.5), np.float32(1.5)
     assert reasons(np.array([0, 2]), np.array([liked, disliked]), np.array([1])).tolist() == [[0, -1]]
     assert reasons(np.array([0]), np.array([disliked]), np.array([1, 2])).tolist() == [[-1, -1], [-1, -1]]
 
 
 def test_users_without_factors_and_lists_without_explanation_name_nothing(
-    spark: SparkSession, ratings: DataFrame, catalogue: Catalogue
+    spark: SparkSession, ratings: DataFrame, fitted: Fitted
 ) -> None:
     cold = spark.createDataFrame([(1, None)], "userId INT, features ARRAY<FLOAT>")
-    explained = recommend(spark, cold, ratings, catalogue, 3, 7, Explain(SETTINGS, most=2)).collect()
+    explained = recommend(spark, cold, ratings, fitted.catalogue, 3, 7, fitted.explain()).collect()
     assert [row.because for row in explained] == [[], [], []]
-    warm = spark.createDataFrame([(1, [1.0] * SETTINGS.rank)], "userId INT, features ARRAY<FLOAT>")
-    assert [row.because for row in recommend(spark, warm, ratings, catalogue, 3, 7).collect()] == [[], [], []]
+    warm = spark.createDataFrame([(1, [1.0] * LINEAR.rank)], "userId INT, features ARRAY<FLOAT>")
+    assert [row.because for row in recommend(spark, warm, ratings, fitted.catalogue, 3, 7).collect()] == [[], [], []]

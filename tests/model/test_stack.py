@@ -3,15 +3,16 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from pyspark.ml.recommendation import ALSModel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from spark_app.model.als import fit_explicit, in_stable_order, with_als_prediction
+from spark_app.model.als import TrainingSet, fit_explicit
 from spark_app.model.biases import BiasModel
+from spark_app.model.factors import Factors, with_prediction
+from spark_app.model.rating_blocks import pack
 from spark_app.model.stack import StackWeights, fit_stack, with_both_predictions, with_predicted_ratings
 from spark_app.platform.generations import to_arrow
-from spark_app.platform.settings import ExplicitAls
+from spark_app.platform.settings import ExplicitAls, Train
 
 SCALE = (0.5, 5.0)
 WIDE = (-100.0, 100.0)
@@ -28,8 +29,9 @@ def ratings(spark: SparkSession) -> DataFrame:
 
 
 @pytest.fixture(scope="module")
-def explicit(ratings: DataFrame) -> ALSModel:
-    return fit_explicit(in_stable_order(ratings, 2), ExplicitAls(rank=3, iterations=3), 42)
+def explicit(ratings: DataFrame) -> Factors:
+    settings = ExplicitAls(rank=3, reg=0.1, reg_power=1.0, iterations=3)
+    return fit_explicit(TrainingSet(ratings, pack(ratings)), settings, Train(seed=42), mean=2.75)
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +49,10 @@ def predicted(frame: DataFrame, column: str) -> dict[tuple[int, int], float]:
 
 
 def test_ratings_are_predicted_by_each_model_and_clipped(
-    spark: SparkSession, ratings: DataFrame, biases: BiasModel, explicit: ALSModel
+    spark: SparkSession, ratings: DataFrame, biases: BiasModel, explicit: Factors
 ) -> None:
     weights = StackWeights(0.5, 0.0, 0.0)
-    raw = predicted(with_als_prediction(ratings, explicit), "als_prediction")
+    raw = predicted(with_prediction(ratings, explicit, "als"), "als")
     assert min(raw.values()) < 2.5
     assert max(raw.values()) > 3.0
     found = with_predicted_ratings(ratings, biases, explicit, weights, (2.5, 3.0))
@@ -65,7 +67,7 @@ def test_ratings_are_predicted_by_each_model_and_clipped(
 
 
 def test_predictions_fall_back_to_biases_and_are_never_null(
-    spark: SparkSession, biases: BiasModel, explicit: ALSModel
+    spark: SparkSession, biases: BiasModel, explicit: Factors
 ) -> None:
     # 99 is unknown to both models; movie 1 and user 1 are known to both.
     asked = spark.createDataFrame([(99, 1), (1, 99), (2, 99), (99, 99)], "userId INT, movieId INT")

@@ -13,6 +13,7 @@ from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
 from spark_app.ask import main
+from spark_app.platform.settings import ImplicitAls
 from spark_app.platform.zones import ProcessedZone
 from spark_app.stages import published
 from tests.pipeline.conftest import RATINGS, Zones
@@ -104,7 +105,9 @@ def test_text_ids_and_no_timestamps(job: Job, zones: Zones, capsys: pytest.Captu
     etl, explored, trained = zones.manifests()[:3]
     assert etl["rows"]["ratings"] == {"in": len(rows) + 2, "good": len(rows), "rejected": 0, "superseded": 2}
     assert explored["profile"]["months"] == []
-    assert trained["settings"]["implicit_als"]["neutral"] == 5.0
+    # As far up the scale as from 0.5 to 5.
+    share = (ImplicitAls().neutral - 0.5) / 4.5
+    assert trained["settings"]["implicit_als"]["neutral"] == pytest.approx(1 + 9 * share, abs=1e-6)
     assert trained["metrics"]["ranking"]["als"]["ndcg@10"] > trained["metrics"]["ranking"]["popularity"]["ndcg@10"]
 
     rated = {(reader, book) for reader, book, _ in rows}

@@ -9,6 +9,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from spark_app.ask import main
 from spark_app.cli import run_job
 from tests.pipeline.conftest import Zones
 
@@ -110,7 +111,9 @@ def test_ratings_of_the_version_that_was_fitted_are_not_compared(
     assert recommend(trained, config) == (before, 0)
 
 
-def test_new_and_changed_users_are_served_by_what_they_rated(grown: Zones, before: Lists, config: str) -> None:
+def test_new_and_changed_users_are_served_by_what_they_rated(
+    grown: Zones, before: Lists, config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     found, folded_in = recommend(grown, config)
     assert folded_in == 3
     others = before.keys() - {CHANGED}
@@ -121,6 +124,9 @@ def test_new_and_changed_users_are_served_by_what_they_rated(grown: Zones, befor
         twins = [float(row[column]) for row in found[TWIN]]
         assert twins == pytest.approx([float(row[column]) for row in before[3]], abs=within)
     assert {row["reason"] for row in found[HATER]} == {"popular"}
+    capsys.readouterr()
+    main(["show", "--processed-path", str(grown.processed), "--user", str(HATER)])
+    assert "popular" in capsys.readouterr().out
     assert all(row["reason"].startswith("you liked ") for row in found[FAN][:3])
     assert shown(found[CHANGED], "movieId") != shown(before[CHANGED], "movieId")
 

@@ -17,7 +17,6 @@ from spark_app.ask import main
 from tests.pipeline.conftest import MOVIELENS, ROOT, Zones
 
 TOY_STORY, NEVER_RATED = 1, 1076
-HAS_NO_LIKES = 442
 
 
 def ask(capsys: pytest.CaptureFixture[str], processed: Path, *question: str) -> str:
@@ -89,7 +88,6 @@ def test_answers_read_well_in_a_terminal(movielens: Zones, capsys: pytest.Captur
     assert user.startswith("User 7: 152 ratings, 3.23 on average")
     assert "Recommended to user 7" in user
     assert "you liked" in user
-    assert "popular" in ask(capsys, movielens.processed, "--user", str(HAS_NO_LIKES))
     movie = ask(capsys, movielens.processed, "--movie", str(TOY_STORY))
     assert "1: Toy Story (1995)\nAdventure, Animation, Children, Comedy, Fantasy\n215 ratings, 3.92 on average" in movie
     run = ask(capsys, movielens.processed, "--run")

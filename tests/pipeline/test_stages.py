@@ -106,7 +106,10 @@ def test_users_with_too_few_ratings_get_popular_films_and_it_says_so(
         assert (row["reason"] == "popular") == (counts[int(row["userId"])] < 30)
 
 
-def test_a_catalogue_that_runs_out_gives_fewer_films(zones: Zones, job: Callable[..., tuple[int, str]]) -> None:
+@pytest.mark.parametrize("solver", ["own", "mllib"])
+def test_a_catalogue_that_runs_out_gives_fewer_films(
+    zones: Zones, job: Callable[..., tuple[int, str]], solver: str
+) -> None:
     movies = "movieId,title,genres\n" + "".join(f"{movie},Film {movie} (2000),Drama\n" for movie in range(1, 9))
     ratings = "userId,movieId,rating,timestamp\n" + "".join(
         f"{user},{movie},{1 + (user + movie) % 5},964982703\n"
@@ -116,7 +119,9 @@ def test_a_catalogue_that_runs_out_gives_fewer_films(zones: Zones, job: Callable
     )
     zones.deliver(movies, ratings)
     assert job("etl")[0] == 0
-    assert job("train", "--set", "gate.enforce=false")[0] == 0
+    code, told = job("train", "--set", "gate.enforce=false", "--set", f"train.solver={solver}")
+    assert code == 0
+    assert ("ALS by MLlib: rank " in told) == (solver == "mllib")
     assert job("recommend")[0] == 0
     lists: dict[str, list[tuple[str, str]]] = {}
     for row in zones.recommendations():

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from pyspark import StatusTracker
 from pyspark.sql import SparkSession
 
-from spark_app.platform.progress import GROUP, Steps, as_time, progress
+from spark_app.platform.log import logger
+from spark_app.platform.progress import GROUP, HalfSweeps, Steps, as_time, progress
 
 WHAT = "counting"
 COUNTS = Steps("count", 3, "count at", parts=2)
@@ -95,6 +98,41 @@ def test_a_watcher_that_fails_breaks_nothing(
 )
 def test_a_step_begins_with_the_first_of_its_stages_and_is_never_beyond_the_last(stages: int, told: str) -> None:
     assert COUNTS.told(stages) == told
+
+
+# A fit of our own, which calls
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, as a test sets it."""
+    now = [100.0]
+    monkeypatch.setattr("spark_app.platform.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_half_sweeps_are_said_now_and_then_and_the_objective_where_it_is_known(
+    clock: list[float], said: list[str]
+) -> None:
+    logger.setLevel(logging.INFO)
+    told = HalfSweeps("fitting explicit ALS", total=20, say_every=10)
+    for done, seconds, objective in ((1, 4, None), (2, 6, 98765.4), (3, 3, None), (4, 1, 1234567.8), (5, 70, None)):
+        clock[0] += seconds
+        told(done, objective)
+    assert said == [
+        "fitting explicit ALS: half sweep 2 of 20, 10 s so far, objective 98765.4",
+        "fitting explicit ALS: half sweep 5 of 20, 1 min 24 s so far",
+    ]
+
+
+def test_at_the_level_debug_each_half_sweep_is_said(clock: list[float], said: list[str]) -> None:
+    told = HalfSweeps("fitting", total=4)
+    told(1, None)
+    told(2, 1234567.8)
+    assert said == [
+        "fitting: half sweep 1 of 4, 0 s so far",
+        "fitting: half sweep 2 of 4, 0 s so far, objective 1.23457e+06",
+    ]
 
 
 @pytest.mark.parametrize(("seconds", "told"), [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (130, "2 min 10 s")])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from spark_app.platform.errors import UsageError
-from spark_app.platform.settings import Settings, build_settings, parse_assignment
+from spark_app.platform.settings import ImplicitAls, Settings, build_settings, parse_assignment
 
 
 def error_of(toml: str | None = None, *assignments: str) -> str:
@@ -105,6 +105,28 @@ def test_unknown_key_in_a_file_is_named_too() -> None:
             "setting clean.max_reject_share: Input should be less than or equal to 1; got 1.5",
         ),
         ("train.holdout=random", "setting train.holdout: Input should be 'hash' or 'time'; got 'random'"),
+        ("train.start=disk", "setting train.start: Input should be 'random' or 'published'; got 'disk'"),
+        ("train.solver=spark", "setting train.solver: Input should be 'auto', 'own' or 'mllib'; got 'spark'"),
+        ("train.tolerance=1", "setting train.tolerance: Input should be less than 1; got 1"),
+        ("train.tolerance=-0.1", "setting train.tolerance: Input should be greater than or equal to 0; got -0.1"),
+        ("train.refit_sweeps=0", "setting train.refit_sweeps: Input should be greater than or equal to 1; got 0"),
+        (
+            "train.broadcast_bytes=0",
+            "setting train.broadcast_bytes: Input should be greater than or equal to 1; got 0",
+        ),
+        (
+            "implicit_als.reg_power=1.1",
+            "setting implicit_als.reg_power: Input should be less than or equal to 1; got 1.1",
+        ),
+        (
+            "explicit_als.reg_power=-1",
+            "setting explicit_als.reg_power: Input should be greater than or equal to 0; got -1",
+        ),
+        ("explicit_als.reg=0", "setting explicit_als.reg: Input should be greater than 0; got 0"),
+        (
+            "explicit_als.biases=7",
+            "setting explicit_als.biases: Input should be a valid boolean, unable to interpret input; got 7",
+        ),
         ("raw.path=7", "setting raw.path: Input should be a valid string; got 7"),
         ("ingest.source=[1]", "setting ingest.source.0: Input should be a valid string; got 1"),
     ],
@@ -131,23 +153,25 @@ def test_toml_that_does_not_parse_names_file_and_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scale", "relevant", "neutral", "alpha"),
+    ("scale", "relevant", "stretch"),
     [
-        ((0.5, 5, 0.5), 4.0, 2.5, 2.0),
-        ((1, 5, 1), 4.0, 2.777778, 2.25),
-        ((1, 10, 1), 8.0, 5.0, 1.0),
-        ((0, 1, 1), 1.0, 0.444444, 9.0),
-        ((-1, 1, 2), 1.0, -0.111111, 4.5),
-        ((0, 100, 1), 78.0, 44.444444, 0.09),
+        ((0.5, 5, 0.5), 4.0, 1),
+        ((1, 5, 1), 4.0, 8 / 9),
+        ((1, 10, 1), 8.0, 2),
+        ((0, 1, 1), 1.0, 2 / 9),
+        ((-1, 1, 2), 1.0, 4 / 9),
+        ((0, 100, 1), 78.0, 200 / 9),
     ],
 )
-def test_what_is_left_out_follows_the_scale(
-    scale: tuple[float, float, float], relevant: float, neutral: float, alpha: float
-) -> None:
+def test_what_is_left_out_follows_the_scale(scale: tuple[float, float, float], relevant: float, stretch: float) -> None:
     low, high, step = scale
     settings = build_settings(f"[input]\nscale_min = {low}\nscale_max = {high}\nscale_step = {step}\n")
-    found = (settings.train.relevant, settings.implicit_als.neutral, settings.implicit_als.alpha)
-    assert found == (relevant, neutral, alpha)
+    usual, found = ImplicitAls(), settings.implicit_als
+    assert settings.train.relevant == relevant
+    # As far up the scale, and as confident from one end of it to the other, as from 0.5 to 5.
+    assert found.neutral == pytest.approx(low + stretch * (usual.neutral - 0.5), abs=1e-6)
+    assert found.alpha == pytest.approx(usual.alpha / stretch, abs=1e-6)
+    assert (found.rank, found.reg, found.reg_power) == (usual.rank, usual.reg, usual.reg_power)
 
 
 def test_what_is_given_does_not_follow_the_scale() -> None:

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +10,19 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_app.model import metrics
+from spark_app.model.als import explicit_problem, implicit_problem
+from spark_app.model.factors import Factors, as_solution
+from spark_app.model.fits import Models, fit_models, training_set
+from spark_app.model.half_sweep import Problem
+from spark_app.model.rating_blocks import RatingBlocks
+from spark_app.model.solver import objective_with
 from spark_app.model.split import keep_judged, split
-from spark_app.platform.progress import progress
-from spark_app.platform.settings import ExplicitAls, ImplicitAls, Settings
-from spark_app.stages.models import Models
-from spark_app.stages.train import _judge_ratings, fit_models, judge_ranking
+from spark_app.platform.run import Run
+from spark_app.platform.settings import ExplicitAls, ImplicitAls, Settings, build_settings
+from spark_app.platform.zones import ProcessedZone
+from spark_app.stages import train
+from spark_app.stages.models import load_models, publish_models, published_models, save_models
+from spark_app.stages.train import _judge_ratings, judge_ranking
 
 USERS, MOVIES = 200, 20
 ALL = Settings(explicit_als=ExplicitAls(rank=2, iterations=1), implicit_als=ImplicitAls(rank=2, iterations=1))
@@ -46,12 +55,12 @@ def fitted(spark: SparkSession) -> Fitted:
     movies = spark.range(1, MOVIES + 1).select(
         F.col("id").cast("int").alias("movieId"), F.array(F.lit("Drama")).alias("genres")
     )
-    models = fit_models(training, training.count(), ALL)
+    models = fit_models(training, ALL)
     return Fitted(training, holdout, movies, models, metrics.movie_facts(movies, models.biases.movies, USERS))
 
 
 def test_some_users_are_judged_as_they_are_among_all(spark: SparkSession, fitted: Fitted) -> None:
-    catalogues, factors = fitted.models.catalogues(fitted.movies, 10**9), fitted.models.implicit.userFactors
+    catalogues, factors = fitted.models.catalogues(fitted.movies, 10**9), fitted.models.implicit.users
     everybody, some = (
         judge_ranking(spark, fitted.training, fitted.holdout, catalogues, factors, fitted.facts, settings)
         for settings in (ALL, SOME)
@@ -67,7 +76,7 @@ def test_some_users_are_judged_as_they_are_among_all(spark: SparkSession, fitted
 def test_a_catalogue_in_blocks_is_judged_as_the_whole(spark: SparkSession, fitted: Fitted) -> None:
     whole, in_blocks = (fitted.models.catalogues(fitted.movies, most) for most in (10**9, 7 * 4 * (2 + 2)))
     assert (len(whole), len(in_blocks)) == (1, 3)
-    factors = fitted.models.implicit.userFactors
+    factors = fitted.models.implicit.users
     one, other = (
         judge_ranking(spark, fitted.training, fitted.holdout, catalogues, factors, fitted.facts, ALL)
         for catalogues in (whole, in_blocks)
@@ -91,13 +100,136 @@ def test_predicted_ratings_are_judged_on_the_same_users_and_stacked_on_all(fitte
     np.testing.assert_allclose(some.squared["stacked"], everybody.squared["stacked"][is_judged])
 
 
-def test_both_fits_tell_their_sweeps(spark: SparkSession, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spark_app.stages.train.progress", partial(progress, look_every=0.02))
-    settings = Settings(explicit_als=ExplicitAls(rank=2, iterations=5), implicit_als=ImplicitAls(rank=2, iterations=4))
-    rows = [(user, movie, float((user * movie) % 5 + 1)) for user in range(1, 9) for movie in range(1, 9)]
-    ratings = spark.createDataFrame(rows, "userId INT, movieId INT, rating DOUBLE")
-    fit_models(ratings, len(rows), settings)
-    for kind, sweeps in (("explicit", 5), ("implicit", 4)):
-        told = [message for message in said if message.startswith(f"fitting {kind} ALS: sweep ")]
-        assert told
-        assert all(f" of {sweeps}, " in message for message in told)
+# The stage as a whole
+
+
+STAGE = """
+[train]
+seed = 7
+tolerance = 0.0
+refit = true
+refit_sweeps = 3
+
+[implicit_als]
+rank = 3
+reg = 0.5
+reg_power = 0.8
+alpha = 2.0
+neutral = 2.5
+iterations = 10
+
+[explicit_als]
+rank = 3
+reg = 0.3
+reg_power = 0.8
+biases = true
+iterations = 10
+
+[gate]
+enforce = false
+"""
+
+
+def stage_settings(root: str, *assignments: str) -> Settings:
+    return build_settings(STAGE, assignments=[f'processed.path="{root}"', *assignments])
+
+
+@pytest.fixture(scope="module")
+def zone(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> ProcessedZone:
+    """1200 ratings of 40 movies by 60 users, each of whom likes movies of one kind better; and models of them."""
+    found = ProcessedZone(str(tmp_path_factory.mktemp("trained")))
+    rng = np.random.default_rng(1)
+    pairs = [(int(pair // 40) + 1, int(pair % 40) + 1) for pair in rng.choice(60 * 40, 1200, replace=False)]
+    rows = [(u, m, float(rng.integers(7, 11) if (u + m) % 3 == 0 else rng.integers(1, 8)) / 2) for u, m in pairs]
+    at = datetime(2020, 1, 1)
+    ratings = spark.createDataFrame(
+        [(*row, at) for row in rows], "userId INT, movieId INT, rating DOUBLE, timestamp TIMESTAMP"
+    )
+    movies = [(movie, f"Movie {movie}", ["Drama"]) for movie in range(1, 41)]
+    found.overwrite(ratings, "ratings")
+    found.overwrite(spark.createDataFrame(movies, "movieId INT, title STRING, genres ARRAY<STRING>"), "movies")
+    return found
+
+
+@pytest.fixture(scope="module")
+def published(spark: SparkSession, zone: ProcessedZone) -> Models:
+    """What the stage has published there at first."""
+    return trained(spark, zone)
+
+
+def trained(spark: SparkSession, zone: ProcessedZone, *assignments: str) -> Models:
+    """What the stage publishes."""
+    settings = stage_settings(zone.root, *assignments)
+    train.run(spark, settings, Run("train", settings))
+    return load_models(spark, published_models(zone))[0]
+
+
+def objectives(models: Models, blocks: RatingBlocks) -> list[float]:
+    """What is left to minimise of all ratings once their users are solved anew: of the ranking, and of ratings."""
+    assert models.explicit
+    of_ranking: tuple[Factors, Problem] = models.implicit, implicit_problem(models.settings.implicit)
+    of_ratings = models.explicit, explicit_problem(models.settings.explicit, models.biases.mean)
+    found = []
+    for factors, problem in (of_ranking, of_ratings):
+        movies = as_solution(factors, problem).movies
+        found.append(objective_with(blocks, problem, movies.ids, movies.factors))
+    return found
+
+
+def starts(said: list[str]) -> list[str]:
+    return [message for message in said if message.startswith("fitting ") and "at most" in message]
+
+
+def of_both(sweeps: int) -> list[str]:
+    return [f"fitting {kind} ALS: rank 3, at most {sweeps} sweeps" for kind in ("explicit", "implicit")]
+
+
+def vectors(frame: DataFrame) -> dict[int, list[float]]:
+    return {row.id: list(row.features) for row in frame.collect()}
+
+
+def test_what_is_published_after_a_refit_is_as_good_as_a_fit_from_scratch(
+    spark: SparkSession, zone: ProcessedZone, published: Models
+) -> None:
+    settings, ratings = stage_settings(zone.root), zone.read(spark, "ratings")
+    blocks = training_set(ratings, settings.train).blocks
+    judged = fit_models(split(ratings, settings.train)[0], settings)
+    refitted, anew, before = (
+        objectives(models, blocks) for models in (published, fit_models(ratings, settings), judged)
+    )
+    for ours, theirs, was in zip(refitted, anew, before, strict=True):
+        assert ours <= 1.003 * theirs
+        assert was > 1.01 * theirs
+
+
+def test_a_fit_that_starts_from_the_published_models_takes_fewer_sweeps_and_is_as_good(
+    spark: SparkSession, zone: ProcessedZone, published: Models, said: list[str]
+) -> None:
+    after = trained(spark, zone, "train.start=published")
+    assert starts(said) == of_both(3) * 2
+    blocks = training_set(zone.read(spark, "ratings"), stage_settings(zone.root).train).blocks
+    for ours, theirs in zip(objectives(after, blocks), objectives(published, blocks), strict=True):
+        assert ours <= 1.003 * theirs
+
+
+def test_where_nothing_is_published_or_of_another_rank_a_fit_starts_at_random(
+    spark: SparkSession, zone: ProcessedZone, said: list[str], tmp_path: Path
+) -> None:
+    empty = ProcessedZone(str(tmp_path))
+    for table in ("ratings", "movies"):
+        empty.overwrite(zone.read(spark, table), table)
+    sweeps = ("train.refit_sweeps=1", "explicit_als.iterations=2", "implicit_als.iterations=2")
+    first = trained(spark, empty, "train.start=published", *sweeps)
+    assert starts(said) == of_both(2) + of_both(1)
+
+    other = stage_settings(empty.root, "implicit_als.rank=4", "explicit_als.rank=2")
+    facts = {"settings": other.model_dump(mode="json")}
+    save_models(fit_models(zone.read(spark, "ratings"), other), "als", empty, "of-another-rank", facts)
+    publish_models(empty, "of-another-rank")
+    del said[:]
+    again = trained(spark, empty, "train.start=published", *sweeps)
+    assert starts(said) == of_both(2) + of_both(1)
+    assert vectors(again.implicit.users) == vectors(first.implicit.users)
+    assert again.explicit
+    assert first.explicit
+    assert vectors(again.explicit.users) == vectors(first.explicit.users)

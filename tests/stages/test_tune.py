@@ -12,8 +12,8 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from pyspark.sql import SparkSession
 
 from spark_app.platform.errors import InputError
-from spark_app.platform.settings import Settings, build_settings
-from spark_app.stages.tune import Data, Objective, _rank, _search, _start, _study, as_toml, with_values
+from spark_app.platform.settings import Settings, Train, build_settings
+from spark_app.stages.tune import Data, Objective, Packed, _rank, _search, _start, _study, as_toml, with_values
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 SETTINGS = build_settings(assignments=["tune.trials=14", "implicit_als.rank=24", "implicit_als.reg=0.5"])
@@ -133,3 +133,19 @@ def test_what_is_written_reads_back_as_what_was_searched_with(given: list[str]) 
     text = as_toml(settings, {"ranking": outcome})
     assert build_settings(text) == settings
     assert "nothing to fit at the start" in text
+
+
+def test_ratings_are_packed_anew_only_where_others_are_left_out(spark: SparkSession) -> None:
+    rows = [(1, 1, 4.0), (1, 2, 5.0), (2, 1, 3.0), (2, 2, 5.0), (3, 1, 5.0)]
+    ratings = spark.createDataFrame(rows, "userId INT, movieId INT, rating DOUBLE")
+    packed = Packed()
+    everybody = packed.training_set(ratings, Train(min_user_ratings=1, min_movie_ratings=1))
+    assert packed.training_set(ratings, Train(min_user_ratings=1, min_movie_ratings=1, seed=7)) is everybody
+    assert everybody.blocks.count == 5
+    some = packed.training_set(ratings, Train(min_user_ratings=2, min_movie_ratings=1))
+    assert some.blocks.count == 4
+    assert not everybody.blocks.users.blocks.is_cached
+    with pytest.raises(InputError, match="no user has 3 ratings of movies with 1"):
+        packed.training_set(ratings, Train(min_user_ratings=3, min_movie_ratings=1))
+    assert not some.blocks.users.blocks.is_cached
+    assert packed.training_set(ratings, Train(min_user_ratings=2, min_movie_ratings=1)).blocks.count == 4

@@ -1,0 +1,149 @@
+"""Latent factors: what a factorisation gives, whoever fitted it, and what it predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import FloatType, StructField, StructType
+
+from spark_app.model.by_user import UserPartition, together_by_user
+from spark_app.model.catalogue import as_matrix, found_among
+from spark_app.model.half_sweep import Floats, Problem
+from spark_app.model.rating_blocks import Ids
+from spark_app.model.solver import Solution, Solved
+from spark_app.platform.generations import to_arrow
+
+FACTORS_SCHEMA = "id INT, features ARRAY<FLOAT>"
+
+FRAME_ROWS = 20_000
+"""Rows of factors in a partition of a frame that is made of a matrix."""
+
+
+BATCH_PAIRS = 50_000
+"""Pairs whose factors are gathered at a time."""
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Factors of users and movies: frames of (id INT, features ARRAY<FLOAT> of length `rank`).
+
+    The score, or the predicted rating, of a pair is the product of both. Whoever is not in a frame has no factors.
+    """
+
+    rank: int
+    users: DataFrame
+    movies: DataFrame
+
+
+@dataclass(frozen=True)
+class FactorMatrix:
+    """The factors of one side as a matrix, a row an id, ids ascending."""
+
+    ids: Ids
+    rows: Floats
+
+
+def collected(factors: DataFrame, rank: int) -> FactorMatrix:
+    """The rows of factors(id, features), brought to the driver."""
+    rows = to_arrow(factors.select("id", "features"))
+    ids = rows["id"].to_numpy().astype(np.int32)
+    order = np.argsort(ids)
+    return FactorMatrix(ids[order], as_matrix(rows["features"].combine_chunks(), rank)[order])
+
+
+def as_factors(solution: Solution, problem: Problem, spark: SparkSession) -> Factors:
+    """What the solver has found, as frames of those who have factors; biases become two columns of `with_biases`."""
+    users, movies = (
+        FactorMatrix(side.ids[side.has_factors], side.factors[side.has_factors])
+        for side in (solution.users, solution.movies)
+    )
+    if problem.mean is not None:
+        users = replace(users, rows=with_biases(users.rows, problem.mean))
+        movies = replace(movies, rows=with_biases(movies.rows, None))
+    return Factors(users.rows.shape[1], as_frame(spark, users), as_frame(spark, movies))
+
+
+def as_solution(factors: Factors, problem: Problem) -> Solution:
+    """Factors as the solver can start from them: the other way round, brought to the driver."""
+    users, movies = (collected(side, factors.rank) for side in (factors.users, factors.movies))
+    if problem.mean is not None:
+        users = replace(users, rows=without_biases(users.rows, problem.mean))
+        movies = replace(movies, rows=without_biases(movies.rows, None))
+    of_users, of_movies = (Solved(side.ids, side.rows, np.ones(len(side.ids), dtype=bool)) for side in (users, movies))
+    return Solution(of_users, of_movies, objective=())
+
+
+def with_biases(rows: Floats, mean: float | None) -> Floats:
+    """Factors whose last column is the bias, with two in its place, so that a product is a predicted rating.
+
+    Of users, who are given the mean: mean + bias, 1. Of movies: 1, bias.
+    """
+    bias, one = rows[:, -1], np.ones(len(rows), dtype=np.float32)
+    columns = (one, bias) if mean is None else (bias + np.float32(mean), one)
+    return np.column_stack([rows[:, :-1], *columns])
+
+
+def without_biases(rows: Floats, mean: float | None) -> Floats:
+    """The other way round."""
+    bias = rows[:, -1] if mean is None else rows[:, -2] - np.float32(mean)
+    return np.column_stack([rows[:, :-2], bias])
+
+
+def as_frame(spark: SparkSession, matrix: FactorMatrix) -> DataFrame:
+    """A matrix as a frame(id, features): it is broadcast, and each task takes its rows from there."""
+    shared = spark.sparkContext.broadcast(matrix)
+    parts = max(1, -(-len(matrix.ids) // FRAME_ROWS))
+
+    def rows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for part in batch["id"].to_pylist():
+                chosen = slice(part * FRAME_ROWS, (part + 1) * FRAME_ROWS)
+                yield as_batch(shared.value.ids[chosen], shared.value.rows[chosen])
+
+    return spark.range(0, parts, 1, parts).mapInArrow(rows, FACTORS_SCHEMA)
+
+
+def as_batch(ids: Ids, rows: Floats) -> pa.RecordBatch:
+    """Factors as a record batch of FACTORS_SCHEMA."""
+    ends = np.arange(len(ids) + 1, dtype=np.int32) * np.int32(rows.shape[1])
+    features = pa.ListArray.from_arrays(pa.array(ends), pa.array(rows.ravel(), pa.float32()))
+    return pa.RecordBatch.from_arrays([pa.array(ids, pa.int32()), features], names=["id", "features"])
+
+
+def with_users(factors: Factors, outdated: DataFrame, theirs: DataFrame) -> Factors:
+    """The factors with theirs(id, features) in the place of those of the outdated users(userId), if they had any."""
+    others = factors.users.join(outdated.selectExpr("userId AS id"), on="id", how="left_anti")
+    return replace(factors, users=others.unionByName(theirs))
+
+
+def with_prediction(pairs: DataFrame, factors: Factors, column: str) -> DataFrame:
+    """Add the product of both factors, a float, to pairs(userId, movieId, ...); NaN where one of them has none.
+
+    The pairs are shuffled by user, packed; the movies' factors are broadcast.
+    """
+    movies = pairs.sparkSession.sparkContext.broadcast(collected(factors.movies, factors.rank))
+
+    def predicted(part: UserPartition) -> Iterator[pa.RecordBatch]:
+        for batch in part.rows.combine_chunks().to_batches(max_chunksize=BATCH_PAIRS):
+            products = _products(batch, part.users, movies.value)
+            yield pa.RecordBatch.from_arrays([*batch.columns, products], names=[*batch.schema.names, column])
+
+    schema = StructType([*pairs.schema.fields, StructField(column, FloatType())])
+    return together_by_user(factors.users.withColumnRenamed("id", "userId"), pairs).map(predicted, schema)
+
+
+def _products(pairs: pa.RecordBatch, users: pa.Table, movies: FactorMatrix) -> pa.Array:
+    rank = movies.rows.shape[1]
+    ids = users["userId"].to_numpy()
+    order = np.argsort(ids)
+    theirs = as_matrix(users["features"].combine_chunks(), rank)[order]
+    of_user, has_user = found_among(pairs["userId"].to_numpy(), ids[order])
+    of_movie, has_movie = found_among(pairs["movieId"].to_numpy(), movies.ids)
+    is_known = has_user & has_movie
+    found = np.full(len(of_user), np.nan, dtype=np.float32)
+    found[is_known] = np.einsum("ij,ij->i", theirs[of_user[is_known]], movies.rows[of_movie[is_known]])
+    return pa.array(found, pa.float32(), from_pandas=False)

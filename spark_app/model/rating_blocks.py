@@ -1,0 +1,176 @@
+"""Ratings packed into blocks, once by user and once by movie: what the solver reads in each half sweep.
+
+Which block a user or a movie is in depends on the ratings, not on the machine, and within a block all is in order: what
+is computed from blocks is the same on any number of cores. The rows are packed before they are shuffled: each task
+cuts its own into a piece for each block, and only these few large values are moved.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyspark import RDD, Broadcast, StorageLevel
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from spark_app.model.half_sweep import Block, Places
+
+Ids = NDArray[np.int32]
+
+MIN_BLOCKS = 4
+
+BLOCK_RATINGS = 2_000_000
+
+USER, MOVIE = 0, 1
+"""The two sides, and the columns of their ids."""
+
+SURVEY = "count LONG, users BINARY, movies BINARY"
+
+PIECES = "block INT, side INT, rows BINARY"
+
+TABLE_SIZE = 2**24
+"""Most entries of a table of places by id; ids that are further apart are searched for."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """The ratings by user, or by movie: an RDD with a block a partition, and the ids of the users, ascending.
+
+    A place, in the blocks, is the position of an id among these.
+    """
+
+    blocks: RDD[Block]
+    ids: Ids
+
+
+@dataclass(frozen=True)
+class RatingBlocks:
+    """`count` ratings by user, where the others are movies, and by movie, where they are users. Both are persisted."""
+
+    count: int
+    users: Side
+    movies: Side
+
+    def unpersist(self) -> None:
+        """Free the memory of the blocks."""
+        for side in (self.users, self.movies):
+            side.blocks.unpersist()
+
+
+def pack(ratings: DataFrame, block_ratings: int = BLOCK_RATINGS) -> RatingBlocks:
+    """Pack ratings(userId, movieId, rating) into blocks of about so many ratings, at least MIN_BLOCKS on each side.
+
+    Reads them twice: for the ids and the number, and for the rows. Ids are 32-bit integers, which are brought to the
+    driver; a pair that is there twice counts twice.
+    """
+    rows = ratings.select(F.col("userId").cast("int"), F.col("movieId").cast("int"), F.col("rating").cast("float"))
+    count, all_ids = _survey(rows)
+    blocks = blocks_for(count, block_ratings)
+    shared = rows.sparkSession.sparkContext.broadcast(all_ids)
+    pieces = rows.mapInArrow(_Cutter(blocks, shared), PIECES).rdd
+    by_block = pieces.map(lambda row: (row.block, (row.side, row.rows))).partitionBy(blocks, int)
+    sides = [_persisted(by_block, side, ids) for side, ids in zip((USER, MOVIE), all_ids, strict=True)]
+    return RatingBlocks(count, *sides)
+
+
+def blocks_for(ratings: int, block_ratings: int) -> int:
+    """How many blocks so many ratings are divided into: by the data, not the machine, so that results agree."""
+    return max(MIN_BLOCKS, math.ceil(ratings / block_ratings))
+
+
+def mean_of(ratings: RatingBlocks) -> float:
+    """The mean of all ratings."""
+    sums = ratings.users.blocks.map(lambda block: float(block.values.sum(dtype=np.float64))).collect()
+    return math.fsum(sums) / ratings.count
+
+
+def places_of(ids: Ids, all_ids: Ids) -> Places:
+    """The position of each id in an ascending array that holds them all."""
+    if not len(all_ids):
+        return np.empty(0, dtype=np.int32)
+    low, high = int(all_ids[0]), int(all_ids[-1])
+    if high - low >= TABLE_SIZE:
+        return np.searchsorted(all_ids, ids).astype(np.int32)
+    table = np.zeros(high - low + 1, dtype=np.int32)
+    table[all_ids - low] = np.arange(len(all_ids), dtype=np.int32)
+    found: Places = table[ids - low]
+    return found
+
+
+def _survey(rows: DataFrame) -> tuple[int, tuple[Ids, Ids]]:
+    """The number of ratings, and the ids of users and of movies, ascending."""
+    count, ids = 0, ([np.empty(0, dtype=np.int32)], [np.empty(0, dtype=np.int32)])
+    for row in rows.mapInArrow(_surveyed, SURVEY).collect():
+        count += row["count"]
+        for side, packed in zip(ids, (row["users"], row["movies"]), strict=True):
+            side.append(np.frombuffer(packed, dtype=np.int32))
+    users, movies = (np.unique(np.concatenate(side)) for side in ids)
+    return count, (users, movies)
+
+
+def _surveyed(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    count, ids = 0, [np.empty(0, dtype=np.int32)] * 2
+    for batch in batches:
+        count += batch.num_rows
+        ids = [np.union1d(known, batch[side].to_numpy()) for side, known in zip((USER, MOVIE), ids, strict=True)]
+    columns = [pa.array([count], pa.int64()), *(pa.array([part.tobytes()], pa.binary()) for part in ids)]
+    yield pa.RecordBatch.from_arrays(columns, names=["count", "users", "movies"])
+
+
+@dataclass(frozen=True)
+class _Cutter:
+    """Cuts record batches of ratings into pieces, one for each block of either side, with places instead of ids."""
+
+    blocks: int
+    all_ids: Broadcast[tuple[Ids, Ids]]
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            ids = (batch[side].to_numpy() for side in (USER, MOVIE))
+            places = [places_of(of_side, known) for of_side, known in zip(ids, self.all_ids.value, strict=True)]
+            columns = (*places, batch["rating"].to_numpy())
+            found = [(block, side, rows) for side in (USER, MOVIE) for block, rows in self._cut(places[side], columns)]
+            numbers, sides, pieces = zip(*found, strict=True) if found else ((), (), ())
+            arrays = [pa.array(numbers, pa.int32()), pa.array(sides, pa.int32()), pa.array(pieces, pa.binary())]
+            yield pa.RecordBatch.from_arrays(arrays, names=["block", "side", "rows"])
+
+    def _cut(self, own: Places, columns: Iterable[NDArray[Any]]) -> Iterator[tuple[int, bytes]]:
+        """The rows of each block that has some. Blocks are small integers, since numpy sorts those by counting."""
+        numbers = (own % self.blocks).astype(np.uint16)
+        order = np.argsort(numbers, kind="stable")
+        columns = [column[order] for column in columns]
+        ends = np.searchsorted(numbers[order], np.arange(self.blocks + 1))
+        for block in np.flatnonzero(np.diff(ends)).tolist():
+            rows = slice(ends[block], ends[block + 1])
+            yield block, b"".join(column[rows].tobytes() for column in columns)
+
+
+def _persisted(by_block: RDD[tuple[int, tuple[int, bytes]]], side: int, ids: Ids) -> Side:
+    """One side of what was shuffled, in order, computed and persisted."""
+
+    def merged(pieces: Iterable[tuple[int, tuple[int, bytes]]]) -> Iterator[Block]:
+        yield _in_order([piece for _, (of_side, piece) in pieces if of_side == side], side)
+
+    blocks = by_block.mapPartitions(merged).persist(StorageLevel.MEMORY_AND_DISK)
+    blocks.count()
+    return Side(blocks, ids)
+
+
+def _in_order(pieces: list[bytes], side: int) -> Block:
+    """A block of pieces: by its own place, then by the other, then by value."""
+    columns = [np.frombuffer(piece, dtype=np.int32).reshape(3, -1) for piece in pieces]
+    rows = np.concatenate([np.empty((3, 0), dtype=np.int32), *columns], axis=1)
+    own, others, values = rows[side], rows[1 - side], rows[2].view(np.float32)
+    keys = (own.astype(np.int64) << 32) + others
+    order = np.argsort(keys)
+    if (np.diff(keys[order]) == 0).any():
+        order = np.lexsort((values, keys))
+    own = own[order]
+    starts = np.flatnonzero(np.diff(own, prepend=-1))
+    return Block(own[starts], np.append(starts, len(own)), others[order], values[order])

@@ -1,0 +1,57 @@
+"""Rows brought together by user: each user is in one partition, with all that is theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from spark_app.model.by_user import UserPartition, together_by_user
+
+USERS = "userId INT, features ARRAY<FLOAT>"
+FOUND = "users ARRAY<INT>, of_rows ARRAY<INT>, values ARRAY<STRING>"
+LOWEST, HIGHEST = -(2**31), 2**31 - 1
+
+
+def told(part: UserPartition) -> Iterator[pa.RecordBatch]:
+    """What a partition holds, as a row; none where it holds nothing."""
+    if part.users.num_rows or part.rows.num_rows:
+        columns = (part.users["userId"], part.rows["userId"], part.rows["value"])
+        arrays = [pa.array([column.to_pylist()], pa.list_(column.type)) for column in columns]
+        yield pa.RecordBatch.from_arrays(arrays, names=["users", "of_rows", "values"])
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 7])
+def test_each_user_is_in_one_partition_with_all_their_rows(spark: SparkSession, partitions: int) -> None:
+    ids = [LOWEST, -2, -1, 0, *range(1, 200), HIGHEST]
+    users = spark.createDataFrame([(user, [1.0]) for user in ids if user % 3], USERS)
+    pairs = [(user, f"{user}-{number}") for user in ids for number in range(abs(user) % 4)]
+    rows = spark.createDataFrame(pairs, "userId INT, value STRING").orderBy(F.rand(1)).repartition(3)
+    spark.conf.set("spark.sql.shuffle.partitions", partitions)
+    try:
+        mapped = together_by_user(users, rows).map(told, FOUND)
+        assert mapped.rdd.getNumPartitions() == partitions
+        found = mapped.collect()
+    finally:
+        spark.conf.set("spark.sql.shuffle.partitions", 1)
+    assert len(found) == partitions  # none is left without users
+    assert sorted(user for part in found for user in part.users) == sorted(user for user in ids if user % 3)
+    assert sorted(value for part in found for value in part["values"]) == sorted(value for _, value in pairs)
+    here = [{*part.users, *part.of_rows} for part in found]
+    assert sum(map(len, here)) == len(set().union(*here))
+    assert max(map(len, here)) < 2 * np.mean(list(map(len, here)))
+
+
+def test_users_without_rows_and_rows_without_users_are_there_too(spark: SparkSession) -> None:
+    users = spark.createDataFrame([(1, None), (2, [0.5])], USERS)
+    rows = spark.createDataFrame([(2, "a"), (3, "b")], "userId INT, value STRING")
+    (found,) = together_by_user(users, rows).map(told, FOUND).collect()
+    assert (sorted(found.users), sorted(found.of_rows)) == ([1, 2], [2, 3])
+    (found,) = together_by_user(users.limit(0), rows).map(told, FOUND).collect()
+    assert (found.users, sorted(found["values"])) == ([], ["a", "b"])
+    (found,) = together_by_user(users, rows.limit(0)).map(told, FOUND).collect()
+    assert (sorted(found.users), found["values"]) == ([1, 2], [])
