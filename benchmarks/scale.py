@@ -141,19 +141,23 @@ def bench_explore(bench: Bench) -> dict[str, Any]:
 
 
 def bench_train(bench: Bench) -> dict[str, Any]:
-    """Our stage beside MLlib's four fits alone; and one fit of MLlib's beside ours and that of `implicit`."""
-    count = bench.scale.ratings
+    """Our stage alone; it is compared with MLlib's four fits where these have been measured."""
     measured, manifest = bench.job("train", bench.raw, bench.processed)
+    return {"rows": [_ours(measured, manifest, bench.scale.ratings)]}
+
+
+def bench_fits(bench: Bench) -> dict[str, Any]:
+    """MLlib's four fits alone; and one fit of MLlib's beside our solver's, and that of `implicit`."""
+    count = bench.scale.ratings
     mllib, fits = bench.peer("fits-mllib")
     solver, ours = bench.peer("fits-ours")
     other, found = bench.peer("fit-implicit")
     last = fits["fits"]["implicit ALS, all"]
     return {
         "rows": [
-            _ours(measured, manifest, count),
-            _theirs("MLlib's fits", mllib, fits, count, measured.seconds / fits["work"]),
+            _theirs("MLlib, four fits", mllib, fits, count, None),
             _theirs("our solver, two fits", solver, ours, count, None),
-            _theirs("implicit's ALS, one fit", other, found, count, None),
+            _theirs("implicit, one fit", other, found, count, None),
         ],
         "fits": fits["fits"],
         "solver": {name: {"seconds": seconds, "of_mllib": seconds / last} for name, seconds in ours["fits"].items()},
@@ -194,6 +198,7 @@ PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "etl": bench_etl,
     "explore": bench_explore,
     "train": bench_train,
+    "fits": bench_fits,
     "topn": bench_topn,
     "recommend": bench_recommend,
     "pipeline": bench_pipeline,
@@ -212,6 +217,7 @@ def parts_to_run(wanted: Iterable[str], bench: Bench) -> list[str]:
         "etl": ["ingest"],
         "explore": ["etl"],
         "train": ["etl"],
+        "fits": ["etl"],
         "topn": ["train"],
         "recommend": ["train"],
         "pipeline": ["ingest"],
@@ -269,13 +275,13 @@ def _theirs(who: str, measured: Measured, found: Mapping[str, Any], count: int, 
     return Row(who, measured.seconds, found["work"], count, measured.peak_mb, ratio)
 
 
-def with_pipeline_ratio(scale: dict[str, Any]) -> dict[str, Any]:
-    """The results of a scale, its pipeline compared with MLlib's fits where both have been measured."""
-    if "pipeline" not in scale or "train" not in scale:
+def with_ratios_of_fits(scale: dict[str, Any]) -> dict[str, Any]:
+    """The results of a scale, its train and its pipeline compared with MLlib's fits where these have been measured."""
+    if "fits" not in scale:
         return scale
-    fits = sum(scale["train"]["fits"].values())
-    pipeline = scale["pipeline"]
-    return {**scale, "pipeline": {**pipeline, "of_fits": pipeline["rows"][0]["seconds"] / fits}}
+    fits = sum(scale["fits"]["fits"].values())
+    compared = {part: scale[part] for part in ("train", "pipeline") if part in scale}
+    return scale | {part: {**found, "of_fits": found["rows"][0]["seconds"] / fits} for part, found in compared.items()}
 
 
 def run_scale(bench: Bench, parts: Sequence[str], results: Path) -> None:
@@ -297,7 +303,7 @@ def read_results(folder: Path) -> dict[str, Any]:
 
 def write_results(scales: Mapping[str, Any], folder: Path) -> None:
     """Write `scale.json` and `scale.md`, the scales in order of size."""
-    ordered = {name: with_pipeline_ratio(scales[name]) for name in SCALES if name in scales}
+    ordered = {name: with_ratios_of_fits(scales[name]) for name in SCALES if name in scales}
     folder.mkdir(exist_ok=True)
     (folder / "scale.json").write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8")
     (folder / "scale.md").write_text(as_markdown(ordered, SCALES), encoding="utf-8")

@@ -157,7 +157,13 @@ def some_results() -> dict[str, Any]:
     warm = {"movie-reco": 1.0, "recommendForAllUsers": 9.0}
     return {
         "etl": part(row("movie-reco", 24, 20), row("DuckDB", 10, 9, 2.4), row("Polars", 8, 7, 3.0)),
-        "train": part(row("movie-reco", 60, 50), row("MLlib's fits", 70, 50, 1.2), fits={"explicit ALS, all": 50.0}),
+        "train": part(row("movie-reco", 10, 8)),
+        "fits": part(
+            row("MLlib, four fits", 70, 50),
+            fits={"explicit ALS, all": 50.0},
+            solver={"rank 64, 10 sweeps": {"seconds": 5.0, "of_mllib": 0.1}},
+            objective={"MLlib": 100.0, "movie-reco": 99.5},
+        ),
         "topn": part(row("movie-reco", 12, 2), row("recommendForAllUsers", 25, 16.2, 1 / 8.1), again=warm),
         "pipeline": part(row("movie-reco", 65, 55), stages=[{"stage": "etl", "seconds": 11.0}]),
     }
@@ -166,8 +172,8 @@ def some_results() -> dict[str, Any]:
 def test_the_ratios_are_said_in_one_line(tmp_path: Path) -> None:
     write_results({"1m": some_results()}, tmp_path)
     assert ratios_line("1m", read_results(tmp_path)["1m"]) == (
-        "bench 1m: etl 2.4x DuckDB, 3.0x Polars; train 1.20x MLlib's fits; top N 1/8.1 of recommendForAllUsers "
-        "(1/9.0 when warm); pipeline 1.30x MLlib's fits"
+        "bench 1m: etl 2.4x DuckDB, 3.0x Polars; top N 1/8.1 of recommendForAllUsers "
+        "(1/9.0 when warm); train 1/5.0 of MLlib's fits; pipeline 1.30x MLlib's fits"
     )
     assert ratios_line("1m", {"explore": part(row("movie-reco", 1, 1))}) == "bench 1m: nothing to compare"
     assert [as_times(ratio) for ratio in (2.44, 1.0, 0.8, 0.01)] == ["2.4x", "1.00x", "1/1.25", "1/100.0"]
@@ -180,10 +186,9 @@ def test_a_later_run_replaces_the_parts_that_it_measured_and_keeps_all_else(tmp_
     found = read_results(tmp_path)
     assert list(found) == ["1m", "25m"]
     assert found["1m"]["etl"] == again["etl"]
-    assert {key: found["25m"][key] for key in some_results() if key != "pipeline"} == {
-        key: value for key, value in some_results().items() if key != "pipeline"
-    }
-    assert found["1m"]["train"] == some_results()["train"]
+    kept = some_results().keys() - {"train", "pipeline"}
+    assert {key: found["25m"][key] for key in kept} == {key: some_results()[key] for key in kept}
+    assert found["1m"]["fits"] == some_results()["fits"]
 
 
 def test_the_tables_have_each_scale_the_growth_and_where_it_was_measured(tmp_path: Path) -> None:
@@ -197,6 +202,8 @@ def test_the_tables_have_each_scale_the_growth_and_where_it_was_measured(tmp_pat
     assert "| etl | DuckDB | 10.0 | 9.0 | 111 | 1,500 | 2.4x |" in lines
     assert "| pipeline | **movie-reco** | 65.0 | 55.0 | 18 | 1,500 | 1.30x MLlib's fits |" in lines
     assert "| etl | 11.0 | 100% |" in lines
+    assert "| rank 64, 10 sweeps | 5.0 | 1/10.0 |" in lines
+    assert "Objective after ten sweeps at rank 64: MLlib 100, movie-reco 99.5." in lines
     assert "| recommendForAllUsers | 9.0 |" in lines
     assert "Measured 2026-01-01, a machine; duckdb 9." in lines
     assert "top N: measured 2026-01-01, another machine; duckdb 9." in lines

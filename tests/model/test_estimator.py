@@ -50,7 +50,7 @@ def test_parameters_have_the_names_and_defaults_of_mllib(spark: SparkSession) ->
 def test_parameters_are_set_by_name_and_by_setter(spark: SparkSession) -> None:
     als = ALS(rank=3).setRegPower(0.5).setRank(5)
     assert (als.getRank(), als.getOrDefault("regPower")) == (5, 0.5)
-    with pytest.raises(ValueError, match="^ALS has no parameter rnak$"):
+    with pytest.raises(ValueError, match=r"^ALS has no parameter rnak$"):
         ALS(rnak=3)
 
 
@@ -143,7 +143,7 @@ def test_what_it_cannot_do_is_refused(ratings: DataFrame, params: dict[str, bool
 
 
 def test_no_ratings_are_refused(ratings: DataFrame) -> None:
-    with pytest.raises(ValueError, match="^there are no ratings to fit to$"):
+    with pytest.raises(ValueError, match=r"^there are no ratings to fit to$"):
         ALS(**COLUMNS).fit(ratings.limit(0))
 
 
