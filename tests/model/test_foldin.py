@@ -169,15 +169,17 @@ def test_partitions_and_batches_of_users_change_nothing(
     spark: SparkSession, ratings: DataFrame, explicit: Factors, mean: float
 ) -> None:
     everything = vectors(fold_in_explicit(ratings, explicit, BIASED, mean))
+    batch_rows = "spark.sql.execution.arrow.maxRecordsPerBatch"
+    usual = str(spark.conf.get(batch_rows))
     spark.conf.set("spark.sql.shuffle.partitions", 4)
-    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "7")
+    spark.conf.set(batch_rows, "7")
     try:
         found = fold_in_explicit(ratings.repartition(3), explicit, BIASED, mean)
         assert found.rdd.getNumPartitions() == 4
         in_parts = vectors(found)
     finally:
         spark.conf.set("spark.sql.shuffle.partitions", 1)
-        spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "200000")
+        spark.conf.set(batch_rows, usual)
     assert in_parts.keys() == everything.keys()
     assert all(in_parts[user] == pytest.approx(vector, rel=1e-5, abs=1e-6) for user, vector in everything.items())
 

@@ -1,39 +1,45 @@
+"""Python workers are forked with what they need, and end quietly when Spark does."""
+
 from __future__ import annotations
 
 import gc
+import os
 import sys
+import zipimport
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
 
-from spark_app.platform.python_daemon import _end_quietly
+from spark_app.platform import python_daemon
 
 
-def test_workers_are_forked_from_the_daemon_that_has_imported_what_they_need(spark: SparkSession) -> None:
-    def seen(_: int) -> tuple[bool, bool]:
-        return gc.get_freeze_count() > 0, {"numpy", "pandas", "pyarrow"} <= sys.modules.keys()
+def test_workers_have_what_they_need_before_a_task_and_out_of_the_way_of_the_collector(spark: SparkSession) -> None:
+    def seen(_: int) -> tuple[int, set[str], bool]:
+        before = zipimport.zipimporter.invalidate_caches.__qualname__
+        return gc.get_freeze_count(), {"numpy", "pandas", "pyarrow"} & set(sys.modules), "_read_once" in before
 
-    assert spark.sparkContext.parallelize([0], 1).map(seen).collect() == [(True, True)]
+    assert spark.conf.get("spark.python.daemon.module") == "spark_app.platform.python_daemon"
+    ((frozen, loaded, reads_once),) = spark.sparkContext.parallelize([0], 1).map(seen).collect()
+    assert frozen > 10_000
+    assert loaded == {"numpy", "pandas", "pyarrow"}
+    assert reads_once
 
 
-@pytest.mark.parametrize("error", [BrokenPipeError, ConnectionResetError])
-def test_a_worker_whose_socket_was_closed_ends_without_a_trace(
-    error: type[OSError], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_whose_spark_has_stopped_ends_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[int] = []
-    monkeypatch.setattr("os._exit", ended.append)
+    monkeypatch.setattr(os, "_exit", ended.append)
 
-    def worker(connection: object, authenticated: bool) -> int:
-        raise error
+    def cut_off(connection: Any, authenticated: bool) -> int:
+        raise connection
 
-    _end_quietly(worker)(None, False)
-    assert ended == [0]
+    worker = python_daemon._end_quietly(cut_off)
+    for error in (BrokenPipeError(), ConnectionResetError()):
+        worker(error, False)
+    assert ended == [0, 0]
+    with pytest.raises(ZeroDivisionError):
+        worker(ZeroDivisionError(), False)
 
 
-def test_another_error_of_a_worker_is_its_own() -> None:
-    def worker(connection: object, authenticated: bool) -> int:
-        raise ValueError(authenticated)
-
-    with pytest.raises(ValueError, match="True"):
-        _end_quietly(worker)(None, True)
-    assert _end_quietly(lambda _connection, _authenticated: 3)(None, True) == 3
+def test_a_worker_that_ends_well_says_how() -> None:
+    assert python_daemon._end_quietly(lambda *_: 7)(None, True) == 7
