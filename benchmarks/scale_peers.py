@@ -440,7 +440,10 @@ def _session(name: str) -> SparkSession:
     """A session as the jobs have it."""
     from pyspark.sql import SparkSession  # noqa: PLC0415
 
-    spark = SparkSession.builder.appName(f"bench {name}").master(f"local[{CORES}]").getOrCreate()
+    from spark_app.platform.session import daemon_settings  # noqa: PLC0415
+
+    builder = SparkSession.builder.appName(f"bench {name}").master(f"local[{CORES}]")
+    spark = builder.config(map=dict(daemon_settings())).getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     return spark
 

@@ -1,9 +1,9 @@
 """Where Spark forks its Python workers from on one machine: pyspark's daemon, with two costs of each task taken away.
 
-`spark.python.daemon.module` in conf/local and conf/s3 names it. After each task a worker collects garbage, which walks
-through all that was ever imported; and before each task it makes Python read the directory of Spark's zip files
-again, which up to Python 3.12 takes longer than many a task. Here what workers need is imported once, before they are
-forked, and kept out of the garbage collector's way, and directories of zip files are read once.
+`session.daemon_settings` names it. After each task a worker collects garbage, which walks through all that was ever
+imported; and before each task it makes Python read the directory of Spark's zip files again, which up to Python 3.12
+takes longer than many a task. Here what workers need is imported once, before they are forked, and kept out of the
+garbage collector's way, and directories of zip files are read once.
 """
 
 from __future__ import annotations

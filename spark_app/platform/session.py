@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from urllib.parse import urlsplit
 
+from pyspark import SparkConf
 from pyspark.sql import SparkSession
 
 from spark_app.platform import s3
@@ -15,6 +19,8 @@ from spark_app.platform.errors import InputError, JobError, LockedError, Storage
 from spark_app.platform.generations import SCALA, java_trace
 
 DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
+
+DAEMON = "spark_app.platform.python_daemon"
 
 OF_SCALA = re.compile(r"_2\.\d+:")
 """The version of Scala that a jar is for, in its coordinates."""
@@ -28,7 +34,7 @@ def spark_session(app: str, roots: Sequence[str], *, catalogued: bool) -> Iterat
     """
     existing = SparkSession.getActiveSession()
     in_s3 = [root for root in roots if s3.is_s3(root)]
-    builder = SparkSession.builder.appName(app)
+    builder = SparkSession.builder.appName(app).config(map=dict(daemon_settings()))
     if in_s3:
         builder = builder.config(map=dict(s3.spark_settings()))
     spark = (builder.enableHiveSupport() if catalogued else builder).getOrCreate()
@@ -49,6 +55,20 @@ def spark_session(app: str, roots: Sequence[str], *, catalogued: bool) -> Iterat
     finally:
         if existing is None:
             spark.stop()
+
+
+def daemon_settings() -> Mapping[str, str]:
+    """The setting by which Python workers are forked from `python_daemon`, on one machine.
+
+    There is none where Spark starts another Python than this one, or where this package is in a zip file, which only
+    tasks are given: there Spark's own daemon does.
+    """
+    master = SparkConf().get("spark.master", "") or ""
+    python = shutil.which(os.environ.get("PYSPARK_PYTHON", "python3")) or ""
+    is_this_python = Path(python).parent == Path(sys.executable).parent
+    is_in_a_folder = Path(__file__).with_name("python_daemon.py").is_file()
+    is_fit = master.startswith("local") and is_this_python and is_in_a_folder
+    return {"spark.python.daemon.module": DAEMON} if is_fit else {}
 
 
 def _check_generation(spark: SparkSession) -> None:

@@ -9,9 +9,11 @@ import zipimport
 from typing import Any
 
 import pytest
+from pyspark import SparkConf
 from pyspark.sql import SparkSession
 
 from spark_app.platform import python_daemon
+from spark_app.platform.session import DAEMON, daemon_settings
 
 
 def test_workers_have_what_they_need_before_a_task_and_out_of_the_way_of_the_collector(spark: SparkSession) -> None:
@@ -43,3 +45,16 @@ def test_a_worker_whose_spark_has_stopped_ends_without_a_trace(monkeypatch: pyte
 
 def test_a_worker_that_ends_well_says_how() -> None:
     assert python_daemon._end_quietly(lambda *_: 7)(None, True) == 7
+
+
+@pytest.mark.parametrize(("python", "is_there"), [(sys.executable, True), ("/usr/bin/env", False)])
+def test_it_is_named_where_it_starts_with_this_python(
+    spark: SparkSession, python: str, is_there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYSPARK_PYTHON", python)
+    assert (daemon_settings() == {"spark.python.daemon.module": DAEMON}) == is_there
+
+
+def test_a_cluster_has_spark_s_own(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SparkConf, "get", lambda *_: "spark://somewhere:7077")
+    assert daemon_settings() == {}
