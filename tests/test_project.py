@@ -60,10 +60,7 @@ def spark_defaults(conf: str, *, of_3_5: bool = False) -> dict[str, str]:
 
 def test_spark_runs_on_a_cluster_as_on_one_machine_but_for_what_differs_there() -> None:
     local, with_s3, cluster = spark_defaults("local"), spark_defaults("s3"), spark_defaults("cluster")
-    only_local = {
-        *("spark.master", "spark.driver.bindAddress", "spark.driver.host"),
-        "spark.python.daemon.module",  # executors of a cluster have no spark_app before a task brings it
-    }
+    only_local = {"spark.master", "spark.driver.bindAddress", "spark.driver.host"}
     other_values = {"spark.driver.memory", "spark.sql.shuffle.partitions", METASTORE}
     assert set(with_s3) - set(cluster) == only_local
     assert {key for key in with_s3 if key in cluster and cluster[key] != with_s3[key]} == other_values

@@ -52,8 +52,8 @@ def fit_explicit(
 
     With `settings.biases` two columns more hold the biases, unless MLlib fits.
     """
-    problem = explicit_problem(settings, mean)
-    return _fit("explicit", training, problem, settings, train, start)
+    settings = explicit_as_fitted(training, settings, train)
+    return _fit("explicit", training, explicit_problem(settings, mean), settings, train, start)
 
 
 def fit_implicit(training: TrainingSet, settings: ImplicitAls, train: Train, start: Factors | None = None) -> Factors:
@@ -67,7 +67,32 @@ def fit_implicit(training: TrainingSet, settings: ImplicitAls, train: Train, sta
         raise InputError(
             f"no rating is above implicit_als.neutral={settings.neutral:g}: there is nothing to learn from"
         )
-    return _fit("implicit", training, problem, settings, train, start)
+    settings = implicit_as_fitted(training, settings, train)
+    return _fit("implicit", training, implicit_problem(settings), settings, train, start)
+
+
+def explicit_as_fitted(training: TrainingSet, settings: ExplicitAls, train: Train) -> ExplicitAls:
+    """The settings that the solver can follow: MLlib knows no biases, and no power of regularisation but 1."""
+    if solver_for(training.blocks, settings.rank, train) == "own":
+        return settings
+    without = settings.model_copy(update={"biases": False})
+    return without.model_copy(update=_of_power_1("explicit", without, explicit_problem(without, 0.0), training))
+
+
+def implicit_as_fitted(training: TrainingSet, settings: ImplicitAls, train: Train) -> ImplicitAls:
+    """The same of implicit ALS."""
+    if solver_for(training.blocks, settings.rank, train) == "own":
+        return settings
+    return settings.model_copy(update=_of_power_1("implicit", settings, implicit_problem(settings), training))
+
+
+def _of_power_1(
+    kind: str, settings: ExplicitAls | ImplicitAls, problem: Problem, training: TrainingSet
+) -> dict[str, float]:
+    """The regularisation of power 1 that is as strong in all."""
+    if settings.reg_power == 1:
+        return {}
+    return {"reg": mllib.equal_reg(kind, problem, training.blocks), "reg_power": 1.0}
 
 
 def _fit(

@@ -24,7 +24,7 @@ from spark_app.platform.settings import Biases, ExplicitAls, ImplicitAls, Settin
 
 @dataclass(frozen=True)
 class FitSettings:
-    """What a fit was told, as far as it matters to those who use its models."""
+    """What a fit was told, as its solver can follow it, as far as it matters to those who use its models."""
 
     implicit: ImplicitAls
     explicit: ExplicitAls
@@ -61,7 +61,12 @@ def fit_models(ratings: DataFrame, settings: Settings, start: Models | None = No
     The factorisations go on from those of other models where these have the same rank.
     """
     training = training_set(ratings, settings.train)
-    told = FitSettings(settings.implicit_als, settings.explicit_als, settings.biases, settings.train.min_user_ratings)
+    told = FitSettings(
+        als.implicit_as_fitted(training, settings.implicit_als, settings.train),
+        als.explicit_as_fitted(training, settings.explicit_als, settings.train),
+        settings.biases,
+        settings.train.min_user_ratings,
+    )
     biases = fit_biases(training.blocks, settings.biases, ratings.sparkSession)
     explicit = None
     if settings.input.feedback == "ratings":
@@ -69,9 +74,9 @@ def fit_models(ratings: DataFrame, settings: Settings, start: Models | None = No
         # Biases are columns too: without a look at the settings, 5 factors and 3 with biases would be the same.
         if start is not None and start.settings.explicit.rank == settings.explicit_als.rank:
             known = _of_rank(start.explicit, settings.explicit_als.rank + 2 * settings.explicit_als.biases)
-        explicit = als.fit_explicit(training, settings.explicit_als, settings.train, biases.mean, known)
+        explicit = als.fit_explicit(training, told.explicit, settings.train, biases.mean, known)
     known = None if start is None else _of_rank(start.implicit, settings.implicit_als.rank)
-    implicit = als.fit_implicit(training, settings.implicit_als, settings.train, known)
+    implicit = als.fit_implicit(training, told.implicit, settings.train, known)
     training.blocks.unpersist()
     return Models(told, implicit, explicit, biases)
 

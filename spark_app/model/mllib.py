@@ -38,8 +38,7 @@ def fit(
 ) -> Factors:
     """Fit by MLlib, which knows no power of regularisation but 1, and no biases, and starts from random factors.
 
-    Takes ratings(userId, movieId, rating), and the same packed. Where the power is another one, MLlib is given the
-    regularisation that is as large in all: the sum of reg n^power over users and movies stays.
+    Takes ratings(userId, movieId, rating), the same packed, and a problem that is `as_fitted`.
     """
     number = blocks_for(blocks.count, train.block_ratings)
     rows = in_stable_order(ratings, number)
@@ -48,7 +47,7 @@ def fit(
         rows = _of_likers(rows.withColumn("rating", preference(problem.loss)))
     algorithm = ALS(
         rank=settings.rank,
-        regParam=_equal_reg(kind, problem, blocks),
+        regParam=problem.ridge.reg,
         maxIter=settings.iterations,
         checkpointInterval=CHECKPOINT_SWEEPS,
         userCol="userId",
@@ -139,12 +138,12 @@ def _of_likers(preferences: DataFrame) -> DataFrame:
     return by_likers.join(F.broadcast(liked), on="movieId", how="left_semi").select("userId", "movieId", "rating")
 
 
-def _equal_reg(kind: str, problem: Problem, blocks: RatingBlocks) -> float:
-    """The regularisation of power 1 that is as large in all."""
+def equal_reg(kind: str, problem: Problem, blocks: RatingBlocks) -> float:
+    """The regularisation of power 1 that is as large in all: the sum of reg n^power over users and movies stays."""
     ridge = problem.ridge
-    if ridge.power == 1:
-        return ridge.reg
     counts = np.concatenate([counts_of(side, problem.loss) for side in (blocks.users, blocks.movies)])
+    if not counts.any():
+        return ridge.reg
     reg = float(ridge.of(counts[counts > 0]).sum() / counts.sum())
     logger.warning(
         "MLlib knows no reg_power but 1: %s_als.reg is %.4g, as strong in all as %.4g with reg_power %g",

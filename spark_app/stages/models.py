@@ -41,6 +41,7 @@ def save_models(
             "mean_rating": models.biases.mean,
             "stack": asdict(models.stack),
             "implicit_als": models.settings.implicit.model_dump(mode="json"),
+            "explicit_als": models.settings.explicit.model_dump(mode="json"),
             **facts,
         },
     )
@@ -92,7 +93,7 @@ def load_models(spark: SparkSession, folder: str) -> tuple[Models, str | None]:
     settings = FitSettings(
         # Models that say nothing of a lift or of a power were fitted without them.
         ImplicitAls(**{"popularity_exponent": 0.0, "reg_power": 1.0, **facts["implicit_als"]}),
-        ExplicitAls(**{"reg_power": 1.0, **fitted["explicit_als"]}),
+        ExplicitAls(**{"reg_power": 1.0, **facts.get("explicit_als", fitted["explicit_als"])}),
         Biases(**fitted["biases"]),
         fitted["train"]["min_user_ratings"],
     )

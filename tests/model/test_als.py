@@ -225,4 +225,4 @@ def test_the_solver_that_is_chosen_is_the_one_that_fits(
     expected = vectors(fit(kind, training, train_by("mllib")).users)
     monkeypatch.setattr(als, "solver_for", mllib_for)
     assert vectors(fit(kind, training).users) == expected
-    assert asked == [3]
+    assert set(asked) == {3}

@@ -10,8 +10,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_app.model.fits import Models, fit_models, training_set, with_fold_in
+from spark_app.model.foldin import fold_in_implicit
 from spark_app.platform.errors import InputError
-from spark_app.platform.settings import Settings, Train, build_settings
+from spark_app.platform.settings import ExplicitAls, ImplicitAls, Settings, Train, build_settings
 
 RATINGS = "userId INT, movieId INT, rating DOUBLE"
 SMALL = """
@@ -210,3 +211,22 @@ def test_nobody_is_folded_in_right_after_the_fit_whatever_the_scale(spark: Spark
         update={"biases": Settings().biases.model_copy(update=damping)}
     )
     assert with_fold_in(fit_models(ratings, settings), ratings.repartition(3), "changed")[1] == 0
+
+
+def test_models_of_mllib_say_what_it_was_given(spark: SparkSession) -> None:
+    rows = [(user, movie, float((user * movie) % 5 + 1)) for user in range(1, 9) for movie in range(1, user + 2)]
+    ratings = spark.createDataFrame(rows, "userId INT, movieId INT, rating DOUBLE")
+    settings = Settings(
+        train=Train(solver="mllib"),
+        explicit_als=ExplicitAls(rank=2, iterations=2, reg=1.0, reg_power=0.5, biases=True),
+        implicit_als=ImplicitAls(rank=2, iterations=2, reg=1.0, reg_power=0.5),
+    )
+    models = fit_models(ratings, settings)
+    assert models.settings.explicit.reg_power == models.settings.implicit.reg_power == 1
+    assert not models.settings.explicit.biases
+    assert models.settings.explicit.reg < 1
+    # Folding in everybody again changes nobody: the problem is the one that MLlib has solved.
+    again = fold_in_implicit(ratings, models.implicit.movies, models.settings.implicit)
+    known = {row.id: row.features for row in models.implicit.users.collect()}
+    for row in again.collect():
+        assert row.features == pytest.approx(known[row.id], rel=1e-4, abs=1e-5)

@@ -17,7 +17,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_app.model import mllib
-from spark_app.model.als import explicit_problem, implicit_problem
+from spark_app.model.als import TrainingSet, fit_explicit, fit_implicit
 from spark_app.model.factors import Factors, with_prediction
 from spark_app.model.half_sweep import Preference
 from spark_app.model.mllib import in_stable_order, preference
@@ -43,11 +43,10 @@ def ratings(spark: SparkSession) -> DataFrame:
 
 
 def fit(ratings: DataFrame, settings: ExplicitAls | ImplicitAls, train: Train = TRAIN) -> Factors:
+    training, train = TrainingSet(ratings, pack(ratings)), train.model_copy(update={"solver": "mllib"})
     if isinstance(settings, ExplicitAls):
-        kind, problem = "explicit", explicit_problem(settings, mean=3.0)
-    else:
-        kind, problem = "implicit", implicit_problem(settings)
-    return mllib.fit(kind, ratings, pack(ratings), problem, settings, train)
+        return fit_explicit(training, settings, train, mean=3.0)
+    return fit_implicit(training, settings, train)
 
 
 def vectors(frame: DataFrame) -> dict[int, list[float]]:
