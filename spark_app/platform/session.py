@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pyspark import SparkConf
+from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from spark_app.platform import s3
@@ -63,6 +63,7 @@ def daemon_settings() -> Mapping[str, str]:
     There is none where Spark starts another Python than this one, or where this package is in a zip file, which only
     tasks are given: there Spark's own daemon does.
     """
+    SparkContext._ensure_initialized()  # before Java is there SparkConf knows nothing of spark-defaults.conf
     master = SparkConf().get("spark.master", "") or ""
     python = shutil.which(os.environ.get("PYSPARK_PYTHON", "python3")) or ""
     is_this_python = Path(python).parent == Path(sys.executable).parent
