@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from benchmarks.facts import RESULTS, ROOT, machine, table, today
 from benchmarks.quality import best_places
 from spark_app.data.synthetic import make_world, rating_chunks
+from spark_app.model.factors import with_biases
 from spark_app.model.half_sweep import (
     Block,
     Floats,
@@ -36,10 +37,12 @@ from spark_app.model.half_sweep import (
     Problem,
     Ridge,
     SquaredError,
+    counted,
+    gram_of,
     solve,
     with_zero_row,
 )
-from spark_app.model.solver import CG_STEPS, LAST_STEPS
+from spark_app.model.solver import CG_STEPS, LAST_STEPS, Options, random_factors
 from spark_app.platform.settings import ExplicitAls, ImplicitAls, Settings, Train
 
 TARGET = RESULTS / "search.md"
@@ -154,7 +157,7 @@ def fitted(sample: Sample, problem: Problem, rank: int, sweeps: int, start: Fit 
     """Factors of users and movies, as `solver` fits them: from random ones, or from those of another fit."""
     by_user, by_movie = sample.blocks
     users, movies = start or _random(sample, problem, rank)
-    users = np.where(by_user.sums(problem.loss.terms(by_user.values).counted)[:, None] > 0, users, np.float32(0))
+    users = np.where(counted(by_user, problem.loss)[:, None] > 0, users, np.float32(0))
     for sweep in range(1, sweeps + 1):
         movies = solve(by_movie, with_zero_row(users), _gram(users, problem), movies, problem, CG_STEPS).factors
         steps = LAST_STEPS if sweep == sweeps else CG_STEPS
@@ -174,15 +177,12 @@ def _fitted(sample: Sample, problem: Problem, rank: int, *, twice: bool) -> Fit:
 
 
 def _random(sample: Sample, problem: Problem, rank: int) -> Fit:
-    users = np.random.default_rng(FACTORS_SEED).standard_normal((sample.shape[0], rank), dtype=np.float32)
-    users /= np.linalg.norm(users, axis=1, keepdims=True)
-    users = np.pad(users, ((0, 0), (0, problem.extra_columns)))
-    return users, np.zeros((sample.shape[1], rank + problem.extra_columns), dtype=np.float32)
+    users = random_factors(sample.shape[0], problem, Options(rank, SWEEPS, FACTORS_SEED))
+    return users, np.zeros((sample.shape[1], users.shape[1]), dtype=np.float32)
 
 
 def _gram(factors: Floats, problem: Problem) -> Doubles | None:
-    doubles = factors.astype(np.float64)
-    return doubles.T @ doubles if problem.loss.over_all_pairs else None
+    return gram_of(factors) if problem.loss.over_all_pairs else None
 
 
 def ndcg(sample: Sample, settings: ImplicitAls, *, twice: bool = False) -> float:
@@ -208,13 +208,11 @@ def rmse(sample: Sample, settings: ExplicitAls, *, twice: bool = False) -> float
     mean = float(sample.stars[sample.is_known].mean())
     problem = Problem(SquaredError(), Ridge(settings.reg, settings.reg_power), mean if settings.biases else None)
     users, movies = _fitted(sample, problem, settings.rank, twice=twice)
-    of_users, of_movies = users[sample.users[sample.is_judged]], movies[sample.movies[sample.is_judged]]
     if settings.biases:
-        products = np.einsum("ij,ij->i", of_users[:, :-1], of_movies[:, :-1])
-        predicted = products + of_users[:, -1] + of_movies[:, -1] + np.float32(mean)
-    else:
-        predicted = np.einsum("ij,ij->i", of_users, of_movies)
-        predicted[predicted == 0] = mean
+        users, movies = with_biases(users, mean), with_biases(movies, None)
+    of_users, of_movies = users[sample.users[sample.is_judged]], movies[sample.movies[sample.is_judged]]
+    predicted = np.einsum("ij,ij->i", of_users, of_movies)
+    predicted[predicted == 0] = mean
     scale = sample.settings.input.scale
     return float(np.sqrt(np.mean((np.clip(predicted, *scale) - sample.stars[sample.is_judged]) ** 2)))
 

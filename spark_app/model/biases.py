@@ -141,14 +141,9 @@ def _deviations(ratings: DataFrame, mean: float) -> DataFrame:
 
 
 def _without_movies(deviations: DataFrame, movies: DataFrame) -> DataFrame:
-    """What the movies' biases leave of the deviations; the raw ones stay beside it as `from_mean`."""
+    """What the movies' biases leave of the deviations; null where the movie has none."""
     joined = deviations.join(F.broadcast(movies.select("movieId", "movie_bias")), on="movieId", how="left")
-    return joined.select(
-        "userId",
-        "movieId",
-        F.col("deviation").alias("from_mean"),
-        (F.col("deviation") - F.col("movie_bias")).alias("deviation"),
-    )
+    return joined.select("userId", "movieId", (F.col("deviation") - F.col("movie_bias")).alias("deviation"))
 
 
 def _damped_mean(deviations: DataFrame, key: str, bias: str, damping: float) -> DataFrame:

@@ -18,6 +18,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
 
+from spark_app.model.rating_blocks import cut
+
 USERS = pa.schema([("userId", pa.int32()), ("features", pa.list_(pa.float32()))])
 
 PACKED = "partition INT, is_user BOOLEAN, rows BINARY"
@@ -81,12 +83,11 @@ class _Packer:
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            places = _places(batch["userId"].to_numpy(), len(self.keys))
-            order = np.argsort(places, kind="stable")
-            ends = np.searchsorted(places[order], np.arange(len(self.keys) + 1))
-            used = np.flatnonzero(np.diff(ends))
+            partitions = len(self.keys)
+            order, slices = cut(_places(batch["userId"].to_numpy(), partitions), partitions)
+            used = [place for place, _ in slices]
             in_order = batch.take(pa.array(order))
-            parts = [in_order.slice(ends[place], ends[place + 1] - ends[place]) for place in used]
+            parts = [in_order[rows] for _, rows in slices]
             yield pa.RecordBatch.from_arrays(
                 [
                     pa.array(self.keys[used], pa.int32()),
@@ -106,7 +107,7 @@ def _as_bytes(batch: pa.RecordBatch) -> bytes:
 
 
 def _places(user_ids: NDArray[np.int32], partitions: int) -> NDArray[np.uint16]:
-    """Which partition each user belongs to. Small integers, since numpy sorts those by counting."""
+    """Which partition each user belongs to."""
     hashed = (user_ids.astype(np.uint32) * np.uint64(MULTIPLIER) & np.uint64(0xFFFFFFFF)) >> np.uint64(16)
     return (hashed % np.uint64(partitions)).astype(np.uint16)
 

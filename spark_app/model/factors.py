@@ -22,7 +22,6 @@ FACTORS_SCHEMA = "id INT, features ARRAY<FLOAT>"
 FRAME_ROWS = 20_000
 """Rows of factors in a partition of a frame that is made of a matrix."""
 
-
 BATCH_PAIRS = 50_000
 """Pairs whose factors are gathered at a time."""
 
@@ -50,9 +49,13 @@ class FactorMatrix:
 def collected(factors: DataFrame, rank: int) -> FactorMatrix:
     """The rows of factors(id, features), brought to the driver."""
     rows = to_arrow(factors.select("id", "features"))
-    ids = rows["id"].to_numpy().astype(np.int32)
-    order = np.argsort(ids)
-    return FactorMatrix(ids[order], as_matrix(rows["features"].combine_chunks(), rank)[order])
+    return _in_order(rows["id"], rows["features"], rank)
+
+
+def _in_order(ids: pa.ChunkedArray, features: pa.ChunkedArray, rank: int) -> FactorMatrix:
+    unordered = ids.to_numpy().astype(np.int32)
+    order = np.argsort(unordered)
+    return FactorMatrix(unordered[order], as_matrix(features.combine_chunks(), rank)[order])
 
 
 def as_factors(solution: Solution, problem: Problem, spark: SparkSession) -> Factors:
@@ -127,23 +130,22 @@ def with_prediction(pairs: DataFrame, factors: Factors, column: str) -> DataFram
     """
     movies = pairs.sparkSession.sparkContext.broadcast(collected(factors.movies, factors.rank))
 
+    rank = factors.rank
+
     def predicted(part: UserPartition) -> Iterator[pa.RecordBatch]:
+        users = _in_order(part.users["userId"], part.users["features"], rank)
         for batch in part.rows.combine_chunks().to_batches(max_chunksize=BATCH_PAIRS):
-            products = _products(batch, part.users, movies.value)
+            products = _products(batch, users, movies.value)
             yield pa.RecordBatch.from_arrays([*batch.columns, products], names=[*batch.schema.names, column])
 
     schema = StructType([*pairs.schema.fields, StructField(column, FloatType())])
     return together_by_user(factors.users.withColumnRenamed("id", "userId"), pairs).map(predicted, schema)
 
 
-def _products(pairs: pa.RecordBatch, users: pa.Table, movies: FactorMatrix) -> pa.Array:
-    rank = movies.rows.shape[1]
-    ids = users["userId"].to_numpy()
-    order = np.argsort(ids)
-    theirs = as_matrix(users["features"].combine_chunks(), rank)[order]
-    of_user, has_user = found_among(pairs["userId"].to_numpy(), ids[order])
+def _products(pairs: pa.RecordBatch, users: FactorMatrix, movies: FactorMatrix) -> pa.Array:
+    of_user, has_user = found_among(pairs["userId"].to_numpy(), users.ids)
     of_movie, has_movie = found_among(pairs["movieId"].to_numpy(), movies.ids)
     is_known = has_user & has_movie
     found = np.full(len(of_user), np.nan, dtype=np.float32)
-    found[is_known] = np.einsum("ij,ij->i", theirs[of_user[is_known]], movies.rows[of_movie[is_known]])
+    found[is_known] = np.einsum("ij,ij->i", users.rows[of_user[is_known]], movies.rows[of_movie[is_known]])
     return pa.array(found, pa.float32(), from_pandas=False)

@@ -76,8 +76,7 @@ def fold_in_explicit(ratings: DataFrame, fitted: Factors, settings: ExplicitAls,
 
 def _solved(ratings: DataFrame, fixed: FactorMatrix, problem: Problem) -> DataFrame:
     """Factors(id, features) of the users in ratings(userId, movieId, rating): one shuffle, a partition at a time."""
-    doubles = fixed.rows.astype(np.float64)
-    gram = doubles.T @ doubles if problem.loss.over_all_pairs else None
+    gram = half_sweep.gram_of(fixed.rows) if problem.loss.over_all_pairs else None
     shared = ratings.sparkSession.sparkContext.broadcast((fixed, gram))
 
     def solve_partition(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

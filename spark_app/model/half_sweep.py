@@ -163,6 +163,13 @@ def with_zero_row(factors: Floats) -> Floats:
     return np.concatenate([factors, np.zeros((1, factors.shape[1]), dtype=np.float32)])
 
 
+def gram_of(factors: Floats) -> Doubles:
+    """Y'Y of some factors, in double precision."""
+    doubles = factors.astype(np.float64)
+    product: Doubles = doubles.T @ doubles
+    return product
+
+
 def counted(block: Block, loss: Loss) -> Ints:
     """How many ratings of each user count: those with none get no factors."""
     return block.sums(loss.terms(block.values).counted).astype(np.int64)
@@ -183,8 +190,8 @@ def solve(block: Block, held: Floats, gram: Doubles | None, start: Floats, probl
     weights, targets = (np.append(part, np.float32(0)) for part in (terms.weights, terms.targets))
     factors = np.zeros_like(start)
     objective = 0.0 if problem.mean is not None else float(block.sums(terms.constants)[is_solved].sum())
-    method = _conjugate_gradients if steps else _exact
-    single = None if gram is None else gram.astype(np.float32)
+    if gram is not None and steps:
+        gram = gram.astype(np.float32)
     for users, rows in _groups(block, is_solved, start.shape[1], most_users=None if steps else GROUP_USERS):
         vectors, to_fit = held[others[rows]], targets[rows]
         if problem.mean is not None:
@@ -192,8 +199,9 @@ def solve(block: Block, held: Floats, gram: Doubles | None, start: Floats, probl
             to_fit = np.where(is_rating, to_fit - np.float32(problem.mean) - vectors[:, :, -1], np.float32(0))
             vectors[:, :, -1] = is_rating
             objective += float(np.einsum("ij,ij->", to_fit, to_fit, dtype=np.float64))
-        equations = _Equations(vectors, weights[rows], to_fit, gram, single, ridges[users])
-        factors[users], value = method(equations, start[users], steps)
+        equations = _Equations(vectors, weights[rows], to_fit, gram, ridges[users])
+        solved = _conjugate_gradients(equations, start[users], steps) if steps else _exact(equations)
+        factors[users], value = solved
         objective += value
     penalty = float(ridges @ np.einsum("ij,ij->i", factors, factors, dtype=np.float64))
     return Solved(factors, objective, penalty)
@@ -221,21 +229,20 @@ def _groups(block: Block, is_solved: Bools, rank: int, most_users: int | None) -
 class _Equations:
     """The normal equations of a group of users: A x = b with A = sum w y y' + G + ridge I and b = sum t y.
 
-    `vectors` are (users, ratings, rank), `weights` and `targets` (users, ratings), `ridges` (users); G is there in
-    both precisions, or in none where it is nothing.
+    `vectors` are (users, ratings, rank), `weights` and `targets` (users, ratings), `ridges` (users); G is in the
+    precision that they are solved in, and None where it is nothing.
     """
 
     vectors: Floats
     weights: Floats
     targets: Floats
-    gram: Doubles | None
-    single_gram: Floats | None
+    gram: NDArray[Any] | None
     ridges: Doubles
 
 
 def _conjugate_gradients(equations: _Equations, start: Floats, steps: int) -> tuple[Floats, float]:
     """The solution after so many steps from `start`, and the value there of x'A x - 2 b'x."""
-    vectors, weights, gram = equations.vectors, equations.weights, equations.single_gram
+    vectors, weights, gram = equations.vectors, equations.weights, equations.gram
     ridges = equations.ridges.astype(np.float32)[:, None]
 
     def over_ratings(x: Floats) -> Floats:
@@ -265,7 +272,7 @@ def _conjugate_gradients(equations: _Equations, start: Floats, steps: int) -> tu
     return solution, value
 
 
-def _exact(equations: _Equations, start: Floats, steps: int) -> tuple[Floats, float]:  # noqa: ARG001
+def _exact(equations: _Equations) -> tuple[Floats, float]:
     """The same, solved by LAPACK in double precision."""
     vectors = equations.vectors.astype(np.float64)
     matrices = normal_matrices(vectors, equations.weights, equations.gram, equations.ridges)

@@ -42,9 +42,9 @@ def fit(
     """
     number = blocks_for(blocks.count, train.block_ratings)
     rows = in_stable_order(ratings, number)
-    implicit = isinstance(problem.loss, Preference)
-    if isinstance(problem.loss, Preference):
-        rows = _of_likers(rows.withColumn("rating", preference(problem.loss)))
+    liking = problem.loss if isinstance(problem.loss, Preference) else None
+    if liking:
+        rows = _of_likers(rows.withColumn("rating", preference(liking)))
     algorithm = ALS(
         rank=settings.rank,
         regParam=problem.ridge.reg,
@@ -56,8 +56,8 @@ def fit(
         seed=train.seed,
         numUserBlocks=number,
         numItemBlocks=number,
-        implicitPrefs=implicit,
-        alpha=problem.loss.alpha if isinstance(problem.loss, Preference) else 1.0,
+        implicitPrefs=liking is not None,
+        alpha=liking.alpha if liking else 1.0,
     )
     # Without a folder MLlib would pass over the checkpoints, and say nothing.
     if settings.iterations > CHECKPOINT_SWEEPS and ratings.sparkSession.sparkContext.getCheckpointDir() is None:

@@ -8,7 +8,7 @@ cuts its own into a piece for each block, and only these few large values are mo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from pyspark import RDD, Broadcast, StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_app.model.half_sweep import Block, Places
+from spark_app.model.half_sweep import Block, Ints, Places
 
 Ids = NDArray[np.int32]
 
@@ -90,17 +90,25 @@ def mean_of(ratings: RatingBlocks) -> float:
     return math.fsum(sums) / ratings.count
 
 
-def places_of(ids: Ids, all_ids: Ids) -> Places:
-    """The position of each id in an ascending array that holds them all."""
-    if not len(all_ids):
-        return np.empty(0, dtype=np.int32)
-    low, high = int(all_ids[0]), int(all_ids[-1])
-    if high - low >= TABLE_SIZE:
-        return np.searchsorted(all_ids, ids).astype(np.int32)
-    table = np.zeros(high - low + 1, dtype=np.int32)
+def places_among(all_ids: Ids) -> Callable[[Ids], Places]:
+    """What gives the position of each id in an ascending array that holds them all."""
+    if not len(all_ids) or int(all_ids[-1]) - int(all_ids[0]) >= TABLE_SIZE:
+        return lambda ids: np.searchsorted(all_ids, ids).astype(np.int32)
+    low = all_ids[0]
+    table = np.zeros(int(all_ids[-1]) - int(low) + 1, dtype=np.int32)
     table[all_ids - low] = np.arange(len(all_ids), dtype=np.int32)
-    found: Places = table[ids - low]
-    return found
+    return lambda ids: table[ids - low]
+
+
+def cut(numbers: NDArray[np.uint16], parts: int) -> tuple[Ints, list[tuple[int, slice]]]:
+    """An order of rows that brings those of one part together, and which slice of it each part has that has some.
+
+    Takes the part of each row: small integers, since numpy sorts those by counting.
+    """
+    order = np.argsort(numbers, kind="stable")
+    ends = np.searchsorted(numbers[order], np.arange(parts + 1))
+    used = np.flatnonzero(np.diff(ends)).tolist()
+    return order, [(part, slice(ends[part], ends[part + 1])) for part in used]
 
 
 def _survey(rows: DataFrame) -> tuple[int, tuple[Ids, Ids]]:
@@ -131,9 +139,9 @@ class _Cutter:
     all_ids: Broadcast[tuple[Ids, Ids]]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        lookups = [places_among(known) for known in self.all_ids.value]
         for batch in batches:
-            ids = (batch[side].to_numpy() for side in (USER, MOVIE))
-            places = [places_of(of_side, known) for of_side, known in zip(ids, self.all_ids.value, strict=True)]
+            places = [lookups[side](batch[side].to_numpy()) for side in (USER, MOVIE)]
             columns = (*places, batch["rating"].to_numpy())
             found = [(block, side, rows) for side in (USER, MOVIE) for block, rows in self._cut(places[side], columns)]
             numbers, sides, pieces = zip(*found, strict=True) if found else ((), (), ())
@@ -141,13 +149,10 @@ class _Cutter:
             yield pa.RecordBatch.from_arrays(arrays, names=["block", "side", "rows"])
 
     def _cut(self, own: Places, columns: Iterable[NDArray[Any]]) -> Iterator[tuple[int, bytes]]:
-        """The rows of each block that has some. Blocks are small integers, since numpy sorts those by counting."""
-        numbers = (own % self.blocks).astype(np.uint16)
-        order = np.argsort(numbers, kind="stable")
+        """The rows of each block that has some."""
+        order, slices = cut((own % self.blocks).astype(np.uint16), self.blocks)
         columns = [column[order] for column in columns]
-        ends = np.searchsorted(numbers[order], np.arange(self.blocks + 1))
-        for block in np.flatnonzero(np.diff(ends)).tolist():
-            rows = slice(ends[block], ends[block + 1])
+        for block, rows in slices:
             yield block, b"".join(column[rows].tobytes() for column in columns)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spark_app.model.half_sweep import Doubles, Floats, Ints, Problem, normal_matrices
+from spark_app.model.half_sweep import Doubles, Floats, Ints, Problem, gram_of, normal_matrices
 
 DECIMALS = 6
 """Weights that agree in six decimals are a tie, and the lower movieId is named first."""
@@ -27,8 +27,7 @@ class Reasons:
         self.lifts = np.ones(len(factors), dtype=np.float32) if lifts is None else lifts
         self.problem = problem
         self.most = most
-        doubles = factors.astype(np.float64)
-        self.gram = doubles.T @ doubles
+        self.gram = gram_of(factors)
 
     def __call__(self, history: Ints, ratings: Floats, recommended: Ints) -> Ints:
         """The movies of a history that weigh most in the scores of recommended movies, the heaviest first.

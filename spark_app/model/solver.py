@@ -110,7 +110,7 @@ def objective_with(ratings: RatingBlocks, problem: Problem, movie_ids: Ids, movi
     found = Solved(movie_ids, movies, np.ones(len(movie_ids), dtype=bool))
     held = _Side(ratings.movies, problem, found.of(ratings.movies.ids))
     users = _Side(ratings.users, problem, np.zeros((len(ratings.users.ids), movies.shape[1]), dtype=np.float32))
-    ridges = problem.ridge.of(counts_of(ratings.movies, problem.loss))
+    ridges = problem.ridge.of(held.counts)
     penalty = float(ridges @ np.einsum("ij,ij->i", held.factors, held.factors, dtype=np.float64))
     value = users.solve(held, EXACT).value
     users.close()
@@ -134,7 +134,12 @@ def _first_users(ids: Ids, problem: Problem, options: Options, start: Solution |
     """The users' factors before the first sweep: those of another fit, or random ones of length 1, as in MLlib."""
     if start is not None:
         return start.users.of(ids)
-    random = np.random.default_rng(options.seed).standard_normal((len(ids), options.rank), dtype=np.float32)
+    return random_factors(len(ids), problem, options)
+
+
+def random_factors(count: int, problem: Problem, options: Options) -> Floats:
+    """Random factors of length 1, a row each; biases are 0."""
+    random = np.random.default_rng(options.seed).standard_normal((count, options.rank), dtype=np.float32)
     random /= np.sqrt(np.einsum("ij,ij->i", random, random))[:, None]
     return np.pad(random, ((0, 0), (0, problem.extra_columns)))
 
@@ -160,29 +165,34 @@ class _Side:
     def __init__(self, ratings: Side, problem: Problem, factors: Floats) -> None:
         self.ratings = ratings
         self.problem = problem
-        self.has_factors = counts_of(ratings, problem.loss) > 0
-        self._hold(np.where(self.has_factors[:, None], factors, np.float32(0)))
-        shared = self.shared
-        of_blocks = (
-            ratings.blocks.map(lambda block: _gram(shared.value[block.own])) if problem.loss.over_all_pairs else None
-        )
-        self.gram = _total(of_blocks.collect()) if of_blocks is not None else None
+        self.counts = counts_of(ratings, problem.loss)
+        self._gram: Doubles | None = None
+        self._hold(np.where(self.counts[:, None] > 0, factors, np.float32(0)))
 
     def solve(self, other: _Side, steps: int) -> _Sums:
         """A half sweep: the factors of this side, with those of the other held."""
-        task = _HalfSweep(self.problem, steps, self.shared, other.shared, other.gram)
+        task = _HalfSweep(self.problem, steps, self.shared, other.shared, other.gram())
         parts = self.ratings.blocks.map(task).collect()
         factors = np.zeros_like(self.factors)
         for part in parts:
             factors[part.own] = part.solved.factors
         self.shared.destroy()
         self._hold(factors)
-        self.gram = _total([part.gram for part in parts]) if self.problem.loss.over_all_pairs else None
+        grams = [part.gram for part in parts if part.gram is not None]
+        self._gram = np.sum(grams, axis=0) if grams else None
         return _Sums(sum(part.solved.objective for part in parts), sum(part.solved.penalty for part in parts))
+
+    def gram(self) -> Doubles | None:
+        """Y'Y of the factors, where the loss is over all pairs. Half sweeps tell it, before the first a job does."""
+        if self._gram is None and self.problem.loss.over_all_pairs:
+            shared = self.shared
+            grams = self.ratings.blocks.map(lambda block: half_sweep.gram_of(shared.value[block.own])).collect()
+            self._gram = np.sum(grams, axis=0)
+        return self._gram
 
     def solved(self) -> Solved:
         """The factors as they are now."""
-        return Solved(self.ratings.ids, self.factors, self.has_factors)
+        return Solved(self.ratings.ids, self.factors, self.counts > 0)
 
     def close(self) -> None:
         """Free what was broadcast."""
@@ -195,11 +205,11 @@ class _Side:
 
 @dataclass(frozen=True)
 class _Part:
-    """What a half sweep has found for one block; `gram` is its part of Y'Y, summed up by one thread as all is."""
+    """What a half sweep has found for one block; `gram` is its part of Y'Y, None where nobody asks for it."""
 
     own: Places
     solved: half_sweep.Solved
-    gram: Doubles
+    gram: Doubles | None
 
 
 @dataclass(frozen=True)
@@ -215,16 +225,5 @@ class _HalfSweep:
     def __call__(self, block: Block) -> _Part:
         start = self.start.value[block.own]
         solved = half_sweep.solve(block, self.held.value, self.gram, start, self.problem, self.steps)
-        return _Part(block.own, solved, _gram(solved.factors))
-
-
-def _gram(factors: Floats) -> Doubles:
-    """Y'Y of some factors."""
-    doubles = factors.astype(np.float64)
-    product: Doubles = doubles.T @ doubles
-    return product
-
-
-def _total(grams: list[Doubles]) -> Doubles:
-    total: Doubles = np.sum(grams, axis=0)
-    return total
+        gram = half_sweep.gram_of(solved.factors) if self.problem.loss.over_all_pairs else None
+        return _Part(block.own, solved, gram)

@@ -18,7 +18,7 @@ from spark_app.model.rating_blocks import (
     blocks_for,
     mean_of,
     pack,
-    places_of,
+    places_among,
 )
 
 RATINGS = "userId INT, movieId INT, rating DOUBLE"
@@ -152,10 +152,10 @@ def test_ids_are_any_integers_of_32_bits(spark: SparkSession, ids: list[int]) ->
 def test_the_place_of_an_id_is_its_position_among_all(apart: int) -> None:
     all_ids = np.array([-40, -2, 0, 1, 30], dtype=np.int32) * np.int32(apart)
     asked = all_ids[[4, 0, 2, 2, 1, 3]]
-    found = places_of(asked, all_ids)
+    found = places_among(all_ids)(asked)
     assert found.tolist() == [4, 0, 2, 2, 1, 3]
     assert found.dtype == np.int32
-    assert places_of(np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int32)).tolist() == []
+    assert places_among(np.empty(0, dtype=np.int32))(np.empty(0, dtype=np.int32)).tolist() == []
 
 
 def test_wider_columns_and_other_columns_are_taken_too(spark: SparkSession, ratings: DataFrame) -> None:
