@@ -35,7 +35,7 @@ SUBMIT := quiet() { spark-submit "$$@" 2> >(grep --line-buffered -vE \
   '^(WARNING: Using incubator|:: |Ivy Default|The jars for|[a-z.]+\#.* added as a dep|	(confs:|found |::|-+$$|\||[a-z.]+\#.* (by|from [a-z-]+ in) \[|[0-9]+ artifacts))' >&2); }; quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo demo-s3 notebook package bench bench-quality test soak lint audit format lock clean pipeline tune maintain $(STAGES)
+.PHONY: help setup setup-dev demo demo-s3 notebook package bench bench-quality test soak lint audit settings format lock clean pipeline tune maintain $(STAGES)
 
 help: ## list the targets
 	@grep -hE '^[a-z$$].*:.*## ' $(MAKEFILE_LIST) | sed -E 's/\$$\(STAGES\) pipeline tune maintain/STAGE/; s/:[^#]*## /\t/' | expand -t 16
@@ -83,11 +83,14 @@ test: setup-dev ## run all tests, two files at a time
 soak: setup-dev ## run the long form of tests/reliability: more kills, runs and rows, for an hour
 	@MOVIE_RECO_SOAK=1 pytest tests/reliability
 
-lint: setup-dev ## check format, style, types and the direction of imports
-	@ruff format --check . && ruff check . && mypy && lint-imports
+lint: setup-dev ## check format, style, types, the direction of imports and what they declare
+	@ruff format --check . && ruff check . && mypy && lint-imports && deptry .
 
 audit: setup-dev ## look up known vulnerabilities and licences of all packages and jars
 	@python -m tools.audit
+
+settings: setup ## write conf/pipeline.toml anew, from the settings and their docstrings
+	@python -m tools.settings_toml
 
 format: setup-dev ## put the code into its format
 	@ruff check --fix . ; ruff format .

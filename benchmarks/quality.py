@@ -31,18 +31,18 @@ from tqdm import tqdm
 from benchmarks.facts import RESULTS, ROOT, machine, table, today, versions
 from benchmarks.quality_peers import RANKERS, RATERS, SEED, Floats, Options, Peer, Ratings
 from spark_app.cli import run_job
-from spark_app.model import metrics, mllib
+from spark_app.model import evaluation, metrics, mllib
 from spark_app.model.bootstrap import Numbers, ratio_intervals, ratios
 from spark_app.model.factors import Factors
 from spark_app.model.fits import Models, fit_models
 from spark_app.model.lists import lists_to_judge
-from spark_app.model.metrics import LIST_NUMBERS, OVER_USERS, RATIOS, Lists, MovieFacts, gini
+from spark_app.model.metrics import BY_NAME, LIST_NUMBERS, OF_LISTS, Lists, MovieFacts, gini, label_of
 from spark_app.model.split import split, validation_split
 from spark_app.model.stack import RATING_MODELS, StackWeights, fit_stack, with_both_predictions, with_predicted_ratings
-from spark_app.platform.generations import to_arrow
 from spark_app.platform.log import logger, set_up
 from spark_app.platform.settings import Log, Settings, Train
-from spark_app.platform.zones import ProcessedZone
+from spark_app.platform.spark_versions import to_arrow
+from spark_app.zones.processed import ProcessedZone
 
 OURS = "movie-reco"
 MLLIB: Options = {"rank": 32, "reg": 0.1, "iterations": 10}
@@ -109,7 +109,7 @@ def part_of(known: DataFrame, judged: DataFrame, movies: DataFrame, settings: Se
     one, other = (to_arrow(frame.select("userId", "movieId", "rating")).to_pandas() for frame in ordered)
     users = np.union1d(one.userId, other.userId).astype(np.int64)
     counts = known.groupBy("movieId").count().withColumnRenamed("count", "rating_count")
-    facts = metrics.movie_facts(movies, counts, one.userId.nunique())
+    facts = evaluation.movie_facts(movies, counts, one.userId.nunique())
     shape = (len(users), len(facts.movie_ids))
 
     def as_places(frame: Any) -> Ratings:
@@ -219,8 +219,7 @@ def by_user(judged: Judged, everybody: NDArray[np.int64]) -> Numbers:
 def ranking_pairs(sums: Numbers) -> dict[str, tuple[Numbers, Numbers]]:
     """What is divided by what, by figure."""
     column = dict(zip((*LIST_NUMBERS, "rows"), sums.T, strict=True))
-    over_users = {name: (column[name], column["rows"]) for name in OVER_USERS}
-    return over_users | {name: (column[up], column[down]) for name, (up, down) in RATIOS.items()}
+    return {metric.name: (column[metric.name], column[f"{metric.name}_of"]) for metric in OF_LISTS}
 
 
 def rating_pairs(sums: Numbers) -> dict[str, tuple[Numbers, Numbers]]:
@@ -287,15 +286,17 @@ def judge_our_lists(
     settings: Settings,
 ) -> tuple[Numbers, NDArray[np.int64]]:
     """LIST_NUMBERS of the part's likers, and exposures, of the lists that Spark makes."""
-    relevant = metrics.relevant_movies(judged, part.relevant)
+    relevant = evaluation.relevant_movies(judged, part.relevant)
     factors = models.implicit.users.withColumnRenamed("id", "userId")
     users = relevant.select("userId").join(factors, on="userId", how="left")
     block = settings.recommend.block_users
-    lists = lists_to_judge(spark, users, known, models.catalogue(movies), part.k, block).drop("popularity")
-    found = metrics.collect_judged(
-        metrics.judge_lists(lists, ["als"], relevant, part.facts, part.k), ["als"], part.facts
+    lists = lists_to_judge(
+        spark, users, known, models.candidates(movies, settings.recommend.catalogue_bytes), part.k, block
+    ).drop("popularity")
+    found = evaluation.collect_judged(
+        evaluation.judge_lists(lists, ["implicit"], relevant, part.facts, part.k), ["implicit"], part.facts
     )
-    return found.numbers["als"], found.exposure["als"]
+    return found.numbers["implicit"], found.exposure["implicit"]
 
 
 def our_errors(models: Models, weights: StackWeights, judged: DataFrame, settings: Settings) -> dict[str, Numbers]:
@@ -339,7 +340,8 @@ def compare(
     errors = [our_errors(fitted, weights, each.judged, settings) for fitted, each in zip(models, splits, strict=True)]
     by_mllib = [replace(fitted, explicit=fit_mllib(each.known)) for fitted, each in zip(models, splits, strict=True)]
     mllib_errors = [
-        our_errors(fitted, weights, each.judged, settings)["als"] for fitted, each in zip(by_mllib, splits, strict=True)
+        our_errors(fitted, weights, each.judged, settings)["explicit"]
+        for fitted, each in zip(by_mllib, splits, strict=True)
     ]
 
     rankers = {peer.name: judge_ranker(peer, trials, arrays, validation.part) for peer in RANKERS}
@@ -349,10 +351,10 @@ def compare(
     rankers[OURS] = Judged(
         settings.implicit_als.model_dump(), likers, [numbers for numbers, _ in lists], [shown for _, shown in lists]
     )
-    names = {"bias": "biases only", "als": f"{OURS}, not stacked", "stacked": OURS}
-    options = {"bias": settings.biases.model_dump(), "als": settings.explicit_als.model_dump()}
-    options["stacked"] = {**options["bias"], **options["als"], **asdict(weights)}
-    for model in ("bias", "als", "stacked"):
+    names = {"bias": "biases only", "explicit": f"{OURS}, not stacked", "stacked": OURS}
+    options = {"bias": settings.biases.model_dump(), "explicit": settings.explicit_als.model_dump()}
+    options["stacked"] = {**options["bias"], **options["explicit"], **asdict(weights)}
+    for model in ("bias", "explicit", "stacked"):
         raters[names[model]] = Judged(options[model], rated, [error[model] for error in errors], [])
     raters["ALS (MLlib)"] = Judged(MLLIB, rated, mllib_errors, [])
     return {
@@ -398,7 +400,7 @@ def _tables(found: Mapping[str, Mapping[str, Any]], k: int) -> list[str]:
         ):
             if name not in tables:
                 continue
-            heads = [f"{column}@{k}" if column in OVER_USERS else column.replace("_", " ") for column in columns]
+            heads = [_heading(column, k) for column in columns]
             ordered = sorted(tables[name].items(), key=lambda row: sign * row[1][key]["value"])
             rows = [
                 [f"**{system}**" if system == OURS else system, *(_cell(values.get(c), system, c) for c in columns)]
@@ -406,6 +408,11 @@ def _tables(found: Mapping[str, Mapping[str, Any]], k: int) -> list[str]:
             ]
             lines += ["", f"### {title}: {heading}", "", *table(["", *heads], rows)]
     return lines
+
+
+def _heading(column: str, k: int) -> str:
+    """The label of a metric, or the column as it is called."""
+    return label_of(BY_NAME[column].key(k)) if column in BY_NAME else column
 
 
 def _options(found: Mapping[str, Mapping[str, Any]]) -> list[str]:

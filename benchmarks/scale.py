@@ -41,7 +41,7 @@ from benchmarks.scale_results import OURS, Row, as_markdown, merged, ratios_line
 from benchmarks.scale_rules import LATEST
 from spark_app.platform.log import logger, set_up
 from spark_app.platform.settings import Log
-from spark_app.platform.zones import ProcessedZone
+from spark_app.zones.processed import ProcessedZone
 
 PACKAGES = ("pyspark", "delta-spark", "pyarrow", "numpy", "duckdb", "polars", "implicit")
 TOLERANCE = 1e-9

@@ -31,7 +31,7 @@ from benchmarks.scale_rules import (
     judge_all,
 )
 from spark_app.platform.settings import Settings
-from spark_app.platform.zones import ProcessedZone
+from spark_app.zones.processed import ProcessedZone
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -377,15 +377,16 @@ def lists_ours(places: Places) -> dict[str, Any]:
     `again` is the making of the lists alone, once more: in the pipeline Java is as warm as that when it comes to them.
     """
     from spark_app.model.lists import recommend  # noqa: PLC0415
-    from spark_app.stages.models import load_models, published_models  # noqa: PLC0415
+    from spark_app.zones.stored_models import load_models, published_models  # noqa: PLC0415
 
     spark, zone, settings = _session("lists"), places.zone, Settings()
     started = time.monotonic()
     ratings, movies = zone.read(spark, "ratings"), zone.read(spark, "movies")
     models, _ = load_models(spark, published_models(zone))
     factors = models.implicit.users.withColumnRenamed("id", "userId")
-    catalogue, block_users = models.catalogue(movies), settings.recommend.block_users
-    lists = recommend(spark, factors, ratings, catalogue, N, block_users, everyone=True)
+    candidates = models.candidates(movies, settings.recommend.catalogue_bytes)
+    block_users = settings.recommend.block_users
+    lists = recommend(spark, factors, ratings, candidates, N, block_users, everyone=True)
     return _made_twice(spark, lists, started)
 
 
@@ -400,7 +401,7 @@ def lists_implicit(places: Places) -> dict[str, Any]:
     """`implicit`'s `recommend` for all users with the same factors, what they have seen left out."""
     import pyarrow.parquet as pq  # noqa: PLC0415
 
-    from spark_app.model.catalogue import as_matrix  # noqa: PLC0415
+    from spark_app.model.candidates import as_matrix  # noqa: PLC0415
 
     model = _implicit_als(_stored_rank(places.zone))
     started = time.monotonic()
@@ -419,13 +420,13 @@ def lists_implicit(places: Places) -> dict[str, Any]:
 
 
 def _model_folder(zone: ProcessedZone) -> Path:
-    from spark_app.stages.models import IMPLICIT, published_models  # noqa: PLC0415
+    from spark_app.zones.stored_models import IMPLICIT, published_models  # noqa: PLC0415
 
     return Path(published_models(zone)) / IMPLICIT
 
 
 def _stored_rank(zone: ProcessedZone) -> int:
-    from spark_app.stages.published import model_facts  # noqa: PLC0415
+    from spark_app.zones.stored_models import model_facts  # noqa: PLC0415
 
     return int(model_facts(zone)["implicit_als"]["rank"])
 

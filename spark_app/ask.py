@@ -11,9 +11,9 @@ from typing import Any
 from spark_app.platform import storage
 from spark_app.platform.errors import JobError
 from spark_app.platform.session import check_schemes, explain
-from spark_app.platform.zones import ProcessedZone
 from spark_app.report import answers
-from spark_app.stages import published
+from spark_app.zones import published
+from spark_app.zones.processed import ProcessedZone
 
 LATEST = ""
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import difflib
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from spark_app.platform import log, s3, storage
+from spark_app.platform.arguments import ArgumentParser
 from spark_app.platform.errors import JobError, StorageError, UsageError
 from spark_app.platform.lock import holding
 from spark_app.platform.log import logger
-from spark_app.platform.run import Run, versions
 from spark_app.platform.session import check_schemes, explain, spark_session
 from spark_app.platform.settings import Log, Settings, build_settings
-from spark_app.platform.zones import ProcessedZone
 from spark_app.stages.pipeline import JOBS, Job
+from spark_app.zones.manifest import RunRecord, versions
+from spark_app.zones.processed import ProcessedZone
 
 OPTIONS = ("--config", "--raw-path", "--processed-path", "--set", "--help")
 GLUE_TELLS = ("--JOB_NAME", "--JOB_ID", "--JOB_RUN_ID")
@@ -28,13 +27,6 @@ GLUE_CONF = "--conf"
 
 LIKELY_MEANT, AT_ALL_NEAR = 0.6, 0.5
 """How near a name must be to that of an option, of 1."""
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser that raises UsageError where argparse would print its usage and exit."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; --help lists the options")
 
 
 def main(job: str, arguments: Sequence[str] | None = None) -> None:
@@ -50,9 +42,9 @@ def run_job(name: str, arguments: Sequence[str]) -> int:
     log.set_up(Log())
     try:
         settings = read_settings(JOBS[name], arguments)
-        run = Run(name, settings)
-        log.set_up(settings.log, job=name, run_id=run.run_id)
-        _execute(JOBS[name], settings, run)
+        record = RunRecord(name, settings)
+        log.set_up(settings.log, job=name, run_id=record.run_id)
+        _execute(JOBS[name], settings, record)
     except Exception as error:
         failure = _as_job_error(error)
         if failure is None:
@@ -95,8 +87,8 @@ def read_settings(job: Job, arguments: Sequence[str]) -> Settings:
     )
 
 
-def _parser(job: Job) -> _Parser:
-    parser = _Parser(
+def _parser(job: Job) -> ArgumentParser:
+    parser = ArgumentParser(
         prog=f"spark-submit jobs/{job.name}.py",
         description=job.purpose,
         epilog="Exit codes: 0 done, 1 unexpected, 2 usage or configuration, 3 input missing or against its contract, "
@@ -152,7 +144,7 @@ def _read_config(path: str | None) -> str | None:
         raise UsageError(f"cannot read the --config file {path}: {why}") from error
 
 
-def _execute(job: Job, settings: Settings, run: Run) -> None:
+def _execute(job: Job, settings: Settings, record: RunRecord) -> None:
     """Run a job under the lock of its processed zone, and leave a manifest there whatever happens."""
     zone = ProcessedZone(settings.processed.path) if settings.processed.path else None
     roots = {"--raw-path": settings.raw.path, "--processed-path": settings.processed.path}
@@ -161,25 +153,25 @@ def _execute(job: Job, settings: Settings, run: Run) -> None:
             s3.check(option, root)
     with contextlib.ExitStack() as stack:
         if zone:
-            stack.enter_context(holding("processed", zone.root, run.run_id, settings.storage.lease_seconds))
+            stack.enter_context(holding("processed", zone.root, record.run_id, settings.storage.lease_seconds))
             storage.remove(zone.staging)  # what a killed run left there
             stack.callback(_discard, zone.staging)
         spark = stack.enter_context(
             spark_session(f"movie-reco {job.name}", list(roots.values()), catalogued=job.catalogued)
         )
-        run.versions = versions(spark)
+        record.versions = versions(spark)
         try:
-            job.run(spark, settings, run)
+            job.run(spark, settings, record)
         except Exception as error:
             if zone:
                 # The failure itself is what has to be told, even where the manifest cannot be written.
                 with contextlib.suppress(StorageError):
-                    run.write_manifest(zone.manifest(run.run_id), "failed", str(_as_job_error(error) or error))
+                    record.write_manifest(zone.manifest(record.run_id), "failed", str(_as_job_error(error) or error))
             raise
         spark.catalog.clearCache()
         if zone:
-            run.write_manifest(zone.manifest(run.run_id), "done")
-            logger.info("manifest: %s", zone.manifest(run.run_id))
+            record.write_manifest(zone.manifest(record.run_id), "done")
+            logger.info("manifest: %s", zone.manifest(record.run_id))
 
 
 def _discard(path: str) -> None:

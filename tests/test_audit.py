@@ -13,7 +13,7 @@ from typing import Any
 import pyspark
 import pytest
 
-from spark_app.platform.generations import IS_3
+from spark_app.platform.spark_versions import IS_3
 from tools import audit
 from tools.audit import Jar
 

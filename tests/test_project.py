@@ -7,12 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 import zipfile
 from pathlib import Path
 
-from spark_app.platform.settings import Settings, build_settings
+from spark_app.platform.settings import SET_BY_THE_INPUT, Settings, build_settings
 from spark_app.stages.pipeline import JOBS
+from tools.settings_toml import as_toml
 
 ROOT = Path(__file__).resolve().parents[1]
 METASTORE = "spark.hadoop.javax.jdo.option.ConnectionURL"
@@ -22,14 +22,20 @@ RULES_OF_3_5 = ROOT / "conf" / "spark-3.5.sed"
 OF_A_GENERATION = ("delta-spark", "py4j", "pyspark")
 
 
-def test_pipeline_toml_gives_every_key_its_default() -> None:
+def test_pipeline_toml_says_of_every_setting_what_the_code_says() -> None:
     text = (ROOT / "conf" / "pipeline.toml").read_text()
+    assert text == as_toml(), "make settings writes it anew"
     assert build_settings(text) == Settings()
-    sections = tomllib.loads(text)
+
+
+def test_every_setting_has_a_docstring_and_its_default_depends_on_the_input_where_that_is_said() -> None:
+    counts = build_settings(assignments=["input.feedback=counts", "input.rating=plays", "input.scale_max=9"])
+    given, usual = counts.model_dump(), Settings().model_dump()
     for section, field in Settings.model_fields.items():
         for key, value in field.default.__class__.model_fields.items():
-            assert key in sections[section] or f"# {key} = " in text, f"{section}.{key}"
             assert value.description, f"{section}.{key} has no docstring"
+            if section != "input" and given[section][key] != usual[section][key]:
+                assert f"{section}.{key}" in SET_BY_THE_INPUT
 
 
 def test_the_java_that_set_up_installs_is_started_without_the_module_it_lacks(tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from spark_app.aws import artefacts, jobs, stacks
 from spark_app.aws.account import Account
 from spark_app.aws.failures import explain
+from spark_app.aws.order import POLL_SECONDS, Order
 from spark_app.aws.status import show_status
 from spark_app.platform import log
+from spark_app.platform.arguments import ArgumentParser
 from spark_app.platform.errors import JobError, UsageError
 from spark_app.platform.log import logger
 from spark_app.platform.settings import Log
@@ -22,13 +23,6 @@ from spark_app.stages.pipeline import JOBS
 NAME = "movie-reco"
 OUT, CONFIG = Path("dist") / "aws", artefacts.ROOT / "conf" / "pipeline.toml"
 INTERRUPTED = 130
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser that says in one line what is wrong."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; --help lists the options")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -100,9 +94,7 @@ def _run_job(options: argparse.Namespace) -> None:
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read the --config file {options.config}: {error}") from error
     settings = jobs.settings_of_run(account, stack, config, options.set)
-    order = jobs.Order(
-        options.name, options.job, stack, settings, conf, options.executors, options.subnet, options.every
-    )
+    order = Order(options.name, options.job, stack, settings, conf, options.executors, options.subnet, options.every)
     jobs.run(account, options.on, order)
 
 
@@ -131,8 +123,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
 }
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
         prog="python -m spark_app.aws",
         description="Build, deploy, run, look at and remove what runs on AWS. Credentials and region come by AWS's "
         "chains: AWS_PROFILE, AWS_REGION and so on.",
@@ -140,17 +132,17 @@ def _parser() -> _Parser:
         "that failed gives its own, as the README has them.",
         allow_abbrev=False,
     )
-    every = _Parser(add_help=False)
-    every.add_argument("--name", default=NAME, help=f"what all names on AWS begin with (default {NAME})")
-    every.add_argument("--dry-run", action="store_true", help="print each call to AWS and send none")
-    every.add_argument(
+    common = ArgumentParser(add_help=False)
+    common.add_argument("--name", default=NAME, help=f"what all names on AWS begin with (default {NAME})")
+    common.add_argument("--dry-run", action="store_true", help="print each call to AWS and send none")
+    common.add_argument(
         "--every",
         type=float,
-        default=jobs.EVERY_SECONDS,
+        default=POLL_SECONDS,
         metavar="SECONDS",
         help="how often to look at what is waited for (default %(default)g)",
     )
-    build = _Parser(add_help=False)
+    build = ArgumentParser(add_help=False)
     build.add_argument("--config", type=Path, metavar="FILE", help="settings of the jobs (default conf/pipeline.toml)")
     build.add_argument(
         "--out", type=Path, default=OUT, metavar="FOLDER", help=f"where releases are built (default {OUT})"
@@ -159,12 +151,12 @@ def _parser() -> _Parser:
         "--without-emr", action="store_true", help="leave out the packages for EMR, 150 MB; Glue needs none"
     )
 
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=ArgumentParser, metavar="COMMAND")
     commands.add_parser(
         "package", parents=[build], help="build a release: the package, entry scripts, packages for EMR"
     )
     deploy = commands.add_parser(
-        "deploy", parents=[every, build], help="build and upload a release, and deploy both stacks"
+        "deploy", parents=[common, build], help="build and upload a release, and deploy both stacks"
     )
     deploy.add_argument(
         "--release", metavar="NAME", help="go back to a release that was uploaded, instead of building one"
@@ -176,7 +168,7 @@ def _parser() -> _Parser:
         metavar="KEY=VALUE",
         help="a parameter of the templates in conf/aws, such as Email=me@example.com; others keep their values",
     )
-    run = commands.add_parser("run", parents=[every], help="run a stage, or the pipeline, and wait for its end")
+    run = commands.add_parser("run", parents=[common], help="run a stage, or the pipeline, and wait for its end")
     run.add_argument("job", choices=sorted(JOBS), metavar="JOB", help=f"one of {', '.join(JOBS)}")
     run.add_argument("--on", required=True, choices=list(jobs.SERVICES), help="the service")
     run.add_argument("--config", type=Path, metavar="FILE", help="settings of this run, instead of the release's")
@@ -184,8 +176,8 @@ def _parser() -> _Parser:
     run.add_argument("--conf", action="append", default=[], metavar="KEY=VALUE", help="a setting of Spark for this run")
     run.add_argument("--executors", type=int, default=3, help="executors on EMR, at most (default %(default)d)")
     run.add_argument("--subnet", metavar="ID", help="the subnet of a cluster of EMR (default: one of the default VPC)")
-    commands.add_parser("status", parents=[every], help="show what is deployed and how the last runs went")
-    destroy = commands.add_parser("destroy", parents=[every], help="remove the jobs; the data stays")
+    commands.add_parser("status", parents=[common], help="show what is deployed and how the last runs went")
+    destroy = commands.add_parser("destroy", parents=[common], help="remove the jobs; the data stays")
     destroy.add_argument("--data", action="store_true", help="also delete the buckets with all that is in them")
     destroy.add_argument("--yes", action="store_true", help="yes, --data is meant")
     return parser

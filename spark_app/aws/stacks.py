@@ -64,11 +64,11 @@ def status(account: Account, stack: str) -> str | None:
     return None if found is None else str(found["StackStatus"])
 
 
-def deploy_storage(account: Account, name: str, given: Mapping[str, str], every: float) -> dict[str, str]:
+def deploy_storage(account: Account, name: str, given: Mapping[str, str], poll_seconds: float) -> dict[str, str]:
     """Make or update the buckets; returns their names by output. Of what is given it takes what its template has."""
     template = _storage_template()
     parameters = _parameters(account, storage_stack(name), _known(account, template), {"Name": name}, given)
-    _put(account, storage_stack(name), template, parameters, name, every)
+    _put(account, storage_stack(name), template, parameters, name, poll_seconds)
     return outputs(account, storage_stack(name))
 
 
@@ -104,7 +104,7 @@ def check_release(account: Account, bucket: str, prefix: str) -> None:
 
 
 def deploy_jobs(
-    account: Account, name: str, buckets: Mapping[str, str], prefix: str, given: Mapping[str, str], every: float
+    account: Account, name: str, buckets: Mapping[str, str], prefix: str, given: Mapping[str, str], poll_seconds: float
 ) -> dict[str, str]:
     """Make or update all but the buckets, by the template of a release; returns the stack's outputs.
 
@@ -126,12 +126,12 @@ def deploy_jobs(
         )
     parameters = _parameters(account, jobs_stack(name), known, ours, given)
     try:
-        stop_application(account, jobs_stack(name), every)
+        stop_application(account, jobs_stack(name), poll_seconds)
     except ClientError as error:
         if code_of(error) != BUSY:
             raise
         logger.info("the application of EMR Serverless goes on, so it cannot be changed now: %s", message(error))
-    _put(account, jobs_stack(name), template, parameters, name, every)
+    _put(account, jobs_stack(name), template, parameters, name, poll_seconds)
     stack = outputs(account, jobs_stack(name))
     account.call("glue", "update_classifier", CsvClassifier={"Name": stack["Classifier"], **CSV_CLASSIFIER})
     return stack
@@ -144,16 +144,16 @@ def spark_defaults(account: Account, bucket: str, prefix: str) -> dict[str, str]
     return {**parse_conf(text), REGION_OF_S3A: account.region}
 
 
-def destroy(account: Account, stack: str, every: float) -> None:
+def destroy(account: Account, stack: str, poll_seconds: float) -> None:
     """Delete a stack, where there is one, and wait until it is gone; buckets stay, since the template retains them."""
     if _describe(account, stack) is None:
         logger.info("%s: there is no such stack", stack)
         return
     account.call("cloudformation", "delete_stack", StackName=stack)
-    _wait(account, stack, every, gone=True)
+    _wait(account, stack, poll_seconds, gone=True)
 
 
-def stop_application(account: Account, stack: str, every: float) -> None:
+def stop_application(account: Account, stack: str, poll_seconds: float) -> None:
     """Stop the application of EMR Serverless where it runs, and wait until it rests: else it is not changed or deleted.
 
     It starts by itself with the next job. AWS refuses, with a ValidationException, to stop one that has jobs.
@@ -171,7 +171,7 @@ def stop_application(account: Account, stack: str, every: float) -> None:
             except ClientError:
                 if _application_state(account, application) in APPLICATION_RUNS:  # else it has just stopped by itself
                     raise
-        account.wait(every)
+        account.wait(poll_seconds)
         if account.dry_run:
             return
 
@@ -186,7 +186,7 @@ def _application_state(account: Account, application: str) -> str:
     return APPLICATION_RUNS[0] if account.dry_run else str(answer["application"]["state"])
 
 
-def destroy_storage(account: Account, name: str, every: float) -> None:
+def destroy_storage(account: Account, name: str, poll_seconds: float) -> None:
     """Delete all that was ever in the buckets, their stack, and then the buckets, which the template retains.
 
     What an earlier call that was cut short has left is removed too: the buckets are known by their names. Raises
@@ -199,7 +199,7 @@ def destroy_storage(account: Account, name: str, every: float) -> None:
         raise UsageError(f"there is nothing of {name} in {account.region}: check --name and AWS_REGION")
     for bucket in there:
         _empty(account, bucket)
-    destroy(account, storage_stack(name), every)
+    destroy(account, storage_stack(name), poll_seconds)
     for bucket in there:
         if account.dry_run or _is_there(account, bucket):
             account.call("s3", "delete_bucket", Bucket=bucket)
@@ -260,13 +260,13 @@ def _put(
     template: Mapping[str, str],
     parameters: Mapping[str, str],
     name: str,
-    every: float,
+    poll_seconds: float,
 ) -> None:
     """Create a stack, or update what is there, and wait for it."""
     found = None if account.dry_run else status(account, stack)
     if found in BEGUN_ANEW:
         logger.info("%s is %s: it is removed first", stack, found)
-        destroy(account, stack, every)
+        destroy(account, stack, poll_seconds)
         found = None
     listed: list[dict[str, Any]] = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
     operation = "update_stack" if found else "create_stack"
@@ -286,10 +286,10 @@ def _put(
             return
         raise
     logger.info("%s: %s", stack, "is being updated" if found else "is being made")
-    _wait(account, stack, every)
+    _wait(account, stack, poll_seconds)
 
 
-def _wait(account: Account, stack: str, every: float, *, gone: bool = False) -> None:
+def _wait(account: Account, stack: str, poll_seconds: float, *, gone: bool = False) -> None:
     """Wait until CloudFormation is done with a stack. Raises RefusedError with the first reason where it failed."""
     state = ""
     while True:
@@ -302,7 +302,7 @@ def _wait(account: Account, stack: str, every: float, *, gone: bool = False) -> 
         state = now
         if not state.endswith("_IN_PROGRESS"):
             break
-        account.wait(every)
+        account.wait(poll_seconds)
     wanted = ("DELETE_COMPLETE",) if gone else ("CREATE_COMPLETE", "UPDATE_COMPLETE")
     if state not in wanted:
         why = next(_reasons(account, stack), "see its events in the console of CloudFormation")

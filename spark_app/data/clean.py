@@ -10,21 +10,21 @@ from pyspark.sql import functions as F
 
 from spark_app.data import rules
 from spark_app.data.ids import Codes, with_codes, with_original_ids
-from spark_app.platform.generations import make_valid_utf8
 from spark_app.platform.settings import Clean, Input
+from spark_app.platform.spark_versions import make_valid_utf8
 
 KEPT, SUPERSEDED, REJECTED, HEADER = "kept", "superseded", "rejected", "header"
 
 
-def checked_movies(fields: DataFrame, settings: Input, codes: Codes) -> DataFrame:
+def checked_movies(fields: DataFrame, input_settings: Input, codes: Codes) -> DataFrame:
     """Movies from parsed lines, as rows of movieId, title, year, genres, status, reason, file, raw, raw_bytes.
 
     Takes the columns of `with_fields`, `is_header`, and `file`, `block_start`, `row`: where in the delivery a line is.
     Of several rows of one movie the last delivered is kept: last file by name, last line in it.
     """
-    reason = rules.first_reason([*rules.line_rules(), *rules.movie_rules(settings, codes.by_column)])
-    titled = fields if settings.title else fields.withColumn("title", F.col("movieId"))
-    judged = titled.transform(rules.with_values, settings, codes.by_column).withColumn("reason", reason)
+    reason = rules.first_reason([*rules.line_rules(), *rules.movie_rules(input_settings, codes.by_column)])
+    titled = fields if input_settings.title else fields.withColumn("title", F.col("movieId"))
+    judged = titled.transform(rules.with_values, input_settings, codes.by_column).withColumn("reason", reason)
     typed = judged.transform(with_codes, codes).select(
         _if_good(F.col("movieId").cast("int")).alias("movieId"),
         _if_good(F.col("title")).alias("title"),
@@ -37,7 +37,7 @@ def checked_movies(fields: DataFrame, settings: Input, codes: Codes) -> DataFram
 
 
 def checked_ratings(
-    fields: DataFrame, movies: DataFrame | None, settings: Input, clean: Clean, today: date, codes: Codes
+    fields: DataFrame, movies: DataFrame | None, input_settings: Input, clean: Clean, today: date, codes: Codes
 ) -> DataFrame:
     """Ratings from parsed lines: userId, movieId, rating, timestamp, status, reason, file, raw, raw_bytes.
 
@@ -47,22 +47,28 @@ def checked_ratings(
     delivered. Of counts it is their sum that is kept. The rows of one user lie in one partition, in the order of
     movieId.
     """
-    own_rules = [*rules.line_rules(), *rules.rating_rules(settings, clean, today, codes.by_column)]
-    time = rules.as_time("timestamp", settings.time_format) if settings.timestamp else F.lit(None).cast("timestamp")
-    values = fields.transform(rules.with_values, settings, codes.by_column)
+    own_rules = [*rules.line_rules(), *rules.rating_rules(input_settings, clean, today, codes.by_column)]
+    time = (
+        rules.as_time("timestamp", input_settings.time_format)
+        if input_settings.timestamp
+        else F.lit(None).cast("timestamp")
+    )
+    values = fields.transform(rules.with_values, input_settings, codes.by_column)
     judged = values.withColumn("reason", rules.first_reason(own_rules)).transform(with_codes, codes)
     judged = judged.withColumn("movieId", _if_good(F.col("movieId").cast("int")))
-    located = judged if movies is None else judged.transform(_without_unknown, movies, rules.unknown_movie(settings))
+    located = (
+        judged if movies is None else judged.transform(_without_unknown, movies, rules.unknown_movie(input_settings))
+    )
     typed = located.select(
         _if_good(F.col("userId").cast("int")).alias("userId"),
         _if_good(F.col("movieId")).alias("movieId"),
-        _if_good(F.col("rating") if settings.rating else F.lit(1.0)).alias("rating"),
+        _if_good(F.col("rating") if input_settings.rating else F.lit(1.0)).alias("rating"),
         _if_good(time).alias("timestamp"),
-        *([] if settings.timestamp else [_listed()]),
+        *([] if input_settings.timestamp else [_listed()]),
         _turned_away(),
     )
-    newest_first = [F.desc("timestamp"), F.desc("rating")] if settings.timestamp else [F.desc("listed")]
-    added_up = ("rating",) if settings.feedback == "counts" else ()
+    newest_first = [F.desc("timestamp"), F.desc("rating")] if input_settings.timestamp else [F.desc("listed")]
+    added_up = ("rating",) if input_settings.feedback == "counts" else ()
     return _with_status(typed, ["userId", "movieId"], newest_first, added_up).drop("listed")
 
 

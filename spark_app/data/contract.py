@@ -60,31 +60,31 @@ class Contract:
         return {ours: column.name for ours, column in self.columns.items()}
 
 
-def movies_contract(settings: Input) -> Contract:
+def movies_contract(input_settings: Input) -> Contract:
     """The table of movies: movieId, title, genres."""
     wanted = {
-        "movieId": Column(settings.item, ID_KINDS[settings.ids]),
-        "title": Column(settings.title, TEXT),
-        "genres": Column(settings.genres, TEXT),
+        "movieId": Column(input_settings.item, ID_KINDS[input_settings.ids]),
+        "title": Column(input_settings.title, TEXT),
+        "genres": Column(input_settings.genres, TEXT),
     }
-    return _contract("movies_csv", wanted, settings)
+    return _contract("movies_csv", wanted, input_settings)
 
 
-def ratings_contract(settings: Input) -> Contract:
+def ratings_contract(input_settings: Input) -> Contract:
     """The table of ratings: userId, movieId, rating, timestamp."""
     wanted = {
-        "userId": Column(settings.user, ID_KINDS[settings.ids]),
-        "movieId": Column(settings.item, ID_KINDS[settings.ids]),
-        "rating": Column(settings.rating, NUMBER),
-        "timestamp": Column(settings.timestamp, TIME_KINDS[settings.time_format]),
+        "userId": Column(input_settings.user, ID_KINDS[input_settings.ids]),
+        "movieId": Column(input_settings.item, ID_KINDS[input_settings.ids]),
+        "rating": Column(input_settings.rating, NUMBER),
+        "timestamp": Column(input_settings.timestamp, TIME_KINDS[input_settings.time_format]),
     }
-    return _contract("ratings_csv", wanted, settings)
+    return _contract("ratings_csv", wanted, input_settings)
 
 
-def _contract(table: str, wanted: dict[str, Column], settings: Input) -> Contract:
+def _contract(table: str, wanted: dict[str, Column], input_settings: Input) -> Contract:
     """A contract of the columns that have a name in the files."""
     there = {ours: column for ours, column in wanted.items() if column.name}
-    return Contract(table, there, tuple(ours for ours in wanted if ours not in there), settings.delimiter)
+    return Contract(table, there, tuple(ours for ours in wanted if ours not in there), input_settings.delimiter)
 
 
 def parse_line(line: str, delimiter: str = ",") -> list[str]:

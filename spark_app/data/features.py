@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 FAVOURITES = 3
 """Genres named as the favourites of a user, at most."""
 
-DECIMALS = 6
+FONDNESS_DECIMALS = 6
 """Fondness is compared to so many decimals: sums of floats depend on their order in the digits behind."""
 
 
@@ -27,7 +27,7 @@ def user_features(ratings: DataFrame, movies: DataFrame) -> DataFrame:
         .groupBy("userId", "genre")
         .agg(F.sum("rating").alias("rating_sum"), F.count("*").alias("ratings"))
     )
-    fondness = F.round(F.col("rating_sum") - F.col("ratings") * F.col("average_rating"), DECIMALS)
+    fondness = F.round(F.col("rating_sum") - F.col("ratings") * F.col("average_rating"), FONDNESS_DECIMALS)
     most_first = F.array_sort(F.collect_list(F.struct((-F.col("fondness")).alias("order"), "genre")))
     favourites = (
         of_genre.join(activity.select("userId", "average_rating"), on="userId", how="inner")

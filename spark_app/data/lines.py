@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from spark_app.platform.generations import is_valid_utf8
+from spark_app.platform.spark_versions import is_valid_utf8
 
 MAX_FIELDS = 20_000
 """A line of more fields is not handed to the parser, which stops at 20,480 columns with an error."""

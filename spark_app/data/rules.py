@@ -12,6 +12,12 @@ from pyspark.sql import functions as F
 from spark_app.data.ids import MAX_ID
 from spark_app.platform.settings import Clean, Input
 
+RULES_VERSION = 1
+"""Raised whenever a change to the code makes a row be judged otherwise: `etl` then reads all files again.
+
+A test compares the code that judges rows with the one this version was given to.
+"""
+
 NO_GENRES = "(no genres listed)"
 SCALE_TOLERANCE = 1e-6
 PLAIN_NUMBER = r"^\s*[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?\s*$"
@@ -43,44 +49,46 @@ def line_rules() -> list[Rule]:
     ]
 
 
-def with_values(fields: DataFrame, settings: Input, coded: Collection[str] = ()) -> DataFrame:
+def with_values(fields: DataFrame, input_settings: Input, coded: Collection[str] = ()) -> DataFrame:
     """Put values in the place of the text of userId, movieId, rating and timestamp, as far as they are there.
 
     Null where a text is no value. Ids become 64-bit integers, those in `coded` stay text; ratings become doubles,
     timestamps integers (or, from ISO 8601, timestamps). What the input does not have is left as it is.
     """
     values = {column: as_integer(column) for column in ("userId", "movieId") if column not in coded}
-    if settings.rating:
+    if input_settings.rating:
         values["rating"] = as_number("rating")
-    if settings.timestamp:
-        values["timestamp"] = _iso_time("timestamp") if settings.time_format == "iso" else as_integer("timestamp")
+    if input_settings.timestamp:
+        values["timestamp"] = _iso_time("timestamp") if input_settings.time_format == "iso" else as_integer("timestamp")
     return fields.withColumns({column: value for column, value in values.items() if column in fields.columns})
 
 
-def rating_rules(settings: Input, clean: Clean, today: date, coded: Collection[str] = ()) -> list[Rule]:
+def rating_rules(input_settings: Input, clean: Clean, today: date, coded: Collection[str] = ()) -> list[Rule]:
     """Rules of userId, movieId, rating and timestamp as `with_values` gives them; `today` is the day of the run (UTC).
 
     `coded` are those of userId and movieId that may be any text. What the input does not have has no rule.
     """
-    rules = [_id_rule("userId", settings.user, coded), _id_rule("movieId", settings.item, coded)]
-    if settings.rating:
-        rules.append(_count_rule(settings) if settings.feedback == "counts" else _scale_rule(settings))
-    if settings.timestamp:
-        rules.append(_time_rule(settings, clean.earliest, clean.latest or today + timedelta(days=1)))
+    rules = [_id_rule("userId", input_settings.user, coded), _id_rule("movieId", input_settings.item, coded)]
+    if input_settings.rating:
+        rules.append(
+            _count_rule(input_settings) if input_settings.feedback == "counts" else _scale_rule(input_settings)
+        )
+    if input_settings.timestamp:
+        rules.append(_time_rule(input_settings, clean.earliest, clean.latest or today + timedelta(days=1)))
     return rules
 
 
-def movie_rules(settings: Input, coded: Collection[str] = ()) -> list[Rule]:
+def movie_rules(input_settings: Input, coded: Collection[str] = ()) -> list[Rule]:
     """Rules of movieId, as `with_values` gives it, and title. Genres may be anything."""
-    rules = [_id_rule("movieId", settings.item, coded)]
-    if settings.title:
-        rules.append(Rule(f"{settings.title} is empty", ~_has_text("title")))
+    rules = [_id_rule("movieId", input_settings.item, coded)]
+    if input_settings.title:
+        rules.append(Rule(f"{input_settings.title} is empty", ~_has_text("title")))
     return rules
 
 
-def unknown_movie(settings: Input) -> str:
+def unknown_movie(input_settings: Input) -> str:
     """The reason to turn away a rating of a movie that is not listed."""
-    return f"{settings.item} is not in the movies table"
+    return f"{input_settings.item} is not in the movies table"
 
 
 def first_reason(rules: Sequence[Rule]) -> Column:
@@ -133,23 +141,23 @@ def _id_rule(column: str, name: str, coded: Collection[str]) -> Rule:
     return Rule(f"{name} is not an integer from 1 to {MAX_ID}", ~_is_between(F.col(column), 1, MAX_ID))
 
 
-def _scale_rule(settings: Input) -> Rule:
-    low, high, step = settings.scale_min, settings.scale_max, settings.scale_step
+def _scale_rule(input_settings: Input) -> Rule:
+    low, high, step = input_settings.scale_min, input_settings.scale_max, input_settings.scale_step
     value = F.col("rating")
     steps = (value - low) / step
     is_on_scale = value.between(low, high) & (F.abs(steps - F.rint(steps)) < SCALE_TOLERANCE)
-    reason = f"{settings.rating} is not on the scale {low:g} to {high:g} by {step:g}"
+    reason = f"{input_settings.rating} is not on the scale {low:g} to {high:g} by {step:g}"
     return Rule(reason, ~F.coalesce(is_on_scale, F.lit(False)))
 
 
-def _count_rule(settings: Input) -> Rule:
+def _count_rule(input_settings: Input) -> Rule:
     value = F.col("rating")
     is_count = (value > 0) & (value < float("inf"))
-    return Rule(f"{settings.rating} is not a number above 0", ~F.coalesce(is_count, F.lit(False)))
+    return Rule(f"{input_settings.rating} is not a number above 0", ~F.coalesce(is_count, F.lit(False)))
 
 
-def _time_rule(settings: Input, earliest: date, latest: date) -> Rule:
-    kind = settings.time_format
+def _time_rule(input_settings: Input, earliest: date, latest: date) -> Rule:
+    kind = input_settings.time_format
     first, last = _second(earliest), _second(latest) + LAST_SECOND
     if kind == "iso":
         is_in_period = _is_between(F.unix_seconds("timestamp"), first, last)
@@ -158,7 +166,7 @@ def _time_rule(settings: Input, earliest: date, latest: date) -> Rule:
         is_in_period = _is_between(F.col("timestamp"), first * MILLISECONDS, last * MILLISECONDS + in_a_second)
     else:
         is_in_period = _is_between(F.col("timestamp"), first, last)
-    return Rule(f"{settings.timestamp} is not {TIME_UNITS[kind]} from {earliest} to {latest}", ~is_in_period)
+    return Rule(f"{input_settings.timestamp} is not {TIME_UNITS[kind]} from {earliest} to {latest}", ~is_in_period)
 
 
 def _iso_time(column: str) -> Column:

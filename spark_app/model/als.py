@@ -34,84 +34,90 @@ class TrainingSet:
     blocks: RatingBlocks
 
 
-def explicit_problem(settings: ExplicitAls, mean: float) -> Problem:
+def explicit_problem(als: ExplicitAls, mean: float) -> Problem:
     """What explicit ALS minimises; with biases they are counted from the `mean` of all ratings."""
-    return Problem(SquaredError(), Ridge(settings.reg, settings.reg_power), mean if settings.biases else None)
+    return Problem(SquaredError(), Ridge(als.reg, als.reg_power), mean if als.biases else None)
 
 
-def implicit_problem(settings: ImplicitAls) -> Problem:
+def implicit_problem(als: ImplicitAls) -> Problem:
     """What implicit ALS minimises."""
-    loss = Preference(settings.alpha, settings.neutral, settings.confidence == "log")
-    return Problem(loss, Ridge(settings.reg, settings.reg_power))
+    loss = Preference(als.alpha, als.neutral, als.confidence == "log")
+    return Problem(loss, Ridge(als.reg, als.reg_power))
+
+
+@dataclass(frozen=True)
+class ExplicitFit:
+    """Factors, and the settings that they were fitted with, as far as the solver can follow them."""
+
+    factors: Factors
+    als: ExplicitAls
+
+
+@dataclass(frozen=True)
+class ImplicitFit:
+    """The same of implicit ALS."""
+
+    factors: Factors
+    als: ImplicitAls
 
 
 def fit_explicit(
-    training: TrainingSet, settings: ExplicitAls, train: Train, mean: float, start: Factors | None = None
-) -> Factors:
+    training: TrainingSet, als: ExplicitAls, train: Train, mean: float, start: Factors | None = None
+) -> ExplicitFit:
     """Fit the ratings, from random factors or from those of another fit.
 
-    With `settings.biases` two columns more hold the biases, unless MLlib fits.
+    With `als.biases` two columns more hold the biases, unless MLlib fits: it knows no biases, and no power of
+    regularisation but 1.
     """
-    settings = explicit_as_fitted(training, settings, train)
-    return _fit("explicit", training, explicit_problem(settings, mean), settings, train, start)
+    solver_name = solver_for(training.blocks, als.rank, train)
+    if solver_name == "mllib":
+        als = als.model_copy(update={"biases": False})
+        als = als.model_copy(update=_of_power_1("explicit", als, explicit_problem(als, 0.0), training))
+    factors = _fit("explicit", solver_name, training, explicit_problem(als, mean), als, train, start)
+    return ExplicitFit(factors, als)
 
 
-def fit_implicit(training: TrainingSet, settings: ImplicitAls, train: Train, start: Factors | None = None) -> Factors:
+def fit_implicit(training: TrainingSet, als: ImplicitAls, train: Train, start: Factors | None = None) -> ImplicitFit:
     """Fit preferences: a rating above `neutral` is a yes, one below it a no, more confident the further away.
 
     Users who like nothing, and movies that nobody likes, get no factors: regularisation grows with likes, so theirs
-    would be zero. Raises InputError where nobody likes anything.
+    would be zero. MLlib knows no power of regularisation but 1. Raises InputError where nobody likes anything.
     """
-    problem = implicit_problem(settings)
+    problem = implicit_problem(als)
     if not solver.counts_of(training.blocks.movies, problem.loss).any():
-        raise InputError(
-            f"no rating is above implicit_als.neutral={settings.neutral:g}: there is nothing to learn from"
-        )
-    settings = implicit_as_fitted(training, settings, train)
-    return _fit("implicit", training, implicit_problem(settings), settings, train, start)
+        raise InputError(f"no rating is above implicit_als.neutral={als.neutral:g}: there is nothing to learn from")
+    solver_name = solver_for(training.blocks, als.rank, train)
+    if solver_name == "mllib":
+        als = als.model_copy(update=_of_power_1("implicit", als, problem, training))
+    factors = _fit("implicit", solver_name, training, implicit_problem(als), als, train, start)
+    return ImplicitFit(factors, als)
 
 
-def explicit_as_fitted(training: TrainingSet, settings: ExplicitAls, train: Train) -> ExplicitAls:
-    """The settings that the solver can follow: MLlib knows no biases, and no power of regularisation but 1."""
-    if solver_for(training.blocks, settings.rank, train) == "own":
-        return settings
-    without = settings.model_copy(update={"biases": False})
-    return without.model_copy(update=_of_power_1("explicit", without, explicit_problem(without, 0.0), training))
-
-
-def implicit_as_fitted(training: TrainingSet, settings: ImplicitAls, train: Train) -> ImplicitAls:
-    """The same of implicit ALS."""
-    if solver_for(training.blocks, settings.rank, train) == "own":
-        return settings
-    return settings.model_copy(update=_of_power_1("implicit", settings, implicit_problem(settings), training))
-
-
-def _of_power_1(
-    kind: str, settings: ExplicitAls | ImplicitAls, problem: Problem, training: TrainingSet
-) -> dict[str, float]:
+def _of_power_1(kind: str, als: ExplicitAls | ImplicitAls, problem: Problem, training: TrainingSet) -> dict[str, float]:
     """The regularisation of power 1 that is as strong in all."""
-    if settings.reg_power == 1:
+    if als.reg_power == 1:
         return {}
     return {"reg": mllib.equal_reg(kind, problem, training.blocks), "reg_power": 1.0}
 
 
 def _fit(
     kind: str,
+    solver_name: Literal["own", "mllib"],
     training: TrainingSet,
     problem: Problem,
-    settings: ExplicitAls | ImplicitAls,
+    als: ExplicitAls | ImplicitAls,
     train: Train,
     start: Factors | None,
 ) -> Factors:
-    """Fit by the solver that is wanted; ours needs `train.refit_sweeps` only where it starts from other factors."""
-    if solver_for(training.blocks, settings.rank, train) == "mllib":
-        return mllib.fit(kind, training.ratings, training.blocks, problem, settings, train)
-    sweeps = settings.iterations if start is None else min(settings.iterations, train.refit_sweeps)
-    logger.info("fitting %s ALS: rank %d, at most %d sweeps", kind, settings.rank, sweeps)
-    options = solver.Options(settings.rank, sweeps, train.seed, tolerance=train.tolerance)
+    """Fit by a solver; ours makes `train.refit_sweeps` only where it starts from other factors."""
+    if solver_name == "mllib":
+        return mllib.fit(kind, training.ratings, training.blocks, problem, als, train)
+    sweeps = als.iterations if start is None else min(als.iterations, train.refit_sweeps)
+    logger.info("fitting %s ALS: rank %d, at most %d sweeps", kind, als.rank, sweeps)
+    options = solver.Options(als.rank, sweeps, train.seed, tolerance=train.tolerance)
     known = None if start is None else as_solution(start, problem)
-    told = HalfSweeps(f"fitting {kind} ALS", 2 * sweeps)
-    solution = solver.fit(training.blocks, problem, options, known, told)
+    progress = HalfSweeps(f"fitting {kind} ALS", 2 * sweeps)
+    solution = solver.fit(training.blocks, problem, options, known, progress)
     return as_factors(solution, problem, training.ratings.sparkSession)
 
 

@@ -19,8 +19,8 @@ from pyspark.sql import functions as F
 
 from spark_app.model.half_sweep import Block, Doubles
 from spark_app.model.rating_blocks import RatingBlocks, Side
-from spark_app.platform.generations import from_arrow
 from spark_app.platform.settings import Biases
+from spark_app.platform.spark_versions import from_arrow
 
 USERS_SCHEMA = "userId INT, user_bias DOUBLE, rating_count LONG"
 
@@ -36,7 +36,7 @@ class BiasModel:
     movies: DataFrame
 
 
-def fit_biases(ratings: RatingBlocks, settings: Biases, spark: SparkSession) -> BiasModel:
+def fit_biases(ratings: RatingBlocks, bias_settings: Biases, spark: SparkSession) -> BiasModel:
     """Fit to packed ratings: a sweep is one pass over them, and two numbers a movie on the driver.
 
     The user biases are persisted and computed here, before whoever called frees the ratings.
@@ -45,12 +45,12 @@ def fit_biases(ratings: RatingBlocks, settings: Biases, spark: SparkSession) -> 
     sums = blocks.map(lambda block: _sums_of_movies(block, block.values.astype(np.float64), len(movie_ids))).collect()
     totals, counts = np.sum(sums, axis=0)
     mean = float(totals.sum() / counts.sum())
-    movies = _damped(totals - mean * counts, counts, settings.movie_reg)
-    for _ in range(settings.sweeps - 1):
-        without_users = _WithoutUsers(spark.sparkContext.broadcast(movies), mean, settings.user_reg)
+    movies = _damped(totals - mean * counts, counts, bias_settings.movie_reg)
+    for _ in range(bias_settings.sweeps - 1):
+        without_users = _WithoutUsers(spark.sparkContext.broadcast(movies), mean, bias_settings.user_reg)
         totals, _ = np.sum(blocks.map(without_users).collect(), axis=0)
-        movies = _damped(totals, counts, settings.movie_reg)
-    users = _users(ratings.users, spark, movies, mean, settings.user_reg).persist()
+        movies = _damped(totals, counts, bias_settings.movie_reg)
+    users = _users(ratings.users, spark, movies, mean, bias_settings.user_reg).persist()
     users.count()
     columns = {"movieId": movie_ids, "movie_bias": movies, "rating_count": counts.astype(np.int64)}
     return BiasModel(mean, users, from_arrow(spark, pa.table(columns)))
@@ -110,7 +110,7 @@ def _unpacked(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             yield pa.RecordBatch.from_arrays(arrays, names=["userId", "user_bias", "rating_count"])
 
 
-def user_biases(ratings: DataFrame, model: BiasModel, settings: Biases) -> DataFrame:
+def user_biases(ratings: DataFrame, model: BiasModel, bias_settings: Biases) -> DataFrame:
     """The users of a model as ratings(userId, movieId, rating) would make them, its mean and movies held fixed.
 
     They have the columns of `model.users`, and come from the ratings of movies that the model knows: of the ratings it
@@ -118,7 +118,7 @@ def user_biases(ratings: DataFrame, model: BiasModel, settings: Biases) -> DataF
     """
     without_movies = _without_movies(_deviations(ratings, model.mean), model.movies)
     of_known = without_movies.filter(F.col("deviation").isNotNull())
-    return of_known.transform(_damped_mean, "userId", "user_bias", settings.user_reg)
+    return of_known.transform(_damped_mean, "userId", "user_bias", bias_settings.user_reg)
 
 
 def with_bias_prediction(pairs: DataFrame, model: BiasModel) -> DataFrame:

@@ -11,11 +11,11 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import FloatType, StructField, StructType
 
 from spark_app.model.by_user import UserPartition, together_by_user
-from spark_app.model.catalogue import as_matrix, found_among
+from spark_app.model.candidates import as_matrix, found_among
 from spark_app.model.half_sweep import Floats, Problem
 from spark_app.model.rating_blocks import Ids
-from spark_app.model.solver import Solution, Solved
-from spark_app.platform.generations import to_arrow
+from spark_app.model.solver import Solution, SolvedSide
+from spark_app.platform.spark_versions import to_arrow
 
 FACTORS_SCHEMA = "id INT, features ARRAY<FLOAT>"
 
@@ -76,7 +76,9 @@ def as_solution(factors: Factors, problem: Problem) -> Solution:
     if problem.mean is not None:
         users = replace(users, rows=without_biases(users.rows, problem.mean))
         movies = replace(movies, rows=without_biases(movies.rows, None))
-    of_users, of_movies = (Solved(side.ids, side.rows, np.ones(len(side.ids), dtype=bool)) for side in (users, movies))
+    of_users, of_movies = (
+        SolvedSide(side.ids, side.rows, np.ones(len(side.ids), dtype=bool)) for side in (users, movies)
+    )
     return Solution(of_users, of_movies, objective=())
 
 

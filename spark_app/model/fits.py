@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Literal
 
 from pyspark.sql import DataFrame
@@ -12,7 +10,7 @@ from pyspark.sql import DataFrame
 from spark_app.model import als
 from spark_app.model.als import TrainingSet
 from spark_app.model.biases import BiasModel, fit_biases, user_biases
-from spark_app.model.catalogue import Catalogue, build_catalogue, movie_blocks
+from spark_app.model.candidates import CandidateBlocks, candidate_blocks
 from spark_app.model.factors import Factors, with_users
 from spark_app.model.foldin import fold_in_explicit, fold_in_implicit, outdated_users
 from spark_app.model.rating_blocks import pack
@@ -24,7 +22,7 @@ from spark_app.platform.settings import Biases, ExplicitAls, ImplicitAls, Settin
 
 @dataclass(frozen=True)
 class FitSettings:
-    """What a fit was told, as its solver can follow it, as far as it matters to those who use its models."""
+    """The settings of a fit that matter to whoever uses its models, as far as its solver could follow them."""
 
     implicit: ImplicitAls
     explicit: ExplicitAls
@@ -45,14 +43,11 @@ class Models:
     biases: BiasModel
     stack: StackWeights = field(default_factory=StackWeights)
 
-    def catalogue(self, movies: DataFrame) -> Catalogue:
-        """The movies(movieId) as the ranking model scores them."""
+    def candidates(self, movies: DataFrame, max_bytes: int) -> CandidateBlocks:
+        """The movies(movieId) as the ranking model scores them, in blocks of at most so many bytes."""
         exponent = self.settings.implicit.popularity_exponent
-        return build_catalogue(movies, self.biases.movies, self.implicit.movies, self.implicit.rank, exponent)
-
-    def catalogues(self, movies: DataFrame, most_bytes: int) -> list[Callable[[], Catalogue]]:
-        """What makes the catalogue, or each block of it where it is larger than so many bytes."""
-        return [partial(self.catalogue, block) for block in movie_blocks(movies, self.implicit.rank, most_bytes)]
+        ranking = self.implicit
+        return candidate_blocks(movies, self.biases.movies, ranking.movies, ranking.rank, exponent, max_bytes)
 
 
 def fit_models(ratings: DataFrame, settings: Settings, start: Models | None = None) -> Models:
@@ -61,12 +56,6 @@ def fit_models(ratings: DataFrame, settings: Settings, start: Models | None = No
     The factorisations go on from those of other models where these have the same rank.
     """
     training = training_set(ratings, settings.train)
-    told = FitSettings(
-        als.implicit_as_fitted(training, settings.implicit_als, settings.train),
-        als.explicit_as_fitted(training, settings.explicit_als, settings.train),
-        settings.biases,
-        settings.train.min_user_ratings,
-    )
     biases = fit_biases(training.blocks, settings.biases, ratings.sparkSession)
     explicit = None
     if settings.input.feedback == "ratings":
@@ -74,11 +63,17 @@ def fit_models(ratings: DataFrame, settings: Settings, start: Models | None = No
         # Biases are columns too: without a look at the settings, 5 factors and 3 with biases would be the same.
         if start is not None and start.settings.explicit.rank == settings.explicit_als.rank:
             known = _of_rank(start.explicit, settings.explicit_als.rank + 2 * settings.explicit_als.biases)
-        explicit = als.fit_explicit(training, told.explicit, settings.train, biases.mean, known)
+        explicit = als.fit_explicit(training, settings.explicit_als, settings.train, biases.mean, known)
     known = None if start is None else _of_rank(start.implicit, settings.implicit_als.rank)
-    implicit = als.fit_implicit(training, told.implicit, settings.train, known)
+    implicit = als.fit_implicit(training, settings.implicit_als, settings.train, known)
     training.blocks.unpersist()
-    return Models(told, implicit, explicit, biases)
+    fitted_with = FitSettings(
+        implicit.als,
+        explicit.als if explicit else settings.explicit_als,
+        settings.biases,
+        settings.train.min_user_ratings,
+    )
+    return Models(fitted_with, implicit.factors, explicit.factors if explicit else None, biases)
 
 
 def training_set(ratings: DataFrame, train: Train) -> TrainingSet:

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from spark_app.model import half_sweep
 from spark_app.model.als import explicit_problem, implicit_problem
 from spark_app.model.biases import BiasModel, user_biases
-from spark_app.model.catalogue import found_among
+from spark_app.model.candidates import found_among
 from spark_app.model.factors import (
     FACTORS_SCHEMA,
     FactorMatrix,
@@ -35,7 +35,7 @@ SAME_BIAS = 1e-7
 """How far two biases of a user may be apart that come from the same ratings, added up in another order."""
 
 
-def outdated_users(ratings: DataFrame, biases: BiasModel, settings: Biases, *, changed: bool) -> DataFrame:
+def outdated_users(ratings: DataFrame, biases: BiasModel, bias_settings: Biases, *, changed: bool) -> DataFrame:
     """The users(userId) in ratings(userId, movieId, rating) whom the fit has not seen, or not as they are now.
 
     With `changed` these are also users whose ratings of movies that the fit knows are others than they were, as their
@@ -44,7 +44,7 @@ def outdated_users(ratings: DataFrame, biases: BiasModel, settings: Biases, *, c
     fitted = biases.users.select(
         "userId", F.col("rating_count").alias("fitted_count"), F.col("user_bias").alias("fitted_bias")
     )
-    now = user_biases(ratings, biases, settings).join(fitted, on="userId", how="left")
+    now = user_biases(ratings, biases, bias_settings).join(fitted, on="userId", how="left")
     is_outdated = F.col("fitted_count").isNull()
     if changed:
         has_other_count = F.col("rating_count") != F.col("fitted_count")
@@ -53,25 +53,25 @@ def outdated_users(ratings: DataFrame, biases: BiasModel, settings: Biases, *, c
     return now.filter(is_outdated).select("userId")
 
 
-def fold_in_implicit(ratings: DataFrame, movies: DataFrame, settings: ImplicitAls) -> DataFrame:
+def fold_in_implicit(ratings: DataFrame, movies: DataFrame, als: ImplicitAls) -> DataFrame:
     """The users' factors(id, features) of implicit ALS, for users in ratings(userId, movieId, rating).
 
     Takes the fixed factors of the movies(id, features), which are collected, and the settings of their fit. Users who
     like no movie with factors get none, as in a fit.
     """
-    return _solved(ratings, collected(movies, settings.rank), implicit_problem(settings))
+    return _solved(ratings, collected(movies, als.rank), implicit_problem(als))
 
 
-def fold_in_explicit(ratings: DataFrame, fitted: Factors, settings: ExplicitAls, mean: float) -> DataFrame:
+def fold_in_explicit(ratings: DataFrame, fitted: Factors, als: ExplicitAls, mean: float) -> DataFrame:
     """The users' factors(id, features) of explicit ALS; takes the factors of the fit, and the mean of its ratings.
 
     Users who have rated no movie with factors get none.
     """
-    has_biases = fitted.rank > settings.rank
+    has_biases = fitted.rank > als.rank
     movies = collected(fitted.movies, fitted.rank)
     if has_biases:
         movies = replace(movies, rows=without_biases(movies.rows, None))
-    return _solved(ratings, movies, explicit_problem(settings.model_copy(update={"biases": has_biases}), mean))
+    return _solved(ratings, movies, explicit_problem(als.model_copy(update={"biases": has_biases}), mean))
 
 
 def _solved(ratings: DataFrame, fixed: FactorMatrix, problem: Problem) -> DataFrame:

@@ -150,7 +150,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Solved:
+class SolvedBlock:
     """The factors of the users of a block, a row each; what they add to the objective, and of it their penalty."""
 
     factors: Floats
@@ -175,7 +175,7 @@ def counted(block: Block, loss: Loss) -> Ints:
     return block.sums(loss.terms(block.values).counted).astype(np.int64)
 
 
-def solve(block: Block, held: Floats, gram: Doubles | None, start: Floats, problem: Problem, steps: int) -> Solved:
+def solve(block: Block, held: Floats, gram: Doubles | None, start: Floats, problem: Problem, steps: int) -> SolvedBlock:
     """Solve for the factors of the users of a block.
 
     Takes the factors of all movies `with_zero_row`, their Y'Y where the loss is over all pairs, and the factors to
@@ -204,7 +204,7 @@ def solve(block: Block, held: Floats, gram: Doubles | None, start: Floats, probl
         factors[users], value = solved
         objective += value
     penalty = float(ridges @ np.einsum("ij,ij->i", factors, factors, dtype=np.float64))
-    return Solved(factors, objective, penalty)
+    return SolvedBlock(factors, objective, penalty)
 
 
 def _groups(block: Block, is_solved: Bools, rank: int, most_users: int | None) -> Iterator[tuple[Ints, Places]]:

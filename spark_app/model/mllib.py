@@ -33,7 +33,7 @@ def fit(
     ratings: DataFrame,
     blocks: RatingBlocks,
     problem: Problem,
-    settings: ExplicitAls | ImplicitAls,
+    als: ExplicitAls | ImplicitAls,
     train: Train,
 ) -> Factors:
     """Fit by MLlib, which knows no power of regularisation but 1, and no biases, and starts from random factors.
@@ -46,9 +46,9 @@ def fit(
     if liking:
         rows = _of_likers(rows.withColumn("rating", preference(liking)))
     algorithm = ALS(
-        rank=settings.rank,
+        rank=als.rank,
         regParam=problem.ridge.reg,
-        maxIter=settings.iterations,
+        maxIter=als.iterations,
         checkpointInterval=CHECKPOINT_SWEEPS,
         userCol="userId",
         itemCol="movieId",
@@ -60,11 +60,11 @@ def fit(
         alpha=liking.alpha if liking else 1.0,
     )
     # Without a folder MLlib would pass over the checkpoints, and say nothing.
-    if settings.iterations > CHECKPOINT_SWEEPS and ratings.sparkSession.sparkContext.getCheckpointDir() is None:
+    if als.iterations > CHECKPOINT_SWEEPS and ratings.sparkSession.sparkContext.getCheckpointDir() is None:
         raise RuntimeError(f"more than {CHECKPOINT_SWEEPS} sweeps of MLlib's ALS need SparkContext.setCheckpointDir")
-    logger.info("fitting %s ALS by MLlib: rank %d, %d sweeps", kind, settings.rank, settings.iterations)
+    logger.info("fitting %s ALS by MLlib: rank %d, %d sweeps", kind, als.rank, als.iterations)
     rows = rows.persist()
-    with progress(ratings.sparkSession, f"fitting {kind} ALS", Steps("sweep", settings.iterations, SENDING, parts=2)):
+    with progress(ratings.sparkSession, f"fitting {kind} ALS", Steps("sweep", als.iterations, SENDING, parts=2)):
         model = algorithm.fit(rows)
     rows.unpersist()
     return factors_of(model)

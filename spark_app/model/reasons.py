@@ -15,7 +15,7 @@ import numpy as np
 
 from spark_app.model.half_sweep import Doubles, Floats, Ints, Problem, gram_of, normal_matrices
 
-DECIMALS = 6
+REASON_DECIMALS = 6
 """Weights that agree in six decimals are a tie, and the lower movieId is named first."""
 
 
@@ -52,4 +52,4 @@ class Reasons:
         (matrix,) = normal_matrices(vectors[None], terms.weights[None], self.gram, ridge)
         lifted = self.factors[recommended].astype(np.float64) * self.lifts[recommended, None]
         added = vectors[is_like] * terms.targets[is_like, None] @ np.linalg.solve(matrix, lifted.T)
-        return np.asarray(np.round(added.T, DECIMALS), dtype=np.float64)
+        return np.asarray(np.round(added.T, REASON_DECIMALS), dtype=np.float64)

@@ -46,7 +46,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Solved:
+class SolvedSide:
     """The factors of one side, a row an id, ids ascending; zeros where no rating of an id counts."""
 
     ids: Ids
@@ -65,8 +65,8 @@ class Solved:
 class Solution:
     """The factors of users and of movies, and the value of the objective after each sweep."""
 
-    users: Solved
-    movies: Solved
+    users: SolvedSide
+    movies: SolvedSide
     objective: tuple[float, ...]
 
 
@@ -107,7 +107,7 @@ def fit(
 
 def objective_with(ratings: RatingBlocks, problem: Problem, movie_ids: Ids, movies: Floats) -> float:
     """The least objective that users can have with these factors of the movies, ids ascending."""
-    found = Solved(movie_ids, movies, np.ones(len(movie_ids), dtype=bool))
+    found = SolvedSide(movie_ids, movies, np.ones(len(movie_ids), dtype=bool))
     held = _Side(ratings.movies, problem, found.of(ratings.movies.ids))
     users = _Side(ratings.users, problem, np.zeros((len(ratings.users.ids), movies.shape[1]), dtype=np.float32))
     ridges = problem.ridge.of(held.counts)
@@ -190,9 +190,9 @@ class _Side:
             self._gram = np.sum(grams, axis=0)
         return self._gram
 
-    def solved(self) -> Solved:
+    def solved(self) -> SolvedSide:
         """The factors as they are now."""
-        return Solved(self.ratings.ids, self.factors, self.counts > 0)
+        return SolvedSide(self.ratings.ids, self.factors, self.counts > 0)
 
     def close(self) -> None:
         """Free what was broadcast."""
@@ -208,7 +208,7 @@ class _Part:
     """What a half sweep has found for one block; `gram` is its part of Y'Y, None where nobody asks for it."""
 
     own: Places
-    solved: half_sweep.Solved
+    solved: half_sweep.SolvedBlock
     gram: Doubles | None
 
 

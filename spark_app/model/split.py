@@ -65,6 +65,11 @@ def _reach(counts: dict[int, int], wanted: float) -> tuple[int, int]:
     return min(counts, default=0), later
 
 
+def ratings_of_listed(ratings: DataFrame, movies: DataFrame) -> DataFrame:
+    """The ratings of movies that are listed: all, unless an etl was cut short between the two tables."""
+    return ratings.join(F.broadcast(movies.select("movieId")), on="movieId", how="left_semi")
+
+
 def keep_judged(frame: DataFrame, users: int, train: Train) -> DataFrame:
     """Rows (userId, ...) of about `train.judged_users` of so many users; all rows where there are no more users.
 

@@ -3,7 +3,7 @@
 ALS knows much of active users and popular movies and little of others, whom the biases serve better. So the two are
 mixed, by a weight that grows with what ALS has seen of the pair, for n ratings of a user or movie:
 
-    stacked = bias + w (als - bias),    w = w0 + w1 ln(1 + n_user) + w2 ln(1 + n_movie),  held in [0, 1]
+    stacked = bias + w (explicit - bias),    w = w0 + w1 ln(1 + n_user) + w2 ln(1 + n_movie),  held in [0, 1]
 
 J. Sill, G. Takacs, L. Mackey, D. Lin: Feature-Weighted Linear Stacking, 2009 (arXiv:0911.0460).
 """
@@ -20,10 +20,10 @@ from pyspark.sql import functions as F
 from spark_app.model.biases import BiasModel, with_bias_prediction
 from spark_app.model.factors import Factors, with_prediction
 
-RATING_MODELS = ("als", "bias", "stacked")
+RATING_MODELS = ("explicit", "bias", "stacked")
 """Columns of predicted ratings, and what may give the published ones."""
 
-DECIMALS = 6
+WEIGHT_DECIMALS = 6
 """Of the weights: their sums are added up in any order, and two runs should agree."""
 
 
@@ -37,12 +37,12 @@ class StackWeights:
 
 
 def with_both_predictions(pairs: DataFrame, biases: BiasModel, explicit: Factors) -> DataFrame:
-    """Add `bias` and `als` to pairs(userId, movieId, ...), neither clipped, with user_ratings and movie_ratings.
+    """Add `bias` and `explicit` to pairs(userId, movieId, ...), neither clipped, with user_ratings and movie_ratings.
 
     ALS leaves to the biases what it cannot predict: neither is null or NaN.
     """
-    predicted = with_prediction(with_bias_prediction(pairs, biases), explicit, "als")
-    return predicted.withColumn("als", F.nanvl(F.col("als").cast("double"), F.col("bias")))
+    predicted = with_prediction(with_bias_prediction(pairs, biases), explicit, "explicit")
+    return predicted.withColumn("explicit", F.nanvl(F.col("explicit").cast("double"), F.col("bias")))
 
 
 def with_predicted_ratings(
@@ -61,7 +61,7 @@ def fit_stack(predicted: DataFrame, scale: tuple[float, float]) -> tuple[StackWe
     other, so that its errors are those of weights that have not seen the rating. One pass, least squares.
     """
     fold = F.pmod(F.xxhash64(F.lit("stack"), "movieId", "userId"), F.lit(2))
-    gap, target = F.col("als") - F.col("bias"), F.col("rating") - F.col("bias")
+    gap, target = F.col("explicit") - F.col("bias"), F.col("rating") - F.col("bias")
     terms = [gap * feature for feature in _features()]
     sums = [F.sum(one * other) for one in terms for other in (*terms, target)]
     rows = predicted.groupBy(fold.alias("fold")).agg(F.array(*sums).alias("sums")).collect()
@@ -80,13 +80,13 @@ def _features() -> tuple[Column, Column, Column]:
 def _solve(sums: NDArray[np.float64]) -> StackWeights:
     """The weights with the least squared error, the shortest where several have it."""
     found = np.linalg.lstsq(sums[:, :-1], sums[:, -1], rcond=None)[0]
-    return StackWeights(*(round(float(weight), DECIMALS) for weight in found))
+    return StackWeights(*(round(float(weight), WEIGHT_DECIMALS) for weight in found))
 
 
 def _stacked(weights: StackWeights) -> Column:
     constant, user, movie = _features()
     weight = weights.constant * constant + weights.user * user + weights.movie * movie
-    return F.col("bias") + _within(weight, (0.0, 1.0)) * (F.col("als") - F.col("bias"))
+    return F.col("bias") + _within(weight, (0.0, 1.0)) * (F.col("explicit") - F.col("bias"))
 
 
 def _clipped(predicted: DataFrame, scale: tuple[float, float]) -> DataFrame:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spark_app.model.catalogue import LAST, Catalogue, Floats, Ints
+from spark_app.model.candidates import LAST, Candidates, Floats, Ints
 
 CHUNK = 2048
 """Movies scored at a time: the scores of a block of users stay in the cache of a core."""
@@ -30,7 +30,7 @@ GROUP = 64
 GROUPS_TO_SPARE = 4
 """With fewer groups than this many times N the bound would open nearly all: movies are then looked at one by one."""
 
-DECIMALS = 6
+SCORE_DECIMALS = 6
 """Scores are compared as they are published: two that agree in six decimals are a tie, and the lower movieId wins."""
 
 TOLERANCE = np.float32(1e-5)
@@ -53,17 +53,18 @@ class _Chunk:
 class TopN:
     """Finds the N best movies for blocks of users; keeps the buffer of scores from one block to the next."""
 
-    def __init__(self, catalogue: Catalogue, n: int, block_users: int) -> None:
+    def __init__(self, candidates: Candidates, n: int, block_users: int) -> None:
         self.n = n
-        self.vectors = catalogue.vectors
-        movies = len(catalogue.movie_ids)
+        self.vectors = candidates.vectors
+        movies = len(candidates.movie_ids)
         self.group = GROUP if GROUPS_TO_SPARE * n * GROUP <= movies else 1
-        has_factors = catalogue.vectors[:, -2] == 0
-        lengths = np.linalg.norm(catalogue.vectors[:, :-2].astype(np.float64), axis=1)
-        self.place = np.lexsort((-lengths, ~has_factors))
+        self.has_factors = candidates.has_factors
+        lengths = np.linalg.norm(candidates.lifted_factors.astype(np.float64), axis=1)
+        self.place = np.lexsort((-lengths, ~self.has_factors))
         self.position = np.empty_like(self.place)
         self.position[self.place] = np.arange(movies)
-        self.chunks = list(_chunks(catalogue.vectors[self.place], lengths[self.place], self.group))
+        by_length = Candidates(candidates.movie_ids[self.place], candidates.vectors[self.place])
+        self.chunks = list(_chunks(by_length, lengths[self.place], self.group))
         self.buffer = np.empty((block_users, CHUNK), dtype=np.float32)
 
     def __call__(self, vectors: Floats, seen_users: Ints, seen_movies: Ints) -> tuple[Ints, Ints, Ints, Scores]:
@@ -133,13 +134,12 @@ class TopN:
     def _exact(self, vectors: Floats, rows: Ints, places: Ints) -> Scores:
         """Scores of a few (row, movie) pairs, in double precision: single ones depend on who shares a block."""
         users, movies = vectors[rows].astype(np.float64), self.vectors[places].astype(np.float64)
-        has_factors = movies[:, -2] == 0
-        return np.where(has_factors, np.round(np.einsum("ij,ij->i", users, movies), DECIMALS), LAST)
+        return np.where(self.has_factors[places], np.round(np.einsum("ij,ij->i", users, movies), SCORE_DECIMALS), LAST)
 
 
-def _chunks(vectors: Floats, lengths: Scores, group: int) -> Iterator[_Chunk]:
+def _chunks(candidates: Candidates, lengths: Scores, group: int) -> Iterator[_Chunk]:
     """Movies in their order as chunks, filled up to whole groups with columns of zeros."""
-    has_factors = vectors[:, -2] == 0
+    vectors = candidates.vectors
     for first in range(0, len(vectors), CHUNK):
         part = vectors[first : first + CHUNK]
         width = -(-len(part) // group) * group
@@ -150,8 +150,8 @@ def _chunks(vectors: Floats, lengths: Scores, group: int) -> Iterator[_Chunk]:
             first=first,
             vectors=columns,
             longest=float(lengths[rest].max()),
-            most_popular=float(vectors[rest, -1].max()),
-            least=0.0 if has_factors[first] else float(LAST),
+            most_popular=float(candidates.popularity[rest].max()),
+            least=0.0 if candidates.has_factors[first] else float(LAST),
         )
 
 

@@ -12,10 +12,10 @@ from spark_app.platform.settings import Log
 logger = logging.getLogger("movie_reco")
 
 
-def set_up(settings: Log, **facts: str) -> None:
+def set_up(log_settings: Log, **facts: str) -> None:
     """Send the events of this package to standard error in the format asked for; in JSON each carries the facts."""
     handler = logging.StreamHandler(sys.stderr)
-    if settings.format == "json":
+    if log_settings.format == "json":
         handler.setFormatter(
             JsonFormatter(
                 "{levelname}{message}",
@@ -28,5 +28,5 @@ def set_up(settings: Log, **facts: str) -> None:
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S"))
     logger.handlers = [handler]
-    logger.setLevel(settings.level.upper())
+    logger.setLevel(log_settings.level.upper())
     logger.propagate = False

@@ -16,7 +16,7 @@ from pyspark.sql import SparkSession
 
 from spark_app.platform import s3
 from spark_app.platform.errors import InputError, JobError, LockedError, StorageError, UsageError
-from spark_app.platform.generations import SCALA, java_trace
+from spark_app.platform.spark_versions import SCALA, java_trace
 
 DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
 

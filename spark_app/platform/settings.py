@@ -162,7 +162,7 @@ class Clean(Section):
     earliest: date = date(1990, 1, 1)
     """A timestamp before this day (UTC) is implausible."""
 
-    latest: date | None = None
+    latest: date | None = Field(default=None, examples=[date(2100, 1, 1)])
     """A timestamp after this day (UTC) is implausible. Left out: the day after the run."""
 
     max_reject_share: Share = 0.01
@@ -402,6 +402,10 @@ class Settings(Section):
         if self.train.holdout == "time" and not self.input.timestamp:
             raise ValueError('train.holdout = "time" needs timestamps: name their column in input.timestamp')
         return self
+
+
+SET_BY_THE_INPUT = ("train.relevant", "implicit_als.alpha", "implicit_als.neutral", "implicit_als.confidence")
+"""Settings whose defaults follow from the scale and the kind of feedback."""
 
 
 def _of_scale(given: Input) -> dict[str, dict[str, Any]]:

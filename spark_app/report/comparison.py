@@ -34,7 +34,7 @@ def compare(manifest: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str
 
 def headline_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The metrics of what is published: those of the ranking, and RMSE and MAE of the rating model."""
-    ranking: dict[str, float] = metrics.get("ranking", {}).get("als", {})
+    ranking: dict[str, float] = metrics.get("ranking", {}).get("implicit", {})
     rating: dict[str, dict[str, float]] = metrics.get("rating", {})
     found = {name: value for name, value in ranking.items() if name != "users"}
     return found | rating.get(metrics.get("rating_model", ""), {})

@@ -11,19 +11,20 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from spark_app.model.metrics import BY_NAME, METRICS, Better, label_of, metric_of
 from spark_app.report import charts
 from spark_app.report.charts import Estimate
-from spark_app.report.terminal import NAMES
-from spark_app.report.words import THIN, number, percent, plural
+from spark_app.report.words import MODEL_NAMES, THIN, number, percent, plural
 
 GENRES_SHOWN = 12
+RANKINGS = ("implicit", "popularity")
+OF_ERRORS = [metric.name for metric in METRICS if metric.by_error]
 TAIL_POINTS = 400
 """Of the curve of the long tail: more would not be seen."""
 
 DASH = "\N{EN DASH}"
 """Stands where a value is not known."""
 
-ACRONYMS = ("ndcg", "map", "rmse", "mae")
 TAIL_MARKS = (0.01, 0.1)
 YEAR = 12
 """Months over which the recent past is averaged."""
@@ -213,8 +214,7 @@ def of_models(metrics: Mapping[str, Any]) -> list[Chart]:
     found: list[Chart] = []
     ranking = metrics.get("ranking", {})
     if ranking:
-        k_metrics = [name for name in ranking["als"] if "@" in name]
-        found.append(_lists(ranking, metrics.get("intervals", {}).get("ranking", {}), k_metrics))
+        found.append(_lists(ranking, metrics.get("intervals", {}).get("ranking", {}), accuracy_metrics(ranking)))
     if metrics.get("rating"):
         found.append(
             _errors(metrics["rating"], metrics.get("intervals", {}).get("rating", {}), metrics["rating_model"])
@@ -222,24 +222,31 @@ def of_models(metrics: Mapping[str, Any]) -> list[Chart]:
     return found
 
 
+def accuracy_metrics(ranking: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The metrics of lists at k, which say how well they find what people like; the leading one first."""
+    return [name for name in ranking["implicit"] if (metric := metric_of(name)) and metric.at_k]
+
+
 def _lists(ranking: Mapping[str, Any], intervals: Mapping[str, Any], names: Sequence[str]) -> Chart:
-    ours, theirs = ranking["als"], ranking["popularity"]
+    ours, theirs = ranking["implicit"], ranking["popularity"]
     lead = names[0]
-    message = f"{metric_name(lead)} is {times(ours[lead], theirs[lead])} that of a list of the most popular movies."
+    message = f"{label_of(lead)} is {times(ours[lead], theirs[lead])} that of a list of the most popular movies."
     rows = {
-        metric_name(name): {NAMES[model]: estimate(ranking, intervals, model, name) for model in ("als", "popularity")}
+        label_of(name): {
+            MODEL_NAMES[model]: estimate(ranking, intervals, model, name) for model in ("implicit", "popularity")
+        }
         for name in names
     }
     table = [
-        (metric_name(name), NAMES[model], decimal(ranking[model][name], 4), interval(intervals, model, name))
+        (label_of(name), MODEL_NAMES[model], decimal(ranking[model][name], 4), interval(intervals, model, name))
         for name in names
         for model in ranking
     ]
-    told = "; ".join(f"{metric_name(name)} {ours[name]:.3f} against {theirs[name]:.3f}" for name in names)
+    told = "; ".join(f"{label_of(name)} {ours[name]:.3f} against {theirs[name]:.3f}" for name in names)
     return Chart(
         "Lists, beside popularity",
         message,
-        charts.dots(rows, NAMES["als"]),
+        charts.dots(rows, MODEL_NAMES["implicit"]),
         f"Dot plot, the model against popularity. {told}. {message}",
         ("metric", "model", "value", "95 % interval"),
         table,
@@ -248,25 +255,27 @@ def _lists(ranking: Mapping[str, Any], intervals: Mapping[str, Any], names: Sequ
 
 def _errors(rating: Mapping[str, Any], intervals: Mapping[str, Any], published: str) -> Chart:
     ours, theirs = rating[published], rating["bias"]
-    message = f"Predicted ratings come from {NAMES[published]}; they are off by {ours['mae']:.2f} on average"
+    message = f"Predicted ratings come from {MODEL_NAMES[published]}; they are off by {ours['mae']:.2f} on average"
     if published != "bias":
-        message += f", those of {NAMES['bias']} by {theirs['mae']:.2f}"
+        message += f", those of {MODEL_NAMES['bias']} by {theirs['mae']:.2f}"
     rows = {
-        name.upper() + ", lower is better": {NAMES[model]: estimate(rating, intervals, model, name) for model in rating}
-        for name in ("rmse", "mae")
+        f"{label_of(name)}, {BY_NAME[name].better} is better": {
+            MODEL_NAMES[model]: estimate(rating, intervals, model, name) for model in rating
+        }
+        for name in OF_ERRORS
     }
     told = "; ".join(
-        f"{NAMES[model]}: RMSE {rating[model]['rmse']:.3f}, MAE {rating[model]['mae']:.3f}" for model in rating
+        f"{MODEL_NAMES[model]}: RMSE {rating[model]['rmse']:.3f}, MAE {rating[model]['mae']:.3f}" for model in rating
     )
     return Chart(
         "Predicted ratings, beside biases",
         f"{message}.",
-        charts.dots(rows, NAMES[published], from_zero=False),
+        charts.dots(rows, MODEL_NAMES[published], from_zero=False),
         f"Dot plot of the errors of each rating model. {told}. {message}.",
         ("metric", "model", "value", "95 % interval"),
         [
-            (name.upper(), NAMES[model], decimal(rating[model][name], 4), interval(intervals, model, name))
-            for name in ("rmse", "mae")
+            (label_of(name), MODEL_NAMES[model], decimal(rating[model][name], 4), interval(intervals, model, name))
+            for name in OF_ERRORS
             for model in rating
         ],
     )
@@ -282,26 +291,27 @@ def of_slices(metrics: Mapping[str, Any]) -> list[Chart]:
 
 
 def _sliced(metric: str, slices: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> Chart:
-    ours = "als" if "@" in metric else str(metrics.get("rating_model", "als"))
-    lower = "@" not in metric
+    lower = BY_NAME[metric.partition("@")[0]].better == Better.LOWER
+    ours = str(metrics.get("rating_model", "explicit")) if metric in OF_ERRORS else "implicit"
     wins = [one for one in slices if _is_best(one["values"], ours, lower=lower)]
-    message = f"{NAMES[ours]} is best in {len(wins)} of {plural(len(slices), 'slice')}."
+    message = f"{MODEL_NAMES[ours]} is best in {len(wins)} of {plural(len(slices), 'slice')}."
     if lower:
         message += " Lower is better."
     models = list(slices[0]["values"])
     rows = {
-        one["slice"]: {NAMES.get(model, model): Estimate(value) for model, value in one["values"].items()}
+        one["slice"]: {MODEL_NAMES.get(model, model): Estimate(value) for model, value in one["values"].items()}
         for one in slices
     }
     told = "; ".join(
-        f"{one['slice']}: {', '.join(f'{NAMES.get(m, m)} {v:.3f}' for m, v in one['values'].items())}" for one in slices
+        f"{one['slice']}: {', '.join(f'{MODEL_NAMES.get(m, m)} {v:.3f}' for m, v in one['values'].items())}"
+        for one in slices
     )
     return Chart(
-        f"{metric_name(metric)} by slice",
+        f"{label_of(metric)} by slice",
         message,
-        charts.dots(rows, NAMES[ours], from_zero=not lower),
-        f"Dot plot of {metric_name(metric)} by slice. {told}. {message}",
-        ("slice", "count", *(NAMES.get(model, model) for model in models)),
+        charts.dots(rows, MODEL_NAMES[ours], from_zero=not lower),
+        f"Dot plot of {label_of(metric)} by slice. {told}. {message}",
+        ("slice", "count", *(MODEL_NAMES.get(model, model) for model in models)),
         [
             (one["slice"], number(one["count"]), *(decimal(one["values"].get(model), 4) for model in models))
             for one in slices
@@ -334,11 +344,3 @@ def times(ours: float, theirs: float) -> str:
 def decimal(value: float | None, digits: int) -> str:
     """A number with so many digits behind the point; a dash for none."""
     return DASH if value is None else f"{value:.{digits}f}"
-
-
-def metric_name(name: str) -> str:
-    """A metric as a person reads it: `NDCG@10`, `popularity lift`."""
-    kind, at, k = name.partition("@")
-    if kind == "gini":
-        return "Gini"
-    return f"{kind.upper() if kind in ACRONYMS else kind.replace('_', ' ')}{at}{k}"

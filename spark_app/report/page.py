@@ -10,34 +10,20 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from numpy.typing import NDArray
 
+from spark_app.model.metrics import METRICS, label_of, metric_of
 from spark_app.report import charts, figures
 from spark_app.report.drift import MAJOR, STABLE
-from spark_app.report.terminal import NAMES
-from spark_app.report.words import THIN, day, duration, minute, number, percent, plural, size
+from spark_app.report.words import MODEL_NAMES, THIN, day, duration, minute, number, percent, plural, size
 
 SHOWN = 6
 """Of a user's history, and of their list."""
-
-MEANINGS = {
-    "ndcg": "how many of the movies that people went on to like are in their list, the top places counting most",
-    "recall": "the share of the movies that people went on to like that is in their list",
-    "map": "how near the top of the lists those movies are",
-    "coverage": "the share of the catalogue that is recommended to anybody",
-    "gini": "how unevenly recommendations are spread over movies: 0 evenly, near 1 on a few",
-    "novelty": "how little known the recommended movies are, in bits: 1 more is half as many users who rated them",
-    "diversity": "how unlike in their genres the movies of one list are, 0 to 1",
-    "popularity_lift": "how many times as popular as what their users have rated the recommended movies are",
-    "rmse": "how far predicted ratings are off, large errors counting more",
-    "mae": "how far predicted ratings are off, on average",
-}
-"""What each metric says; keys without what stands behind the @."""
 
 VERDICTS = {
     "stable": "The ratings are distributed as before",
     "moved": "The distribution of ratings has moved",
     "another": "The ratings are distributed quite differently",
 }
-SHARES = ("share_of_movies_rated", "density", "coverage")
+SHARES = ("share_of_movies_rated", "density", *(metric.name for metric in METRICS if metric.is_share))
 LEAST_CHANGE = 0.0005
 """A smaller one would be told as nought percent."""
 
@@ -75,7 +61,7 @@ def render(facts: Facts) -> str:
     )
     environment.filters |= {
         **{"number": number, "percent": percent, "size": size, "duration": duration, "minute": minute},
-        "decimal": figures.decimal,
+        **{"decimal": figures.decimal, "label": label_of},
     }
     manifest, profile = facts.manifest, facts.manifest["profile"]
     return environment.get_template("report.html").render(
@@ -111,8 +97,8 @@ def _verdict(facts: Facts) -> str:
     ranking = facts.metrics.get("ranking")
     if not ranking:
         return "A look at the data: no model is published yet."
-    lead = next(name for name in ranking["als"] if "@" in name)
-    ours, theirs = ranking["als"][lead], ranking["popularity"][lead]
+    lead = figures.accuracy_metrics(ranking)[0]
+    ours, theirs = ranking["implicit"][lead], ranking["popularity"][lead]
     said = (
         f"At finding what people like, the recommendations are {figures.times(ours, theirs)} as good as a list of the "
         "most popular movies."
@@ -137,13 +123,13 @@ def _headlines(facts: Facts) -> list[tuple[str, str, str]]:
     if lists := facts.rows.get("recommendations"):
         found.append(("Recommendations", number(lists["rows"]), f"for {plural(lists['users'], 'user')}"))
     if ranking := metrics.get("ranking"):
-        lead = next(name for name in ranking["als"] if "@" in name)
+        lead = figures.accuracy_metrics(ranking)[0]
         found.append(
-            (figures.metric_name(lead), f"{ranking['als'][lead]:.3f}", f"popularity {ranking['popularity'][lead]:.3f}")
+            (label_of(lead), f"{ranking['implicit'][lead]:.3f}", f"popularity {ranking['popularity'][lead]:.3f}")
         )
     if rating := metrics.get("rating"):
         published = rating[metrics["rating_model"]]
-        found.append(("RMSE", f"{published['rmse']:.3f}", f"{NAMES['bias']} {rating['bias']['rmse']:.3f}"))
+        found.append(("RMSE", f"{published['rmse']:.3f}", f"{MODEL_NAMES['bias']} {rating['bias']['rmse']:.3f}"))
     return found
 
 
@@ -157,7 +143,7 @@ def _comparison(comparison: Mapping[str, Any]) -> list[tuple[str, str, str, str]
     for kind in ("volumes", "metrics"):
         for key, both in comparison.get(kind, {}).items():
             before, after = both["before"], both["after"]
-            name = VOLUME_NAMES.get(key, key.replace("_", " ")) if kind == "volumes" else figures.metric_name(key)
+            name = VOLUME_NAMES.get(key, key.replace("_", " ")) if kind == "volumes" else label_of(key)
             found.append((name, _amount(key, kind, before), _amount(key, kind, after), _change(before, after)))
     return found
 
@@ -200,14 +186,14 @@ def _qualities(metrics: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[st
     bounds = metrics.get("intervals", {}).get("ranking", {})
     return [
         (
-            figures.metric_name(name),
-            MEANINGS.get(name.split("@")[0], ""),
+            label_of(name),
+            metric.meaning if (metric := metric_of(name)) else "",
             [
                 (_quality(name, ranking[model].get(name)), _bounds(bounds, model, name))
-                for model in ("als", "popularity")
+                for model in ("implicit", "popularity")
             ],
         )
-        for name in ranking["als"]
+        for name in ranking["implicit"]
         if name != "users"
     ]
 
@@ -295,7 +281,7 @@ def _flow(facts: Facts) -> list[Step]:
     if parts := rows.get("split"):
         parted = [("to learn from", number(parts["training"])), ("held out", number(parts["holdout"]))]
         found.append(Step("split", "keeps some unseen", [("ratings", number(sum(parts.values())))], parted))
-        judged = facts.metrics.get("ranking", {}).get("als", {}).get("users")
+        judged = facts.metrics.get("ranking", {}).get("implicit", {}).get("users")
         found.append(
             Step("train", "learns and is judged", parted, [("users judged", number(judged))] if judged else [])
         )

@@ -9,12 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from spark_app.model.metrics import label_of, metric_of
+from spark_app.report.words import MODEL_NAMES
+
 MIN_WIDTH = 110
-ERRORS = ("rmse", "mae")
-LOWER_IS_BETTER = (*ERRORS, "gini")
-NEARER_ONE_IS_BETTER = ("popularity_lift",)
-"""At 1, what is recommended is as popular as what people chose themselves."""
-NAMES = {"als": "ALS", "bias": "biases only", "stacked": "ALS + biases", "popularity": "popularity"}
 
 
 def show_results(manifest: Mapping[str, Any], top: Sequence[Mapping[str, str]], places: Mapping[str, str]) -> None:
@@ -44,8 +42,8 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
         table.add_column(heading, justify="right" if heading == "" else "left")
     captions = []
     rating_model = metrics.get("rating_model")
-    published = "als" if rating_model in (None, "bias") else rating_model
-    for task, model, baseline in (("rating", published, "bias"), ("ranking", "als", "popularity")):
+    published = "explicit" if rating_model in (None, "bias") else rating_model
+    for task, model, baseline in (("rating", published, "bias"), ("ranking", "implicit", "popularity")):
         if task not in metrics:
             continue
         ours, theirs = metrics[task][model], metrics[task][baseline]
@@ -56,15 +54,15 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
             if metric == "users" or metric not in theirs:
                 continue
             table.add_row(
-                metric.upper() if metric in ERRORS else metric.replace("_", " "),
-                NAMES[model],
+                label_of(metric),
+                MODEL_NAMES[model],
                 _with_interval(ours[metric], bounds.get(model, {}).get(metric)),
-                NAMES[baseline],
+                MODEL_NAMES[baseline],
                 _with_interval(theirs[metric], bounds.get(baseline, {}).get(metric)),
                 _verdict(metric, ours[metric], theirs[metric]),
             )
     if rating_model:
-        captions.append(f"predicted_rating comes from: {NAMES[rating_model]}")
+        captions.append(f"predicted_rating comes from: {MODEL_NAMES[rating_model]}")
     table.caption = "\n".join(captions)
     return table
 
@@ -77,10 +75,8 @@ def _with_interval(value: float, bounds: Sequence[float] | None) -> Text:
 def _verdict(metric: str, ours: float, theirs: float) -> str:
     if ours == theirs:
         return "the same"
-    if metric in NEARER_ONE_IS_BETTER:
-        better = abs(ours - 1) < abs(theirs - 1)
-    else:
-        better = ours < theirs if metric in LOWER_IS_BETTER else ours > theirs
+    known = metric_of(metric)
+    better = known.is_better(ours, theirs) if known else ours > theirs
     ratio = f"{ours / theirs:.2f} x" if theirs else "-"
     return f"[green]{ratio} better[/green]" if better else f"[yellow]{ratio} worse[/yellow]"
 

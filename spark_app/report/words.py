@@ -9,6 +9,15 @@ THIN = "\u202f"
 
 KILO = 1000
 
+MODEL_NAMES = {
+    "implicit": "implicit ALS",
+    "explicit": "explicit ALS",
+    "bias": "biases only",
+    "stacked": "ALS + biases",
+    "popularity": "popularity",
+}
+"""Models in the manifest, as people read them."""
+
 
 def number(value: float) -> str:
     """A count, with commas between thousands."""

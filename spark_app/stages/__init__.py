@@ -1,1 +1,1 @@
-"""The stages: the only place that reads and writes tables. Each is a recipe of named steps."""
+"""The stages: each is a recipe of named steps, from the files that one has left to the files of the next."""

@@ -6,20 +6,20 @@ from pyspark.sql import SparkSession
 
 from spark_app.data import contract
 from spark_app.platform import storage
-from spark_app.platform.catalog import register_csv, register_table, start_crawler
 from spark_app.platform.log import logger
-from spark_app.platform.run import Run
+from spark_app.platform.metastore import register_csv, register_table, start_crawler
 from spark_app.platform.settings import Settings
-from spark_app.platform.zones import MADE_BY, ProcessedZone
-from spark_app.stages.raw_zone import RawTable, note_inputs, survey
+from spark_app.zones.manifest import RunRecord
+from spark_app.zones.processed import MADE_BY, ProcessedZone
+from spark_app.zones.raw import RawTable, note_inputs, survey
 
 
-def run(spark: SparkSession, settings: Settings, run: Run) -> None:
+def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     """Hold the raw files against their contract, and register the tables of both zones."""
     tables = survey(settings)
-    note_inputs(run, *tables)
-    run.outputs.extend(_register_raw(spark, table) for table in tables if table)
-    run.outputs.extend(register_processed(spark, ProcessedZone(settings.processed.path)))
+    note_inputs(record, *tables)
+    record.outputs.extend(_register_raw(spark, table) for table in tables if table)
+    record.outputs.extend(register_processed(spark, ProcessedZone(settings.processed.path)))
     if settings.catalog.crawler:
         start_crawler(spark, settings.catalog.crawler)
 

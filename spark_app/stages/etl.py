@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from functools import reduce
 
@@ -14,12 +14,12 @@ from spark_app.data.ids import Codes, with_original_ids
 from spark_app.platform import storage
 from spark_app.platform.errors import TooManyRejectsError
 from spark_app.platform.log import logger
-from spark_app.platform.run import Run
 from spark_app.platform.settings import Settings
-from spark_app.platform.zones import ProcessedZone
-from spark_app.stages.deliveries import Delivery, find_delivery, why_movies_need_all
-from spark_app.stages.ids import check_no_codes, find_codes, keep_codes
-from spark_app.stages.raw_zone import note_inputs, read_fields, survey
+from spark_app.zones.deliveries import Delivery, find_delivery, why_movies_need_all
+from spark_app.zones.id_codes import check_no_codes, find_codes, keep_codes
+from spark_app.zones.manifest import RunRecord
+from spark_app.zones.processed import ProcessedZone
+from spark_app.zones.raw import note_inputs, read_fields, survey
 
 MOVIE_COLUMNS = ("movieId", "title", "year", "genres")
 RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
@@ -29,7 +29,7 @@ IS_LATER = "new.timestamp > old.timestamp OR (new.timestamp = old.timestamp AND 
 """Which of two ratings of one movie by one user is kept: as `clean.checked_ratings` has it within a delivery."""
 
 
-def run(spark: SparkSession, settings: Settings, run: Run) -> None:
+def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     """Clean the raw zone into `delta/movies`, `delta/ratings`, `delta/movie_stats`, `delta/rejects` and `final/`.
 
     Movies are read in full, of ratings the files that were not taken before, where that gives the same. They are parsed
@@ -38,7 +38,7 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     """
     zone = ProcessedZone(settings.processed.path)
     raw_movies, raw_ratings = survey(settings)
-    checksums = note_inputs(run, raw_movies, raw_ratings)
+    checksums = note_inputs(record, raw_movies, raw_ratings)
     coded = raw_ratings.coded.union(raw_movies.coded if raw_movies else ())
     if settings.input.ids == "integer":
         check_no_codes(spark, zone)
@@ -58,24 +58,25 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     if delivery.is_new:
         checked["ratings"] = _checked_ratings(spark, delivery, movies, settings, codes).persist()
     for table, rows in checked.items():
-        _account(run, table, rows)
-    _keep_rejects(checked, zone, run, settings.clean.max_reject_share)
+        _account(record, table, rows)
+    _publish_rejects(checked, zone, record)
+    _check_reject_share(record, checked, zone, settings.clean.max_reject_share)
 
-    keep_codes(zone, run, new_codes)
+    keep_codes(zone, record, new_codes)
     if movies is not None:
-        _publish_movies(movies, zone, run)
+        _publish_movies(movies, zone, record)
     if delivery.is_new:
-        _publish_ratings(clean.kept(checked["ratings"], RATING_COLUMNS), delivery, settings, zone, run)
+        _publish_ratings(clean.kept(checked["ratings"], RATING_COLUMNS), delivery, settings, zone, record)
     ratings = zone.read(spark, "ratings")
     if delivery.taken is not None:
-        _account_for_all(run, delivery, ratings.count())
+        _account_for_all(record, delivery, ratings.count())
     if movies is None:
         movies = clean.rated_movies(ratings, codes)
-        _publish_movies(movies, zone, run)
+        _publish_movies(movies, zone, record)
     zone.overwrite(movie_stats(movies, ratings, settings.clean.damping).orderBy("movieId"), "movie_stats")
-    run.wrote(zone.table("movie_stats"))
+    record.note_output(zone.table("movie_stats"))
     final = final_movies(zone.read(spark, "movies"), zone.read(spark, "movie_stats"))
-    _publish_final(final.transform(with_original_ids, codes), zone, run)
+    _publish_final(final.transform(with_original_ids, codes), zone, record)
     for rows in checked.values():
         rows.unpersist()
 
@@ -88,7 +89,7 @@ def _checked_ratings(
     return clean.checked_ratings(fields, movies, settings.input, settings.clean, today, codes)
 
 
-def _account(run: Run, table: str, checked: DataFrame) -> None:
+def _account(record: RunRecord, table: str, checked: DataFrame) -> None:
     """Count what became of the rows of a table, and say it. This is the action that parses the files."""
     counts = {
         (row["status"], row["reason"]): row["count"] for row in checked.groupBy("status", "reason").count().collect()
@@ -97,19 +98,19 @@ def _account(run: Run, table: str, checked: DataFrame) -> None:
         status: sum(count for (found, _), count in counts.items() if found == status)
         for status in (clean.KEPT, clean.REJECTED, clean.SUPERSEDED)
     }
-    run.rows[table] = {
+    record.rows[table] = {
         "in": sum(of_status.values()),
         "good": of_status[clean.KEPT],
         "rejected": of_status[clean.REJECTED],
         "superseded": of_status[clean.SUPERSEDED],
     }
-    run.rejects[table] = {
+    record.rejects[table] = {
         reason: count
         for (status, reason), count in sorted(counts.items(), key=lambda item: -item[1])
         if status == clean.REJECTED
     }
-    _tell(table, run.rows[table])
-    for reason, count in run.rejects[table].items():
+    _tell(table, record.rows[table])
+    for reason, count in record.rejects[table].items():
         logger.warning("%s: %s rejected: %s", table, f"{count:,}", reason)
 
 
@@ -121,42 +122,49 @@ def _tell(table: str, rows: Mapping[str, int]) -> None:
     )
 
 
-def _account_for_all(run: Run, delivery: Delivery, good: int) -> None:
+def _account_for_all(record: RunRecord, delivery: Delivery, good: int) -> None:
     """Count what became of all rows that were ever taken; those of this delivery stay beside it, as `delivery`."""
-    run.rows["delivery"] = run.rows.get("ratings", dict.fromkeys(("in", "good", "rejected", "superseded"), 0))
-    taken = delivery.then_taken(run.rows["delivery"]["in"], run.rejects.get("ratings", {}), run.run_id)
+    record.rows["delivery"] = record.rows.get("ratings", dict.fromkeys(("in", "good", "rejected", "superseded"), 0))
+    taken = delivery.then_taken(record.rows["delivery"]["in"], record.rejects.get("ratings", {}), record.run_id)
     rejected = sum(taken.rejects.values())
     superseded = taken.rows - rejected - good
-    run.rows["ratings"] = {"in": taken.rows, "good": good, "rejected": rejected, "superseded": superseded}
-    run.rejects["ratings"] = dict(sorted(taken.rejects.items(), key=lambda item: -item[1]))
-    _tell("ratings, all deliveries", run.rows["ratings"])
+    record.rows["ratings"] = {"in": taken.rows, "good": good, "rejected": rejected, "superseded": superseded}
+    record.rejects["ratings"] = dict(sorted(taken.rejects.items(), key=lambda item: -item[1]))
+    _tell("ratings, all deliveries", record.rows["ratings"])
 
 
-def _keep_rejects(checked: Mapping[str, DataFrame], zone: ProcessedZone, run: Run, most: float) -> None:
-    """Write what was turned away, and raise TooManyRejectsError where that is too large a share of a table."""
+def _publish_rejects(checked: Mapping[str, DataFrame], zone: ProcessedZone, record: RunRecord) -> None:
+    """Add the rows that were turned away to `delta/rejects`."""
     if checked:
-        rejects = [clean.rejected(rows, table, run.run_id) for table, rows in checked.items()]
+        rejects = [clean.rejected(rows, table, record.run_id) for table, rows in checked.items()]
         zone.append(reduce(DataFrame.union, rejects), "rejects")
-        run.wrote(zone.table("rejects"))
-    for table, rows in run.rows.items():
+        record.note_output(zone.table("rejects"))
+
+
+def _check_reject_share(record: RunRecord, tables: Collection[str], zone: ProcessedZone, max_share: float) -> None:
+    """Raise TooManyRejectsError where too large a share of the rows of a table was turned away."""
+    for table in tables:
+        rows = record.rows[table]
         share = rows["rejected"] / rows["in"] if rows["in"] else 1.0
-        if share > most:
-            reason = next(iter(run.rejects[table]), "no row is left")
+        if share > max_share:
+            reason = next(iter(record.rejects[table]), "no row is left")
             raise TooManyRejectsError(
                 f"{rows['rejected']:,} of {rows['in']:,} rows of {table} ({share:.1%}) were rejected, more than "
-                f"clean.max_reject_share={most:g}; most often: {reason}. Nothing but these rejects was published: "
-                f"see {zone.table('rejects')} where run_id = '{run.run_id}'"
+                f"clean.max_reject_share={max_share:g}; most often: {reason}. Nothing but these rejects was published: "
+                f"see {zone.table('rejects')} where run_id = '{record.run_id}'"
             )
 
 
-def _publish_movies(movies: DataFrame, zone: ProcessedZone, run: Run) -> None:
+def _publish_movies(movies: DataFrame, zone: ProcessedZone, record: RunRecord) -> None:
     zone.overwrite(movies.orderBy("movieId"), "movies")
-    run.wrote(zone.table("movies"))
+    record.note_output(zone.table("movies"))
 
 
-def _publish_ratings(ratings: DataFrame, delivery: Delivery, settings: Settings, zone: ProcessedZone, run: Run) -> None:
+def _publish_ratings(
+    ratings: DataFrame, delivery: Delivery, settings: Settings, zone: ProcessedZone, record: RunRecord
+) -> None:
     """Replace the table of ratings, or merge a further delivery into it; the commit says what is taken now."""
-    note = delivery.then_taken(run.rows["ratings"]["in"], run.rejects["ratings"], run.run_id).to_json()
+    note = delivery.then_taken(record.rows["ratings"]["in"], record.rejects["ratings"], record.run_id).to_json()
     if delivery.taken is None:
         zone.overwrite(ratings, "ratings", note)
     elif settings.input.feedback == "counts":
@@ -166,13 +174,13 @@ def _publish_ratings(ratings: DataFrame, delivery: Delivery, settings: Settings,
         is_later = IS_LATER if settings.input.timestamp else "true"
         values = {"rating": "new.rating", "timestamp": "new.timestamp"}
         zone.merge(ratings, "ratings", KEYS, is_later, values, note)
-    run.wrote(zone.table("ratings"))
+    record.note_output(zone.table("ratings"))
 
 
-def _publish_final(final: DataFrame, zone: ProcessedZone, run: Run) -> None:
+def _publish_final(final: DataFrame, zone: ProcessedZone, record: RunRecord) -> None:
     """Write the aggregates as one Parquet file and put it in the place of the one before in a single step."""
     staging = storage.join(zone.staging, "final")
     final.coalesce(1).write.mode("overwrite").parquet(staging)
     (part,) = storage.list_files(staging)
     storage.publish(part, zone.final_file)
-    run.wrote(zone.final_file)
+    record.note_output(zone.final_file)

@@ -20,9 +20,9 @@ from spark_app.platform.download import download
 from spark_app.platform.errors import InputError, JobError, UsageError
 from spark_app.platform.lock import holding
 from spark_app.platform.log import logger
-from spark_app.platform.run import Run
 from spark_app.platform.settings import Ingest, Settings
-from spark_app.stages.raw_zone import find_files
+from spark_app.zones.manifest import RunRecord
+from spark_app.zones.raw import find_files
 
 NAMES = ("movies.csv", "ratings.csv")
 MOVIELENS = ("ml-latest-small", "ml-25m", "ml-32m")
@@ -34,7 +34,7 @@ class _TooLargeError(Exception):
     """More came out of a zip than may."""
 
 
-def run(spark: SparkSession, settings: Settings, run: Run) -> None:
+def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     """Put `movies.csv` and `ratings.csv` under the raw root, from the first source that can be had."""
     if not settings.ingest.source:
         logger.info("no source is set: the raw zone is used as it is")
@@ -43,12 +43,12 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
         return
     if (settings.raw.movies, settings.raw.ratings) != NAMES:
         raise UsageError(f"ingest writes {' and '.join(NAMES)}: leave raw.movies and raw.ratings out, or ingest.source")
-    with holding("raw", settings.raw.path, run.run_id, settings.storage.lease_seconds):
+    with holding("raw", settings.raw.path, record.run_id, settings.storage.lease_seconds):
         if not _is_intact(settings):  # another run may have filled the zone by now
-            _fill(settings, run)
+            _fill(settings, record)
 
 
-def _fill(settings: Settings, run: Run) -> None:
+def _fill(settings: Settings, record: RunRecord) -> None:
     """Publish the files of the first source that can be had."""
     root, sources = settings.raw.path, settings.ingest.source
     incoming = storage.join(root, "_incoming")
@@ -60,17 +60,17 @@ def _fill(settings: Settings, run: Run) -> None:
                 raise
             logger.warning("%s: not to be had (%s); next is %s", source, error, sources[place + 1])
         else:
-            _publish(root, incoming, _origin(source, settings.ingest), run)
+            _publish(root, incoming, _origin(source, settings.ingest), record)
             return
         finally:
             storage.remove(incoming)
 
 
-def _origin(source: str, settings: Ingest) -> dict[str, Any]:
+def _origin(source: str, ingest: Ingest) -> dict[str, Any]:
     """What decides the content of the files that a source gives, as far as the settings know."""
     if source != SYNTHETIC:
         return {"source": source}
-    return {"source": source, **settings.model_dump(include={"users", "movies", "ratings", "seed"})}
+    return {"source": source, **ingest.model_dump(include={"users", "movies", "ratings", "seed"})}
 
 
 def _is_intact(settings: Settings) -> bool:
@@ -118,7 +118,7 @@ def _told(origin: dict[str, Any]) -> str:
     return f"{origin['source']} ({details})" if details else str(origin["source"])
 
 
-def _publish(root: str, incoming: str, origin: dict[str, Any], run: Run) -> None:
+def _publish(root: str, incoming: str, origin: dict[str, Any], record: RunRecord) -> None:
     """Move the files that are missing into the raw zone, once it is written down what they are.
 
     A run that is cut short is thus mended by the next. Raises InputError where a file is there already, from a source
@@ -132,23 +132,23 @@ def _publish(root: str, incoming: str, origin: dict[str, Any], run: Run) -> None
     storage.write_json(storage.join(root, RECORD), {"origin": origin, "files": files})
     for name in missing:
         storage.publish(storage.join(incoming, name), storage.join(root, name))
-        run.wrote(storage.join(root, name))
+        record.note_output(storage.join(root, name))
 
 
-def _fetch(source: str, settings: Ingest, root: str, incoming: str) -> None:
+def _fetch(source: str, ingest: Ingest, root: str, incoming: str) -> None:
     """Bring both files from a source into the folder `incoming`."""
     logger.info("ingesting %s into %s", source, root)
     if source in MOVIELENS:
         with _downloads(root) as folder:
             archive = storage.join(folder, f"{source}.zip")
-            download(f"{settings.base_url.rstrip('/')}/{source}.zip", archive)
-            _unzip(archive, incoming, settings.max_unzipped_bytes)
+            download(f"{ingest.base_url.rstrip('/')}/{source}.zip", archive)
+            _unzip(archive, incoming, ingest.max_unzipped_bytes)
     elif source == SYNTHETIC:
-        _generate(incoming, settings)
+        _generate(incoming, ingest)
     elif Path(source).is_dir():
         _copy_folder(Path(source), incoming)
     elif zipfile.is_zipfile(source):
-        _unzip(source, incoming, settings.max_unzipped_bytes)
+        _unzip(source, incoming, ingest.max_unzipped_bytes)
     else:
         known = ", ".join((*MOVIELENS, SYNTHETIC))
         raise InputError(f"ingest.source {source} is neither one of {known} nor a folder or zip that is there")
@@ -226,16 +226,16 @@ def _member(archive: zipfile.ZipFile, name: str, path: str) -> zipfile.ZipInfo:
     return found[0]
 
 
-def _generate(incoming: str, settings: Ingest) -> None:
+def _generate(incoming: str, ingest: Ingest) -> None:
     """Write generated files in chunks of about a million ratings; memory does not grow with their number."""
     try:
-        world = synthetic.make_world(settings.users, settings.movies, settings.ratings, settings.seed)
+        world = synthetic.make_world(ingest.users, ingest.movies, ingest.ratings, ingest.seed)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    movies = synthetic.movie_rows(world, settings.seed)
+    movies = synthetic.movie_rows(world, ingest.seed)
     _write_csv(storage.join(incoming, "movies.csv"), movies.schema, iter([movies]))
     _write_csv(
-        storage.join(incoming, "ratings.csv"), synthetic.RATINGS_SCHEMA, synthetic.rating_chunks(world, settings.seed)
+        storage.join(incoming, "ratings.csv"), synthetic.RATINGS_SCHEMA, synthetic.rating_chunks(world, ingest.seed)
     )
 
 

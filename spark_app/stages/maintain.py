@@ -10,29 +10,29 @@ from pyspark.sql import functions as F
 
 from spark_app.platform import s3, storage
 from spark_app.platform.log import logger
-from spark_app.platform.run import Run
 from spark_app.platform.settings import Settings
-from spark_app.platform.zones import MADE_BY, ProcessedZone
-from spark_app.stages.deliveries import read_taken
-from spark_app.stages.models import published_run
+from spark_app.zones.deliveries import read_taken
+from spark_app.zones.manifest import RunRecord
+from spark_app.zones.processed import MADE_BY, ProcessedZone
+from spark_app.zones.stored_models import published_run
 
 
-def run(spark: SparkSession, settings: Settings, run: Run) -> None:
+def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     """Forget old runs, compact every Delta table, and remove versions older than `storage.history_days`.
 
     Results stay as they are. What a killed run has begun to upload to S3, which costs until it is given up, goes too.
     """
     zone = ProcessedZone(settings.processed.path)
-    forget_old_runs(spark, settings, run)
+    forget_old_runs(spark, settings, record)
     for name in MADE_BY:
         if zone.has_table(spark, name):
             zone.compact(spark, name, settings.storage.history_days)
-            run.wrote(zone.table(name))
+            record.note_output(zone.table(name))
     if s3.is_s3(zone.root) and (given_up := s3.give_up_uploads(zone.root)):
         logger.info("%d uploads given up that were never completed", given_up)
 
 
-def forget_old_runs(spark: SparkSession, settings: Settings, run: Run) -> None:
+def forget_old_runs(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     """Remove the models, reports and rejects of all runs but the last `storage.keep_runs` that have left some.
 
     What is published stays, however old it is: the models that `recommend` takes, and the rejects of the deliveries
@@ -45,7 +45,7 @@ def forget_old_runs(spark: SparkSession, settings: Settings, run: Run) -> None:
         storage.remove(path)
     rejects = _forget_rejects(spark, zone, most)
     if models or reports or rejects:
-        run.rows["forgotten"] = {"models": len(models), "reports": len(reports), "rejects": rejects}
+        record.rows["forgotten"] = {"models": len(models), "reports": len(reports), "rejects": rejects}
         logger.info(
             "forgot the models of %d runs, the reports of %d and the rejects of %d: storage.keep_runs=%d",
             len(models),

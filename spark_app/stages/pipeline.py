@@ -9,15 +9,15 @@ from pyspark.sql import SparkSession
 
 from spark_app.platform.errors import GateError
 from spark_app.platform.log import logger
-from spark_app.platform.run import Run
 from spark_app.platform.settings import Settings
-from spark_app.platform.zones import ProcessedZone
 from spark_app.stages import catalog, etl, explore, ingest, maintain, recommend, report, summary, train, tune
+from spark_app.zones.manifest import RunRecord
+from spark_app.zones.processed import ProcessedZone
 
 REPORT = "report"
 """What the writing of the report is called among the stages of a run."""
 
-StageFunction = Callable[[SparkSession, Settings, Run], None]
+StageFunction = Callable[[SparkSession, Settings, RunRecord], None]
 
 
 @dataclass(frozen=True)
@@ -32,32 +32,32 @@ class Job:
     catalogued: bool = False
 
 
-def _run_all(spark: SparkSession, settings: Settings, run: Run) -> None:
+def _run_all(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     try:
         for stage in STAGES:
-            stage.run(spark, settings, run)
+            stage.run(spark, settings, record)
     except GateError as failed:
         try:
-            with run.stage(REPORT):
-                report.write(settings, run, "failed", str(failed))
+            with record.stage(REPORT):
+                report.write(settings, record, "failed", str(failed))
         except Exception:
             # What has to be told is that the gate has failed, even where there is no report of it.
             logger.exception("no report could be written")
         raise
     # The crawler came before the tables; now that they are there, they get their names.
-    with run.stage("catalog of results"):
-        run.outputs.extend(catalog.register_processed(spark, ProcessedZone(settings.processed.path)))
-    with run.stage(REPORT):
-        report.write(settings, run)
-    maintain.forget_old_runs(spark, settings, run)
-    summary.show(settings, run)
+    with record.stage("catalog of results"):
+        record.outputs.extend(catalog.register_processed(spark, ProcessedZone(settings.processed.path)))
+    with record.stage(REPORT):
+        report.write(settings, record)
+    maintain.forget_old_runs(spark, settings, record)
+    summary.show(settings, record)
 
 
-def _explore_and_report(spark: SparkSession, settings: Settings, run: Run) -> None:
+def _explore_and_report(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     """The stage as a job of its own: in the pipeline the report comes at the end, with all there is."""
-    EXPLORE.run(spark, settings, run)
-    with run.stage(REPORT):
-        report.write(settings, run)
+    EXPLORE.run(spark, settings, record)
+    with record.stage(REPORT):
+        report.write(settings, record)
 
 
 def _stage(
@@ -71,9 +71,9 @@ def _stage(
 ) -> Job:
     """A stage as a job of its own: announced and timed."""
 
-    def timed(spark: SparkSession, settings: Settings, run: Run) -> None:
-        with run.stage(name):
-            function(spark, settings, run)
+    def timed(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
+        with record.stage(name):
+            function(spark, settings, record)
 
     return Job(name, purpose, timed, needs_raw=raw, needs_processed=processed, catalogued=catalogued)
 

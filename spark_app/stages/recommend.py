@@ -8,29 +8,29 @@ from pyspark.sql import functions as F
 from spark_app.data.ids import with_original_ids
 from spark_app.model.als import implicit_problem
 from spark_app.model.fits import Models, with_fold_in
-from spark_app.model.lists import Explain, recommend, recommend_in_turn
+from spark_app.model.lists import Explain, recommend
 from spark_app.model.stack import with_predicted_ratings
-from spark_app.model.topn import DECIMALS
+from spark_app.model.topn import SCORE_DECIMALS
 from spark_app.platform import storage
 from spark_app.platform.log import logger
-from spark_app.platform.run import Run
 from spark_app.platform.settings import Recommend, Settings
-from spark_app.platform.zones import ProcessedZone
-from spark_app.stages.ids import read_codes
-from spark_app.stages.models import fitted_to, load_models, published_models
+from spark_app.zones.id_codes import read_codes
+from spark_app.zones.manifest import RunRecord
+from spark_app.zones.processed import ProcessedZone
+from spark_app.zones.stored_models import fitted_to, load_models, published_models
 
 COLUMNS = ("userId", "rank", "movieId", "title", "genres", "predicted_rating", "score", "reason")
 RATING_DECIMALS = 3
 
 
-def run(spark: SparkSession, settings: Settings, run: Run) -> None:
+def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     """Write `delta/recommendations` and `recommendations/movie_recommendations.csv`."""
     zone = ProcessedZone(settings.processed.path)
-    ratings, movies = zone.input(spark, "ratings", run), zone.input(spark, "movies", run)
+    ratings, movies = zone.input(spark, "ratings", record), zone.input(spark, "movies", record)
     folder = published_models(zone)
     models, rating_model = load_models(spark, folder)
-    if not run.has_written(folder):
-        run.read(folder)
+    if not record.has_written(folder):
+        record.note_input(folder)
     logger.info("models in %s, ratings predicted by: %s", folder, rating_model or "no model")
     wanted, folded_in = settings.recommend, 0
     if wanted.fold_in != "none" and fitted_to(folder) != zone.version(spark, "ratings"):
@@ -42,26 +42,21 @@ def run(spark: SparkSession, settings: Settings, run: Run) -> None:
     told = _with_reasons_told(rated, movies, wanted.reasons)
     published = _as_published(told, movies).transform(with_original_ids, read_codes(spark, zone))
     zone.overwrite(published, "recommendations")
-    run.wrote(zone.table("recommendations"))
+    record.note_output(zone.table("recommendations"))
 
     published = zone.read(spark, "recommendations")
     rows, users_served = published.agg(F.count("*"), F.count(F.when(F.col("rank") == 1, 1))).collect()[0]
-    run.rows["recommendations"] = {"rows": rows, "users": users_served, "folded_in": folded_in}
+    record.rows["recommendations"] = {"rows": rows, "users": users_served, "folded_in": folded_in}
     logger.info("%s recommendations for %s users", f"{rows:,}", f"{users_served:,}")
-    _publish_csv(published, zone, run)
+    _publish_csv(published, zone, record)
 
 
 def _lists(spark: SparkSession, models: Models, ratings: DataFrame, movies: DataFrame, wanted: Recommend) -> DataFrame:
-    """The top N of everyone who has rated; from a catalogue that is too large for a task in blocks, without reasons."""
+    """The top N of everyone who has rated."""
     factors = models.implicit.users.withColumnRenamed("id", "userId")
-    catalogues = models.catalogues(movies, wanted.catalogue_bytes)
-    if len(catalogues) == 1:
-        explain = Explain(implicit_problem(models.settings.implicit), wanted.reasons) if wanted.reasons else None
-        catalogue = catalogues[0]()
-        return recommend(spark, factors, ratings, catalogue, wanted.n, wanted.block_users, explain, everyone=True)
-    logger.warning("the catalogue is taken in %d blocks, and no reasons are named", len(catalogues))
-    users = ratings.select("userId").distinct().join(factors, on="userId", how="left")
-    return recommend_in_turn(spark, users, ratings, (make() for make in catalogues), wanted.n, wanted.block_users)
+    candidates = models.candidates(movies, wanted.catalogue_bytes)
+    explain = Explain(implicit_problem(models.settings.implicit), wanted.reasons) if wanted.reasons else None
+    return recommend(spark, factors, ratings, candidates, wanted.n, wanted.block_users, explain, everyone=True)
 
 
 def _with_predicted_rating(
@@ -97,7 +92,7 @@ def _as_published(rated: DataFrame, movies: DataFrame) -> DataFrame:
     ).select(*COLUMNS)
 
 
-def _publish_csv(published: DataFrame, zone: ProcessedZone, run: Run) -> None:
+def _publish_csv(published: DataFrame, zone: ProcessedZone, record: RunRecord) -> None:
     """Write the lists as sorted parts in parallel, then join the parts to one object that appears at once.
 
     RFC 4180: comma, quotes doubled, numbers as plain decimals. Cells are what the data says, even where they begin with
@@ -107,7 +102,7 @@ def _publish_csv(published: DataFrame, zone: ProcessedZone, run: Run) -> None:
     as_text = published.withColumns(
         {
             "predicted_rating": F.col("predicted_rating").cast(f"decimal(10,{RATING_DECIMALS})"),
-            "score": F.col("score").cast(f"decimal(20,{DECIMALS})"),
+            "score": F.col("score").cast(f"decimal(20,{SCORE_DECIMALS})"),
         }
     )
     as_text.orderBy("userId", "rank").write.csv(
@@ -119,4 +114,4 @@ def _publish_csv(published: DataFrame, zone: ProcessedZone, run: Run) -> None:
         ignoreTrailingWhiteSpace=False,
     )
     storage.concatenate(",".join(COLUMNS) + "\n", storage.list_files(staging), zone.recommendations_csv)
-    run.wrote(zone.recommendations_csv)
+    record.note_output(zone.recommendations_csv)

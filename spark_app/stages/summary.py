@@ -6,13 +6,13 @@ import csv
 import itertools
 
 from spark_app.platform import storage
-from spark_app.platform.run import Run
 from spark_app.platform.settings import Settings
-from spark_app.platform.zones import ProcessedZone
 from spark_app.report.terminal import show_results
+from spark_app.zones.manifest import RunRecord
+from spark_app.zones.processed import ProcessedZone
 
 
-def show(settings: Settings, run: Run) -> None:
+def show(settings: Settings, record: RunRecord) -> None:
     """Print the metrics, the first user's list and the places of the results."""
     zone = ProcessedZone(settings.processed.path)
     with storage.reading_text(zone.recommendations_csv) as stream:
@@ -23,7 +23,7 @@ def show(settings: Settings, run: Run) -> None:
         "recommendations": zone.recommendations_csv,
         "movies": zone.final_file,
         "Delta tables": zone.table(""),
-        "report": zone.report(run.run_id),
-        "manifest": zone.manifest(run.run_id),
+        "report": zone.report(record.run_id),
+        "manifest": zone.manifest(record.run_id),
     }
-    show_results(run.manifest("done"), top, places)
+    show_results(record.manifest("done"), top, places)

@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal
 
 import optuna
@@ -19,20 +18,21 @@ from pyspark.sql import functions as F
 from sqlalchemy import URL
 from tqdm import tqdm
 
-from spark_app.model import als, metrics
+from spark_app.model import als
 from spark_app.model.als import TrainingSet
 from spark_app.model.biases import fit_biases
-from spark_app.model.catalogue import build_catalogue, movie_blocks
+from spark_app.model.candidates import candidate_blocks
+from spark_app.model.evaluation import judge_ranking, movie_facts
 from spark_app.model.fits import training_set
-from spark_app.model.split import split, validation_split
+from spark_app.model.metrics import MovieFacts
+from spark_app.model.split import ratings_of_listed, split, validation_split
 from spark_app.model.stack import fit_stack, with_both_predictions
 from spark_app.platform import storage
 from spark_app.platform.errors import InputError, UsageError
 from spark_app.platform.log import logger
-from spark_app.platform.run import Run
 from spark_app.platform.settings import Input, Settings, Train
-from spark_app.platform.zones import ProcessedZone
-from spark_app.stages.train import judge_ranking, ratings_of_listed
+from spark_app.zones.manifest import RunRecord
+from spark_app.zones.processed import ProcessedZone
 
 Values = dict[str, Any]
 Space = dict[str, BaseDistribution]
@@ -70,7 +70,7 @@ class Data:
     fitted: DataFrame
     validation: DataFrame
     movies: DataFrame
-    facts: metrics.MovieFacts
+    facts: MovieFacts
     fitted_count: int
     lowest: float
     highest: float
@@ -88,26 +88,27 @@ class Objective:
     measure: Callable[[SparkSession, Data, Settings], float]
 
 
-def run(spark: SparkSession, settings: Settings, run: Run) -> None:
+def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     """Search, going on where an earlier run was stopped, and write `tuning/best.toml` for `--config`."""
     zone = ProcessedZone(settings.processed.path)
-    ratings, movies = zone.input(spark, "ratings", run), zone.input(spark, "movies", run)
+    ratings, movies = zone.input(spark, "ratings", record), zone.input(spark, "movies", record)
     ratings = ratings_of_listed(ratings, movies)
+    # For MLlib, where it fits: our solver needs no checkpoints.
     spark.sparkContext.setCheckpointDir(storage.join(zone.staging, "checkpoints"))
     data = _validation_data(ratings, movies, settings)
-    run.rows["validation"] = {"training": data.fitted_count, "validation": data.validation.count()}
-    if not all(run.rows["validation"].values()):
+    record.rows["validation"] = {"training": data.fitted_count, "validation": data.validation.count()}
+    if not all(record.rows["validation"].values()):
         raise InputError(f"{zone.table('ratings')} has too few ratings to hold some out twice: deliver more of them")
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with storage.edited(zone.trials) as (file, save):
         trials = optuna.storages.RDBStorage(URL.create("sqlite", database=file).render_as_string())
-        best, found = _search_all(spark, trials, data, settings, run, save)
-    run.metrics["tuning"] = found
-    run.wrote(zone.trials)
+        best, found = _search_all(spark, trials, data, settings, record, save)
+    record.metrics["tuning"] = found
+    record.note_output(zone.trials)
     with storage.writing(zone.best_settings) as stream:
         stream.write(as_toml(best, found).encode("utf-8"))
-    run.wrote(zone.best_settings)
+    record.note_output(zone.best_settings)
 
 
 def _search_all(
@@ -115,14 +116,14 @@ def _search_all(
     trials: optuna.storages.BaseStorage,
     data: Data,
     settings: Settings,
-    run: Run,
+    record: RunRecord,
     save: Callable[[], None],
 ) -> tuple[Settings, dict[str, Values]]:
     """Search for each objective, with what the ones before have found; `save` is called after each trial."""
     best = settings
     found: dict[str, Values] = {}
     for objective in _objectives(settings):
-        study = _study(objective, trials, _fingerprint(run.inputs, best))
+        study = _study(objective, trials, _fingerprint(record.inputs, best))
         _search(spark, study, objective, data, best, save)
         if not study.get_trials(states=(TrialState.COMPLETE,)):
             raise InputError(
@@ -148,7 +149,7 @@ def _validation_data(ratings: DataFrame, movies: DataFrame, settings: Settings) 
         F.min("rating").alias("lowest"),
         F.max("rating").alias("highest"),
     ).collect()
-    facts = metrics.movie_facts(movies, _popularity(fitted), row["users"])
+    facts = movie_facts(movies, _popularity(fitted), row["users"])
     return Data(fitted, validation, movies, facts, row["count"], row["lowest"] or 0.0, row["highest"] or 0.0)
 
 
@@ -215,20 +216,20 @@ def _real(start: float, low: float, high: float, *, log: bool = False) -> FloatD
 def _measure_ranking(spark: SparkSession, data: Data, settings: Settings) -> float:
     """NDCG@k of implicit ALS on the validation part."""
     training = data.packed.training_set(data.fitted, settings.train)
-    model = als.fit_implicit(training, settings.implicit_als, settings.train)
+    model = als.fit_implicit(training, settings.implicit_als, settings.train).factors
     popularity = _popularity(training.ratings)
     exponent = settings.implicit_als.popularity_exponent
-    blocks = movie_blocks(data.movies, model.rank, settings.recommend.catalogue_bytes)
-    catalogues = [partial(build_catalogue, block, popularity, model.movies, model.rank, exponent) for block in blocks]
-    judged = judge_ranking(spark, data.fitted, data.validation, catalogues, model.users, data.facts, settings)
-    return judged.mean("als", "ndcg")
+    max_bytes = settings.recommend.catalogue_bytes
+    candidates = candidate_blocks(data.movies, popularity, model.movies, model.rank, exponent, max_bytes)
+    judged = judge_ranking(spark, data.fitted, data.validation, candidates, model.users, data.facts, settings)
+    return judged.mean("implicit", "ndcg")
 
 
 def _measure_rating(spark: SparkSession, data: Data, settings: Settings) -> float:
     """RMSE of the stack, out of fold, on the validation part."""
     training = data.packed.training_set(data.fitted, settings.train)
     biases = fit_biases(training.blocks, settings.biases, spark)
-    explicit = als.fit_explicit(training, settings.explicit_als, settings.train, biases.mean)
+    explicit = als.fit_explicit(training, settings.explicit_als, settings.train, biases.mean).factors
     both = with_both_predictions(data.validation, biases, explicit).persist()
     _, predicted = fit_stack(both, settings.input.scale)
     (row,) = predicted.agg(F.sqrt(F.avg((F.col("stacked") - F.col("rating")) ** 2)).alias("rmse")).collect()

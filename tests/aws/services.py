@@ -22,7 +22,7 @@ from xml.sax.saxutils import escape
 
 from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
 
-from spark_app.aws.jobs import DELTA_JARS
+from spark_app.aws.emr_settings import DELTA_JARS
 from tools.conf import ROOT
 from tools.s3_server import S3Server
 

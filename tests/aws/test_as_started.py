@@ -14,9 +14,10 @@ import pytest
 
 from spark_app.aws.__main__ import main
 from spark_app.aws.account import Account
-from spark_app.aws.jobs import SERVICES, Order
+from spark_app.aws.jobs import SERVICES
+from spark_app.aws.order import Order
 from spark_app.platform import storage
-from spark_app.platform.zones import ProcessedZone
+from spark_app.zones.processed import ProcessedZone
 from tests.aws.conftest import EVERY, client, forget_account, stack_outputs
 from tests.aws.services import (
     EMR,

@@ -14,9 +14,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql.types import StructType
 
 from spark_app.cli import run_job
-from spark_app.platform.catalog import PROCESSED_DATABASE, RAW_DATABASE
 from spark_app.platform.glue import METASTORE_CLIENT, csv_table
-from spark_app.platform.zones import ProcessedZone
+from spark_app.platform.metastore import PROCESSED_DATABASE, RAW_DATABASE
+from spark_app.zones.processed import ProcessedZone
 from tests.aws.conftest import Answers, client, forget_account
 from tests.pipeline.conftest import RATINGS, Zones
 from tests.test_project import spark_defaults

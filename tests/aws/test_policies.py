@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from moto.iam.access_control import IAMPolicy, PermissionResult
 
-from spark_app.platform.zones import MADE_BY, ProcessedZone
+from spark_app.zones.processed import MADE_BY, ProcessedZone
 from tests.aws.conftest import ACCOUNT, REGION, client
 
 JOBS = ("Ingest", "Catalog", "Crawler", "Etl", "Model", "Maintain", "Pipeline")

@@ -17,7 +17,7 @@ from spark_app.data.contract import INTEGER, NUMBER, ratings_contract
 from spark_app.data.ids import Codes
 from spark_app.data.lines import with_fields
 from spark_app.platform.settings import Clean, Input
-from spark_app.stages.raw_zone import RawFile, RawTable, read_fields
+from spark_app.zones.raw import RawFile, RawTable, read_fields
 
 TODAY = date(2025, 6, 1)
 MOVIES_HEADER = "movieId,title,genres"

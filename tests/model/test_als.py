@@ -45,8 +45,8 @@ def train_by(solver: Literal["auto", "own", "mllib"], **more: int) -> Train:
 
 def fit(kind: str, training: TrainingSet, train: Train = TRAIN, start: Factors | None = None) -> Factors:
     if kind == "explicit":
-        return fit_explicit(training, EXPLICIT, train, 3.0, start)
-    return fit_implicit(training, IMPLICIT, train, start)
+        return fit_explicit(training, EXPLICIT, train, 3.0, start).factors
+    return fit_implicit(training, IMPLICIT, train, start).factors
 
 
 def vectors(frame: DataFrame) -> dict[int, list[float]]:
@@ -65,7 +65,7 @@ def test_explicit_als_learns_who_likes_what(spark: SparkSession, solver: Literal
     # Odd users love odd movies and hate even ones; even users the other way round. (1, 1) and (1, 2) are not given.
     rows = [(u, m, 5.0 if (u + m) % 2 == 0 else 1.0) for u in range(1, 9) for m in range(1, 9) if (u, m) > (1, 2)]
     settings = EXPLICIT.model_copy(update={"rank": 4})
-    factors = fit_explicit(training_set(spark, rows), settings, train_by(solver), mean=3.0)
+    factors = fit_explicit(training_set(spark, rows), settings, train_by(solver), mean=3.0).factors
     found = predicted(spark.createDataFrame([(1, 1), (1, 2)], PAIRS), factors)
     assert found[1, 1] > 4
     assert found[1, 2] < 2
@@ -76,7 +76,7 @@ def test_biases_learn_who_is_generous_and_what_is_good(spark: SparkSession) -> N
     rows = [(u, m, 0.5 + u / 3 + m / 3) for u in range(1, 7) for m in range(1, 7) if (u, m) not in ((1, 1), (6, 6))]
     mean = float(np.mean([rating for _, _, rating in rows]))
     settings = EXPLICIT.model_copy(update={"biases": True, "reg": 0.01, "iterations": 20})
-    factors = fit_explicit(training_set(spark, rows), settings, TRAIN, mean)
+    factors = fit_explicit(training_set(spark, rows), settings, TRAIN, mean).factors
     assert factors.rank == settings.rank + 2
     found = predicted(spark.createDataFrame([(1, 1), (6, 6), (1, 99)], PAIRS), factors)
     assert found[1, 1] == pytest.approx(0.5 + 2 / 3, abs=0.3)
@@ -98,7 +98,7 @@ def test_implicit_als_takes_a_rating_below_neutral_for_a_no(
 
     def preference(neutral: float) -> dict[tuple[int, int], float]:
         settings = IMPLICIT.model_copy(update={"neutral": neutral})
-        return predicted(asked, fit_implicit(training, settings, train_by(solver)))
+        return predicted(asked, fit_implicit(training, settings, train_by(solver)).factors)
 
     found, all_yes = preference(neutral=2.5), preference(neutral=0.0)
     for user in range(1, 9):
@@ -114,7 +114,7 @@ def test_implicit_als_fits_where_somebody_likes_nothing_and_nobody_likes_a_movie
     # Regularisation grows with likes: without any a system would be singular, or all factors zero.
     rows = [(1, 10, 5.0), (1, 20, 4.0), (2, 10, 4.0), (2, 30, 1.0), (3, 10, 1.0), (3, 20, 2.0)]
     settings = IMPLICIT.model_copy(update={"rank": 8, "iterations": 2})
-    factors = fit_implicit(training_set(spark, rows), settings, train_by(solver))
+    factors = fit_implicit(training_set(spark, rows), settings, train_by(solver)).factors
     users, movies = vectors(factors.users), vectors(factors.movies)
     assert users.keys() == {1, 2}
     assert movies.keys() == {10, 20}
@@ -189,8 +189,8 @@ def test_mllib_starts_anew(training: TrainingSet, kind: str, said: list[str]) ->
 
 def test_mllib_fits_no_biases(training: TrainingSet) -> None:
     settings = EXPLICIT.model_copy(update={"biases": True})
-    assert fit_explicit(training, settings, train_by("mllib"), 3.0).rank == 3
-    assert fit_explicit(training, settings, train_by("own"), 3.0).rank == 5
+    assert fit_explicit(training, settings, train_by("mllib"), 3.0).factors.rank == 3
+    assert fit_explicit(training, settings, train_by("own"), 3.0).factors.rank == 5
 
 
 def test_mllib_fits_factors_that_are_too_large_to_be_broadcast(training: TrainingSet, said: list[str]) -> None:

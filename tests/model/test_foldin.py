@@ -52,12 +52,12 @@ def mean(biases: BiasModel) -> float:
 @pytest.fixture(scope="module")
 def explicit(training: TrainingSet, mean: float) -> Factors:
     """With biases, as columns of the factors."""
-    return fit_explicit(training, BIASED, TRAIN, mean)
+    return fit_explicit(training, BIASED, TRAIN, mean).factors
 
 
 @pytest.fixture(scope="module")
 def implicit(training: TrainingSet) -> Factors:
-    return fit_implicit(training, IMPLICIT, TRAIN)
+    return fit_implicit(training, IMPLICIT, TRAIN).factors
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def assert_same(found: DataFrame, expected: DataFrame, within: float = 1e-4) -> 
 def test_implicit_factors_are_those_of_the_last_half_sweep_of_mllib(
     training: TrainingSet, settings: ImplicitAls
 ) -> None:
-    model = fit_implicit(training, settings, TRAIN.model_copy(update={"solver": "mllib"}))
+    model = fit_implicit(training, settings, TRAIN.model_copy(update={"solver": "mllib"})).factors
     found = fold_in_implicit(training.ratings.orderBy(F.rand(1)), model.movies, settings)
     assert found.dtypes == [("id", "int"), ("features", "array<float>")]
     assert_same(found, model.users)
@@ -95,13 +95,13 @@ def test_explicit_factors_are_those_of_the_last_half_sweep_of_mllib(
     training: TrainingSet, mean: float, settings: ExplicitAls
 ) -> None:
     # MLlib fits no biases, whatever the settings say.
-    model = fit_explicit(training, settings, TRAIN.model_copy(update={"solver": "mllib"}), mean)
+    model = fit_explicit(training, settings, TRAIN.model_copy(update={"solver": "mllib"}), mean).factors
     assert_same(fold_in_explicit(training.ratings.orderBy(F.rand(1)), model, settings, mean), model.users)
 
 
 @pytest.mark.parametrize("settings", [IMPLICIT, LOG, POWER], ids=["linear", "log", "power"])
 def test_implicit_factors_are_nearly_those_of_our_last_half_sweep(training: TrainingSet, settings: ImplicitAls) -> None:
-    model = fit_implicit(training, settings, TRAIN)
+    model = fit_implicit(training, settings, TRAIN).factors
     found = fold_in_implicit(training.ratings.orderBy(F.rand(1)), model.movies, settings)
     assert_same(found, model.users, within=2e-3)
     assert HATER not in vectors(found)
@@ -111,7 +111,7 @@ def test_implicit_factors_are_nearly_those_of_our_last_half_sweep(training: Trai
 def test_explicit_factors_are_nearly_those_of_our_last_half_sweep(
     training: TrainingSet, mean: float, settings: ExplicitAls
 ) -> None:
-    model = fit_explicit(training, settings, TRAIN, mean)
+    model = fit_explicit(training, settings, TRAIN, mean).factors
     found = fold_in_explicit(training.ratings.orderBy(F.rand(1)), model, settings, mean)
     assert found.dtypes == [("id", "int"), ("features", "array<float>")]
     assert_same(found, model.users, within=2e-3)
@@ -121,7 +121,7 @@ def test_explicit_factors_are_nearly_those_of_our_last_half_sweep(
 def test_whether_biases_are_folded_in_is_told_by_the_factors_of_the_fit(
     training: TrainingSet, mean: float, solver: Literal["own", "mllib"], rank: int
 ) -> None:
-    model = fit_explicit(training, BIASED, TRAIN.model_copy(update={"solver": solver}), mean)
+    model = fit_explicit(training, BIASED, TRAIN.model_copy(update={"solver": solver}), mean).factors
     assert model.rank == rank
     found = vectors(fold_in_explicit(training.ratings, model, BIASED, mean))
     assert {len(row) for row in found.values()} == {rank}

@@ -18,7 +18,7 @@ from spark_app.model.half_sweep import (
     Preference,
     Problem,
     Ridge,
-    Solved,
+    SolvedBlock,
     SquaredError,
     counted,
     solve,
@@ -68,7 +68,7 @@ def users_of(lengths: list[int], movies: int, seed: int = 0) -> list[Rated]:
 
 def solved(
     users: list[Rated], held: Floats, problem: Problem, steps: int = EXACT, start: Floats | None = None
-) -> Solved:
+) -> SolvedBlock:
     doubles = held.astype(np.float64)
     gram = doubles.T @ doubles if problem.loss.over_all_pairs else None
     start = np.zeros((len(users), held.shape[1]), dtype=np.float32) if start is None else start

@@ -15,8 +15,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_app.model.by_user import USERS, UserPartition
-from spark_app.model.catalogue import LAST, Catalogue, build_catalogue
-from spark_app.model.lists import _rank_partition, lists_to_judge, recommend, recommend_in_turn
+from spark_app.model.candidates import LAST, CandidateBlocks, Candidates, build_candidates
+from spark_app.model.lists import _rank_partition, lists_to_judge, recommend
 
 PERSONAL, POPULAR, LAST_REASON = "based on your ratings", "popular", "all others are rated"
 HISTORY = pa.schema([("userId", pa.int32()), ("movieId", pa.int32()), ("rating", pa.float32())])
@@ -74,16 +74,16 @@ def cases(draw: st.DrawFn, integers: bool = True) -> Case:
     )
 
 
-def catalogue_of(case: Case) -> Catalogue:
+def catalogue_of(case: Case) -> Candidates:
     rows = [
         [*([0.0] * case.rank if factors is None else factors), float(LAST) if factors is None else 0.0, popularity]
         for factors, popularity in zip(case.movies.values(), case.popularity.values(), strict=True)
     ]
-    return Catalogue(np.array(list(case.movies), dtype=np.int32), np.array(rows, dtype=np.float32))
+    return Candidates(np.array(list(case.movies), dtype=np.int32), np.array(rows, dtype=np.float32))
 
 
 def partition_of(case: Case, seed: int = 0) -> UserPartition:
-    """What a partition holds, in any order: users, what they saw, what is not served or not in the catalogue."""
+    """What a partition holds, in any order: users, what they saw, what is not served or not in the candidates."""
     users: list[dict[str, object]] = [{"userId": user, "features": factors} for user, factors in case.users.items()]
     pairs = [(user, movie) for user, movies in case.seen.items() for movie in movies]
     pairs += [(user, 9999) for user in case.users]
@@ -174,15 +174,15 @@ def test_lists_of_a_few_movies_by_hand() -> None:
 
 def test_a_partition_without_users_to_serve_gives_nothing() -> None:
     case = Case({10: [1.0, 0.0]}, {10: 1}, users={}, seen={}, n=3, block_users=2)
-    catalogue = catalogue_of(case)
+    candidates = catalogue_of(case)
     nobody = UserPartition(USERS.empty_table(), HISTORY.empty_table())
-    assert list(_rank_partition(nobody, catalogue, 3, 2)) == []
-    assert list(_rank_partition(partition_of(case), catalogue, 3, 2)) == []
+    assert list(_rank_partition(nobody, candidates, 3, 2)) == []
+    assert list(_rank_partition(partition_of(case), candidates, 3, 2)) == []
 
 
 @pytest.fixture(scope="module")
-def catalogue(spark: SparkSession) -> Catalogue:
-    """Movie 5 is rated by nobody; factors of movie 99 belong to a movie that is not in the catalogue."""
+def candidates(spark: SparkSession) -> Candidates:
+    """Movie 5 is rated by nobody; factors of movie 99 belong to a movie that is not in the candidates."""
     movies = spark.createDataFrame([(m,) for m in (6, 2, 5, 1, 4, 3)], "movieId INT")
     popularity = spark.createDataFrame(
         [(1, 5), (2, 9), (3, 9), (4, 1), (6, 2), (99, 7)], "movieId INT, rating_count LONG"
@@ -191,13 +191,13 @@ def catalogue(spark: SparkSession) -> Catalogue:
         [(4, [2.0, 0.0]), (1, [1.0, 0.0]), (2, [0.0, 1.0]), (3, [1.0, 1.0]), (6, [0.0, -1.0]), (99, [9.0, 9.0])],
         "id INT, features ARRAY<FLOAT>",
     )
-    return build_catalogue(movies, popularity, factors, 2)
+    return build_candidates(movies, popularity, factors, 2)
 
 
-def test_catalogue_has_a_row_a_movie_in_the_order_of_movie_id(catalogue: Catalogue) -> None:
-    assert catalogue.rank == 2
-    assert catalogue.movie_ids.tolist() == [1, 2, 3, 4, 5, 6]
-    assert catalogue.vectors.tolist() == [
+def test_catalogue_has_a_row_a_movie_in_the_order_of_movie_id(candidates: Candidates) -> None:
+    assert candidates.rank == 2
+    assert candidates.movie_ids.tolist() == [1, 2, 3, 4, 5, 6]
+    assert candidates.vectors.tolist() == [
         [1, 0, 0, 5],
         [0, 1, 0, 9],
         [1, 1, 0, 9],
@@ -208,11 +208,11 @@ def test_catalogue_has_a_row_a_movie_in_the_order_of_movie_id(catalogue: Catalog
 
 
 @pytest.mark.parametrize("shuffle_partitions", [1, 5])
-def test_recommend_end_to_end(spark: SparkSession, catalogue: Catalogue, shuffle_partitions: int) -> None:
+def test_recommend_end_to_end(spark: SparkSession, candidates: Candidates, shuffle_partitions: int) -> None:
     users, seen = served_and_seen(spark)
     spark.conf.set("spark.sql.shuffle.partitions", shuffle_partitions)
     try:
-        top = recommend(spark, users, seen, catalogue, n=5, block_users=2)
+        top = recommend(spark, users, seen, CandidateBlocks.of(candidates), n=5, block_users=2)
         assert top.rdd.getNumPartitions() == shuffle_partitions
         found = sorted(tuple(row)[:5] for row in top.collect())
     finally:
@@ -241,25 +241,29 @@ def test_recommend_end_to_end(spark: SparkSession, catalogue: Catalogue, shuffle
 
 
 def test_everyone_who_has_seen_something_is_served_where_that_is_asked(
-    spark: SparkSession, catalogue: Catalogue
+    spark: SparkSession, candidates: Candidates
 ) -> None:
     users, seen = served_and_seen(spark)
-    top = recommend(spark, users.filter("features IS NOT NULL"), seen, catalogue, 1, 2, everyone=True).collect()
+    top = recommend(
+        spark, users.filter("features IS NOT NULL"), seen, CandidateBlocks.of(candidates), 1, 2, everyone=True
+    ).collect()
     assert {row.userId: row.reason for row in top} == {5: POPULAR, 7: PERSONAL, 8: POPULAR}
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
-def test_blocks_of_a_catalogue_in_turn_give_the_lists_of_the_whole(
-    spark: SparkSession, catalogue: Catalogue, size: int
+def test_blocks_of_candidates_give_the_lists_of_the_whole(
+    spark: SparkSession, candidates: Candidates, size: int
 ) -> None:
     users, seen = served_and_seen(spark)
-    blocks = [
-        Catalogue(catalogue.movie_ids[first : first + size], catalogue.vectors[first : first + size])
-        for first in range(0, 6, size)
-    ]
+    blocks = CandidateBlocks.of(
+        *(
+            Candidates(candidates.movie_ids[first : first + size], candidates.vectors[first : first + size])
+            for first in range(0, 6, size)
+        )
+    )
     for n in (2, 5):
-        whole = recommend(spark, users, seen, catalogue, n, 2)
-        in_turn = recommend_in_turn(spark, users, seen, blocks, n, 2)
+        whole = recommend(spark, users, seen, CandidateBlocks.of(candidates), n, 2)
+        in_turn = recommend(spark, users, seen, blocks, n, 2)
         assert_df_equality(in_turn, whole, ignore_row_order=True, ignore_nullable=True)
 
 
@@ -275,17 +279,19 @@ def test_the_lists_to_judge_are_those_of_recommend_by_factors_and_by_popularity(
     rng = np.random.default_rng(5)
     movie_ids = np.arange(10, 110, dtype=np.int32)
     vectors = np.hstack([rng.normal(size=(100, 3)), np.zeros((100, 1)), rng.integers(1, 9, (100, 1))])
-    catalogue = Catalogue(movie_ids, vectors.astype(np.float32))
+    candidates = Candidates(movie_ids, vectors.astype(np.float32))
     rows = [(user, rng.normal(size=3).tolist() if user % 3 else None) for user in range(1, 8)]
     users = spark.createDataFrame(rows, "userId INT, features ARRAY<FLOAT>")
     history = {user: rng.permutation(movie_ids)[: 5 * (user - 1)].tolist() for user, _ in rows}
     pairs = [(user, movie, 4.0) for user, movies in history.items() for movie in movies] + [(99, 10, 4.0)]
     seen = spark.createDataFrame(pairs, "userId INT, movieId INT, rating DOUBLE")
-    found = {row.userId: row for row in lists_to_judge(spark, users, seen, catalogue, 4, 3).collect()}
+    found = {
+        row.userId: row for row in lists_to_judge(spark, users, seen, CandidateBlocks.of(candidates), 4, 3).collect()
+    }
     assert sorted(found) == [1, 2, 3, 4, 5, 6, 7]
     nobody = users.select("userId", F.lit(None).alias("features"))
-    for model, served in (("als", users), ("popularity", nobody)):
-        lists = recommend(spark, served, seen, catalogue, 4, 3).orderBy("userId", "rank").collect()
+    for model, served in (("implicit", users), ("popularity", nobody)):
+        lists = recommend(spark, served, seen, CandidateBlocks.of(candidates), 4, 3).orderBy("userId", "rank").collect()
         for user, row in found.items():
             assert row[model] == [entry.movieId for entry in lists if entry.userId == user]
     for user, row in found.items():

@@ -13,12 +13,13 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from sklearn.metrics import mean_absolute_error, root_mean_squared_error
 
-from spark_app.model import metrics
-from spark_app.model.metrics import Judged, MovieFacts, gini, rating_errors, relevant_movies, slices
+from spark_app.model import evaluation, metrics
+from spark_app.model.evaluation import relevant_movies
+from spark_app.model.metrics import Judged, MovieFacts, gini, rating_errors, slices
 
 K = 10
 CATALOGUE = 60
-LISTS = "userId INT, seen INT, seen_popularity DOUBLE, als ARRAY<INT>"
+LISTS = "userId INT, seen INT, seen_popularity DOUBLE, implicit ARRAY<INT>"
 RELEVANT = "userId INT, relevant ARRAY<INT>"
 
 Lists = dict[int, list[int]]
@@ -57,11 +58,11 @@ def judge(
         lists = spark.createDataFrame(
             [(user, *seen.get(user, (0, 0.0)), movies) for user, movies in top.items()], LISTS
         )
-    return metrics.collect_judged(metrics.judge_lists(lists, ["als"], wanted, facts, k), ["als"], facts)
+    return evaluation.collect_judged(evaluation.judge_lists(lists, ["implicit"], wanted, facts, k), ["implicit"], facts)
 
 
 def quality(spark: SparkSession, top: Lists, relevant: Lists, k: int = K, **kwargs: Any) -> dict[str, float]:
-    return metrics.ranking_quality(judge(spark, top, relevant, k, **kwargs), k, seed=1)[0]["als"]
+    return metrics.ranking_quality(judge(spark, top, relevant, k, **kwargs), k, seed=1)[0]["implicit"]
 
 
 def accuracy(spark: SparkSession, top: Lists, relevant: Lists, k: int = K) -> dict[str, float]:
@@ -82,8 +83,8 @@ def test_rating_errors_agree_with_scikit_learn(spark: SparkSession) -> None:
     given, predicted, users = rng.integers(1, 11, 200) / 2, rng.uniform(0.5, 5, 200), rng.integers(1, 20, 200)
     rows = zip(users.tolist(), given.tolist(), predicted.tolist(), rng.integers(1, 9, 200).tolist(), strict=True)
     frame = spark.createDataFrame(list(rows), "userId INT, rating DOUBLE, guess DOUBLE, movie_ratings INT")
-    sums = metrics.rating_sums(frame.withColumn("user_ratings", F.lit(3)), ["guess"], popular_from=5)
-    found, intervals = rating_errors(metrics.collect_rating_sums(sums, ["guess"]), seed=1)
+    sums = evaluation.rating_sums(frame.withColumn("user_ratings", F.lit(3)), ["guess"], popular_from=5)
+    found, intervals = rating_errors(evaluation.collect_rating_sums(sums, ["guess"]), seed=1)
     assert found["guess"] == pytest.approx(
         {"rmse": root_mean_squared_error(given, predicted), "mae": mean_absolute_error(given, predicted)}
     )
@@ -108,7 +109,7 @@ def test_ranking_metrics_agree_with_trec_eval_and_a_set(spark: SparkSession) -> 
 def test_ranking_metrics_agree_with_mllib_whatever_is_relevant(spark: SparkSession) -> None:
     top, relevant = made_lists(3, most_relevant=3 * K)
     lists, wanted = as_frames(spark, top, relevant)
-    listed = F.coalesce("als", F.array().cast("array<int>")).cast("array<double>")
+    listed = F.coalesce("implicit", F.array().cast("array<int>")).cast("array<double>")
     both = wanted.join(lists, on="userId", how="left").select(
         listed.alias("prediction"), F.col("relevant").cast("array<double>").alias("label")
     )
@@ -159,8 +160,8 @@ def test_users_without_list_found_nothing_and_users_without_relevant_movies_do_n
 def test_quality_is_zero_and_no_nan_where_nobody_liked_anything(spark: SparkSession) -> None:
     judged = judge(spark, {1: [7]}, {})
     assert metrics.ranking_quality(judged, K, 1) == (
-        {"als": {"ndcg@10": 0, "recall@10": 0, "map@10": 0, "coverage": 0, "users": 0}},
-        {"als": {}},
+        {"implicit": {"ndcg@10": 0, "recall@10": 0, "map@10": 0, "coverage": 0, "users": 0}},
+        {"implicit": {}},
     )
     assert slices(judged, None, ALIKE, K) == []
 
@@ -206,14 +207,14 @@ def test_slices_by_hand(spark: SparkSession) -> None:
     judged = judge(spark, {1: [1], 2: [3], 3: [4]}, {1: [1], 2: [1, 3], 3: [2]}, 1, facts=FACTS, seen=seen)
     pairs = [(1, 1.0, 2.0, 1, 9), (2, 3.0, 3.0, 2, 9), (3, 1.0, 4.0, 9, 1)]
     frame = spark.createDataFrame(pairs, "userId INT, rating DOUBLE, bias DOUBLE, user_ratings INT, movie_ratings INT")
-    errors = metrics.collect_rating_sums(metrics.rating_sums(frame, ["bias"], FACTS.popular_from), ["bias"])
+    errors = evaluation.collect_rating_sums(evaluation.rating_sums(frame, ["bias"], FACTS.popular_from), ["bias"])
     light, heavy = "users with at most 2 ratings", "users with more than 2 ratings"
     popular, rare = "movies with 8 or more ratings", "movies with fewer than 8 ratings"
     assert slices(judged, errors, FACTS, 1) == [
-        {"slice": light, "metric": "ndcg@1", "count": 2, "values": {"als": 1.0}},
-        {"slice": heavy, "metric": "ndcg@1", "count": 1, "values": {"als": 0.0}},
-        {"slice": popular, "metric": "recall@1", "count": 2, "values": {"als": 0.5}},
-        {"slice": rare, "metric": "recall@1", "count": 2, "values": {"als": 0.5}},
+        {"slice": light, "metric": "ndcg@1", "count": 2, "values": {"implicit": 1.0}},
+        {"slice": heavy, "metric": "ndcg@1", "count": 1, "values": {"implicit": 0.0}},
+        {"slice": popular, "metric": "recall@1", "count": 2, "values": {"implicit": 0.5}},
+        {"slice": rare, "metric": "recall@1", "count": 2, "values": {"implicit": 0.5}},
         {"slice": light, "metric": "rmse", "count": 2, "values": {"bias": pytest.approx(0.5**0.5)}},
         {"slice": heavy, "metric": "rmse", "count": 1, "values": {"bias": 3.0}},
         {"slice": popular, "metric": "rmse", "count": 2, "values": {"bias": pytest.approx(0.5**0.5)}},
@@ -226,7 +227,7 @@ def test_movie_facts_are_in_the_order_of_movies(spark: SparkSession) -> None:
         [(7, ["War", "Drama"]), (3, []), (5, ["Drama"]), (9, None)], "movieId INT, genres ARRAY<STRING>"
     )
     popularity = spark.createDataFrame([(7, 4), (5, 1)], "movieId INT, rating_count INT")
-    facts = metrics.movie_facts(movies, popularity, users=4)
+    facts = evaluation.movie_facts(movies, popularity, users=4)
     assert facts.movie_ids.tolist() == [3, 5, 7, 9]
     assert facts.popularity.tolist() == [0, 1, 4, 0]
     assert facts.genres.tolist() == [[0, 0], [1, 0], [1, 1], [0, 0]]
@@ -246,12 +247,12 @@ def test_the_ids_of_movies_may_be_negative(spark: SparkSession) -> None:
     judged = judge(spark, top, relevant, k=2, facts=facts)
     figures, _ = metrics.ranking_quality(judged, 2, seed=1)
     second_place = 1 / np.log2(3)
-    assert figures["als"]["ndcg@2"] == pytest.approx((second_place + 1 + 0) / 3)
-    assert figures["als"]["recall@2"] == pytest.approx(2 / 3)
+    assert figures["implicit"]["ndcg@2"] == pytest.approx((second_place + 1 + 0) / 3)
+    assert figures["implicit"]["recall@2"] == pytest.approx(2 / 3)
 
 
 def test_lists_judged_in_blocks_give_the_same(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
     top, relevant = made_lists(3, 5)
     whole = judge(spark, top, relevant)
-    monkeypatch.setattr(metrics, "BLOCK_USERS", 7)
-    np.testing.assert_array_equal(judge(spark, top, relevant).numbers["als"], whole.numbers["als"])
+    monkeypatch.setattr(evaluation, "BLOCK_USERS", 7)
+    np.testing.assert_array_equal(judge(spark, top, relevant).numbers["implicit"], whole.numbers["implicit"])

@@ -45,8 +45,8 @@ def ratings(spark: SparkSession) -> DataFrame:
 def fit(ratings: DataFrame, settings: ExplicitAls | ImplicitAls, train: Train = TRAIN) -> Factors:
     training, train = TrainingSet(ratings, pack(ratings)), train.model_copy(update={"solver": "mllib"})
     if isinstance(settings, ExplicitAls):
-        return fit_explicit(training, settings, train, mean=3.0)
-    return fit_implicit(training, settings, train)
+        return fit_explicit(training, settings, train, mean=3.0).factors
+    return fit_implicit(training, settings, train).factors
 
 
 def vectors(frame: DataFrame) -> dict[int, list[float]]:

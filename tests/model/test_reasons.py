@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from spark_app.model.als import TrainingSet, fit_implicit, implicit_problem
-from spark_app.model.catalogue import Catalogue, build_catalogue
+from spark_app.model.candidates import CandidateBlocks, Candidates, build_candidates
 from spark_app.model.factors import Factors
 from spark_app.model.half_sweep import Floats, Ints
 from spark_app.model.lists import Explain, recommend
@@ -44,11 +44,11 @@ class Fitted:
 
     settings: ImplicitAls
     factors: Factors
-    catalogue: Catalogue
+    candidates: Candidates
     within: float
 
     def reasons(self) -> Reasons:
-        return Reasons(self.catalogue.factors, implicit_problem(self.settings), 2, self.catalogue.lifts)
+        return Reasons(self.candidates.factors, implicit_problem(self.settings), 2, self.candidates.lifts)
 
     def explain(self) -> Explain:
         return Explain(implicit_problem(self.settings), most=2)
@@ -59,7 +59,7 @@ class Fitted:
     def lifted_scores(self, user: Floats) -> Floats:
         """The score of each movie, by the product of both factors."""
         movies = {row.id: np.array(row.features) for row in self.factors.movies.collect()}
-        scores = [movies[movie] @ user if movie in movies else 0.0 for movie in self.catalogue.movie_ids]
+        scores = [movies[movie] @ user if movie in movies else 0.0 for movie in self.candidates.movie_ids]
         return np.asarray(scores * (1.0 + np.arange(1, MOVIES + 1)) ** 0.3)
 
 
@@ -74,17 +74,17 @@ def ratings(spark: SparkSession) -> DataFrame:
 @pytest.fixture(scope="module", params=FITS)
 def fitted(spark: SparkSession, ratings: DataFrame, request: pytest.FixtureRequest) -> Fitted:
     settings, train, within = FITS[request.param]
-    factors = fit_implicit(TrainingSet(ratings, pack(ratings)), settings, train)
+    factors = fit_implicit(TrainingSet(ratings, pack(ratings)), settings, train).factors
     movies = spark.createDataFrame([(movie,) for movie in range(1, MOVIES + 1)], "movieId INT")
     popularity = movies.selectExpr("movieId", "CAST(movieId AS LONG) AS rating_count")
-    catalogue = build_catalogue(movies, popularity, factors.movies, settings.rank, settings.popularity_exponent)
-    return Fitted(settings, factors, catalogue, within)
+    candidates = build_candidates(movies, popularity, factors.movies, settings.rank, settings.popularity_exponent)
+    return Fitted(settings, factors, candidates, within)
 
 
-def history_of(ratings: DataFrame, catalogue: Catalogue, user: int) -> tuple[Ints, Floats]:
+def history_of(ratings: DataFrame, candidates: Candidates, user: int) -> tuple[Ints, Floats]:
     """Places of the movies that a user has rated, ascending, and the ratings."""
     rows = sorted((row.movieId, row.rating) for row in ratings.filter(f"userId = {user}").collect())
-    places = np.searchsorted(catalogue.movie_ids, [movie for movie, _ in rows])
+    places = np.searchsorted(candidates.movie_ids, [movie for movie, _ in rows])
     return places, np.array([rating for _, rating in rows], dtype=np.float32)
 
 
@@ -93,25 +93,27 @@ def test_weights_add_up_to_the_score_of_the_fit_lifted_by_popularity(ratings: Da
     vectors = {row.id: np.array(row.features) for row in fitted.factors.users.collect()}
     assert len(vectors) == USERS
     for user, vector in vectors.items():
-        weights = reasons.weights(*history_of(ratings, fitted.catalogue, user), everything)
+        weights = reasons.weights(*history_of(ratings, fitted.candidates, user), everything)
         assert weights.sum(axis=1) == pytest.approx(fitted.lifted_scores(vector), abs=fitted.within)
 
 
 def test_lists_have_the_lifted_scores(spark: SparkSession, ratings: DataFrame, fitted: Fitted) -> None:
     scores = {row.id: fitted.lifted_scores(np.array(row.features)) for row in fitted.factors.users.collect()}
-    for row in recommend(spark, fitted.users(), ratings, fitted.catalogue, 3, 7).collect():
+    for row in recommend(spark, fitted.users(), ratings, CandidateBlocks.of(fitted.candidates), 3, 7).collect():
         assert row.score == pytest.approx(scores[row.userId][row.movieId - 1], abs=1e-5)
 
 
 def test_the_heaviest_likes_are_named_and_never_a_dislike(
     spark: SparkSession, ratings: DataFrame, fitted: Fitted
 ) -> None:
-    lists = recommend(spark, fitted.users(), ratings, fitted.catalogue, 5, 7, fitted.explain()).collect()
+    lists = recommend(
+        spark, fitted.users(), ratings, CandidateBlocks.of(fitted.candidates), 5, 7, fitted.explain()
+    ).collect()
     assert len(lists) == 5 * USERS
-    reasons, movie_ids = fitted.reasons(), fitted.catalogue.movie_ids
+    reasons, movie_ids = fitted.reasons(), fitted.candidates.movie_ids
     named = 0
     for row in lists:
-        history, given = history_of(ratings, fitted.catalogue, row.userId)
+        history, given = history_of(ratings, fitted.candidates, row.userId)
         weights = reasons.weights(history, given, np.searchsorted(movie_ids, [row.movieId]))[0]
         liked = movie_ids[history[given > fitted.settings.neutral]].tolist()
         by_weight = sorted(zip(-weights, liked, strict=True))
@@ -142,7 +144,9 @@ def test_users_without_factors_and_lists_without_explanation_name_nothing(
     spark: SparkSession, ratings: DataFrame, fitted: Fitted
 ) -> None:
     cold = spark.createDataFrame([(1, None)], "userId INT, features ARRAY<FLOAT>")
-    explained = recommend(spark, cold, ratings, fitted.catalogue, 3, 7, fitted.explain()).collect()
+    explained = recommend(spark, cold, ratings, CandidateBlocks.of(fitted.candidates), 3, 7, fitted.explain()).collect()
     assert [row.because for row in explained] == [[], [], []]
     warm = spark.createDataFrame([(1, [1.0] * LINEAR.rank)], "userId INT, features ARRAY<FLOAT>")
-    assert [row.because for row in recommend(spark, warm, ratings, fitted.catalogue, 3, 7).collect()] == [[], [], []]
+    assert [
+        row.because for row in recommend(spark, warm, ratings, CandidateBlocks.of(fitted.candidates), 3, 7).collect()
+    ] == [[], [], []]

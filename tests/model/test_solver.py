@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from spark_app.model.factors import collected
 from spark_app.model.half_sweep import Floats, Preference, Problem, Ridge, SquaredError
 from spark_app.model.rating_blocks import RatingBlocks, pack
-from spark_app.model.solver import EXACT, Options, Solution, Solved, counts_of, fit, objective_with
+from spark_app.model.solver import EXACT, Options, Solution, SolvedSide, counts_of, fit, objective_with
 
 RATINGS = "userId INT, movieId INT, rating DOUBLE"
 RANK, SWEEPS, SEED = 4, 4, 42
@@ -106,8 +106,8 @@ def test_exact_sweeps_from_the_start_of_mllib_reach_its_factors(
     first, users, movies = (
         collected(side, RANK) for side in (begun.userFactors, expected.userFactors, expected.itemFactors)
     )
-    nobody = Solved(np.empty(0, np.int32), np.empty((0, RANK), np.float32), np.empty(0, np.bool_))
-    start = Solution(Solved(first.ids, first.rows, np.ones(len(first.ids), np.bool_)), nobody, ())
+    nobody = SolvedSide(np.empty(0, np.int32), np.empty((0, RANK), np.float32), np.empty(0, np.bool_))
+    start = Solution(SolvedSide(first.ids, first.rows, np.ones(len(first.ids), np.bool_)), nobody, ())
     found = fit(packed, problem, options(steps=EXACT), start)
     for ours, theirs in ((found.users, users), (found.movies, movies)):
         assert ours.ids.tolist() == theirs.ids.tolist()
@@ -307,7 +307,7 @@ def test_no_ratings_at_all_are_no_factors(spark: SparkSession) -> None:
 
 def test_the_factors_of_other_ids_are_zeros() -> None:
     ids = np.array([-3, 5, 9], dtype=np.int32)
-    solved = Solved(ids, np.array([[1, 2], [3, 4], [5, 6]], dtype=np.float32), np.ones(3, dtype=np.bool_))
+    solved = SolvedSide(ids, np.array([[1, 2], [3, 4], [5, 6]], dtype=np.float32), np.ones(3, dtype=np.bool_))
     found = solved.of(np.array([-5, -3, 9, 10], dtype=np.int32))
     assert found.tolist() == [[0, 0], [1, 2], [5, 6], [0, 0]]
     assert found.dtype == np.float32

@@ -11,8 +11,8 @@ from spark_app.model.biases import BiasModel
 from spark_app.model.factors import Factors, with_prediction
 from spark_app.model.rating_blocks import pack
 from spark_app.model.stack import StackWeights, fit_stack, with_both_predictions, with_predicted_ratings
-from spark_app.platform.generations import to_arrow
 from spark_app.platform.settings import ExplicitAls, Train
+from spark_app.platform.spark_versions import to_arrow
 
 SCALE = (0.5, 5.0)
 WIDE = (-100.0, 100.0)
@@ -31,7 +31,7 @@ def ratings(spark: SparkSession) -> DataFrame:
 @pytest.fixture(scope="module")
 def explicit(ratings: DataFrame) -> Factors:
     settings = ExplicitAls(rank=3, reg=0.1, reg_power=1.0, iterations=3)
-    return fit_explicit(TrainingSet(ratings, pack(ratings)), settings, Train(seed=42), mean=2.75)
+    return fit_explicit(TrainingSet(ratings, pack(ratings)), settings, Train(seed=42), mean=2.75).factors
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +52,15 @@ def test_ratings_are_predicted_by_each_model_and_clipped(
     spark: SparkSession, ratings: DataFrame, biases: BiasModel, explicit: Factors
 ) -> None:
     weights = StackWeights(0.5, 0.0, 0.0)
-    raw = predicted(with_prediction(ratings, explicit, "als"), "als")
+    raw = predicted(with_prediction(ratings, explicit, "explicit"), "explicit")
     assert min(raw.values()) < 2.5
     assert max(raw.values()) > 3.0
     found = with_predicted_ratings(ratings, biases, explicit, weights, (2.5, 3.0))
-    assert {"userId", "movieId", "rating", "als", "bias", "stacked"} == set(found.columns)
+    assert {"userId", "movieId", "rating", "explicit", "bias", "stacked"} == set(found.columns)
     bias = {(1, 1): 7.25, (2, 1): -0.75}
     for row in found.collect():
         pair = row["userId"], row["movieId"]
-        assert row["als"] == pytest.approx(min(3.0, max(2.5, raw[pair])), abs=1e-5)
+        assert row["explicit"] == pytest.approx(min(3.0, max(2.5, raw[pair])), abs=1e-5)
         if pair in bias:
             assert row["bias"] == (3.0 if bias[pair] > 3 else 2.5)
             assert row["stacked"] == pytest.approx(min(3.0, max(2.5, (bias[pair] + raw[pair]) / 2)), abs=1e-5)
@@ -73,7 +73,7 @@ def test_predictions_fall_back_to_biases_and_are_never_null(
     asked = spark.createDataFrame([(99, 1), (1, 99), (2, 99), (99, 99)], "userId INT, movieId INT")
     found = with_predicted_ratings(asked, biases, explicit, StackWeights(), SCALE)
     expected = {(99, 1): 3.25, (1, 99): 5.0, (2, 99): 0.5, (99, 99): 3.0}
-    for model in ("als", "bias", "stacked"):
+    for model in ("explicit", "bias", "stacked"):
         assert predicted(found, model) == expected
     counts = with_both_predictions(asked, biases, explicit)
     assert predicted(counts, "user_ratings") == {(99, 1): 0, (1, 99): 8, (2, 99): 8, (99, 99): 0}
@@ -90,7 +90,7 @@ def made_pairs(count: int) -> pd.DataFrame:
             "movieId": numbers % 40 + 1,
             "rating": rng.integers(1, 11, count) / 2,
             "bias": rng.uniform(1, 5, count),
-            "als": rng.uniform(1, 5, count),
+            "explicit": rng.uniform(1, 5, count),
             "user_ratings": rng.integers(0, 500, count),
             "movie_ratings": rng.integers(0, 500, count),
         }
@@ -103,7 +103,7 @@ def features(pairs: pd.DataFrame) -> np.ndarray:
 
 
 def stacked(pairs: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
-    return np.asarray(pairs["bias"] + np.clip(features(pairs) @ weights, 0, 1) * (pairs["als"] - pairs["bias"]))
+    return np.asarray(pairs["bias"] + np.clip(features(pairs) @ weights, 0, 1) * (pairs["explicit"] - pairs["bias"]))
 
 
 def values(weights: StackWeights) -> list[float]:
@@ -125,7 +125,7 @@ def test_the_weights_of_a_half_are_those_that_fit_the_other(spark: SparkSession)
     assert 100 < table["half"].sum() < 200
 
     def least_squares(pairs: pd.DataFrame) -> np.ndarray:
-        gap = (pairs["als"] - pairs["bias"]).to_numpy()[:, None]
+        gap = (pairs["explicit"] - pairs["bias"]).to_numpy()[:, None]
         target = (pairs["rating"] - pairs["bias"]).to_numpy()
         return np.asarray(np.linalg.lstsq(features(pairs) * gap, target, rcond=None)[0])
 
@@ -138,10 +138,10 @@ def test_the_weights_of_a_half_are_those_that_fit_the_other(spark: SparkSession)
 @pytest.mark.parametrize("weight", [3.0, -2.0])
 def test_a_stack_lies_between_its_models(spark: SparkSession, weight: float) -> None:
     pairs = made_pairs(100)
-    pairs["rating"] = pairs["bias"] + weight * (pairs["als"] - pairs["bias"])
+    pairs["rating"] = pairs["bias"] + weight * (pairs["explicit"] - pairs["bias"])
     weights, found = fit_stack(spark.createDataFrame(pairs), WIDE)
     assert values(weights) == pytest.approx([weight, 0.0, 0.0], abs=1e-5)
-    nearest = "als" if weight > 1 else "bias"
+    nearest = "explicit" if weight > 1 else "bias"
     assert all(row["stacked"] == pytest.approx(row[nearest]) for row in found.collect())
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spark_app.model.catalogue import LAST, Catalogue
+from spark_app.model.candidates import LAST, Candidates
 from spark_app.model.topn import CHUNK, TopN
 
 
@@ -18,7 +18,7 @@ def test_scores_that_agree_in_six_decimals_are_ties(base: float, steps: list[int
     # Scores a tenth of the sixth decimal apart; a user with the single factor 1 has the movie's factor as score.
     scores = np.array([base + step * 1e-7 for step in steps], dtype=np.float32)
     vectors = np.stack([scores, np.zeros_like(scores), np.zeros_like(scores)], axis=1)
-    top = TopN(Catalogue(np.arange(len(scores), dtype=np.int32), vectors), n, 1)
+    top = TopN(Candidates(np.arange(len(scores), dtype=np.int32), vectors), n, 1)
     nothing = np.zeros(0, dtype=np.int64)
     _, positions, places, found = top(np.array([[1, 1, 0]], dtype=np.float32), nothing, nothing)
     best = sorted(range(len(scores)), key=lambda place: (-np.round(float(scores[place]), 6), place))[:n]
@@ -34,11 +34,11 @@ def test_scores_do_not_depend_on_the_users_that_share_a_block() -> None:
     users = np.zeros((32, 66), dtype=np.float32)
     users[:, :64] = rng.normal(size=(32, 64)) / 8
     users[:, 64] = 1
-    catalogue = Catalogue(np.arange(1, 1001, dtype=np.int32), movies)
+    candidates = Candidates(np.arange(1, 1001, dtype=np.int32), movies)
     nothing = np.zeros(0, dtype=np.int64)
 
     def lists(block: int) -> list[tuple[int, float]]:
-        top = TopN(catalogue, 10, block)
+        top = TopN(candidates, 10, block)
         found = [top(users[first : first + block], nothing, nothing) for first in range(0, 32, block)]
         return [pair for _, _, places, scores in found for pair in zip(places.tolist(), scores.tolist(), strict=True)]
 
@@ -60,7 +60,7 @@ def test_lists_over_many_chunks_are_those_of_a_full_sort(seed: int, n: int, spre
     users[:, :4], users[:, 4] = rng.normal(size=(5, 4)), 1.0
     users[4] = [0, 0, 0, 0, 1, 1]
     seen_users, seen_movies = rng.integers(0, 5, 4000), rng.permutation(len(movies))[:4000]
-    top = TopN(Catalogue(np.arange(len(movies), dtype=np.int32), movies), n, 5)
+    top = TopN(Candidates(np.arange(len(movies), dtype=np.int32), movies), n, 5)
     rows, _, places, _ = top(users, seen_users, seen_movies)
     scores = np.round(users.astype(np.float64) @ movies.T, 6)
     scores[:, unrated] = LAST

@@ -8,7 +8,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from spark_app.cli import run_job
-from spark_app.platform.zones import MADE_BY, ProcessedZone
+from spark_app.zones.processed import MADE_BY, ProcessedZone
 from tests.pipeline.conftest import Zones
 
 ANSI = "spark.sql.ansi.enabled"

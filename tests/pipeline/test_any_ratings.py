@@ -14,8 +14,8 @@ from pyspark.sql import SparkSession
 
 from spark_app.ask import main
 from spark_app.platform.settings import ImplicitAls
-from spark_app.platform.zones import ProcessedZone
-from spark_app.stages import published
+from spark_app.zones import published, report_data
+from spark_app.zones.processed import ProcessedZone
 from tests.pipeline.conftest import RATINGS, Zones
 
 Job = Callable[..., tuple[int, str]]
@@ -108,7 +108,7 @@ def test_text_ids_and_no_timestamps(job: Job, zones: Zones, capsys: pytest.Captu
     # As far up the scale as from 0.5 to 5.
     share = (ImplicitAls().neutral - 0.5) / 4.5
     assert trained["settings"]["implicit_als"]["neutral"] == pytest.approx(1 + 9 * share, abs=1e-6)
-    assert trained["metrics"]["ranking"]["als"]["ndcg@10"] > trained["metrics"]["ranking"]["popularity"]["ndcg@10"]
+    assert trained["metrics"]["ranking"]["implicit"]["ndcg@10"] > trained["metrics"]["ranking"]["popularity"]["ndcg@10"]
 
     rated = {(reader, book) for reader, book, _ in rows}
     lists = zones.recommendations()
@@ -137,7 +137,7 @@ def test_text_ids_and_no_timestamps(job: Job, zones: Zones, capsys: pytest.Captu
     main(["show", "--processed-path", str(zones.processed), "--user", rows[0][0]])
     assert rows[0][0] in capsys.readouterr().out
     zone = ProcessedZone(str(zones.processed))
-    (typical,) = published.sample_users(zone, [0.0])
+    (typical,) = report_data.sample_users(zone, [0.0])
     assert typical["userId"] == min(reader for reader, _ in rated)  # all have rated as much: the first of them
     assert len(typical["recommendations"]) == 10
     known, factors = published.movie_factors(zone)

@@ -10,7 +10,7 @@ import pytest
 from deltalake import DeltaTable
 
 from spark_app.cli import run_job
-from spark_app.platform.generations import IS_3
+from spark_app.platform.spark_versions import IS_3
 from tests.pipeline.conftest import ROOT, Zones
 
 OTHER = ROOT / (".venv" if IS_3 else ".venv-3.5")

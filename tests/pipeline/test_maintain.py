@@ -10,8 +10,8 @@ from pyspark.sql import SparkSession
 
 from spark_app.cli import run_job
 from spark_app.platform import storage
-from spark_app.platform.zones import ProcessedZone
-from spark_app.stages.models import publish_models, published_run
+from spark_app.zones.processed import ProcessedZone
+from spark_app.zones.stored_models import publish_models, published_run
 from tests.pipeline.conftest import MOVIES, Zones
 
 Job = Callable[..., tuple[int, str]]

@@ -13,8 +13,8 @@ import pytest
 from playwright.sync_api import Browser
 
 from spark_app.cli import run_job
-from spark_app.platform.zones import ProcessedZone
-from spark_app.stages import published
+from spark_app.zones import report_data
+from spark_app.zones.processed import ProcessedZone
 from tests.pipeline.conftest import MOVIELENS, RATINGS, Zones
 
 Job = Callable[..., tuple[int, str]]
@@ -39,7 +39,7 @@ def test_the_pipeline_reports_what_it_did(movielens: Zones) -> None:
     (manifest,) = movielens.manifests()
     text = words(report(movielens, manifest))
     metrics = manifest["metrics"]["ranking"]
-    times = metrics["als"]["ndcg@10"] / metrics["popularity"]["ndcg@10"]
+    times = metrics["implicit"]["ndcg@10"] / metrics["popularity"]["ndcg@10"]
     assert f"the recommendations are {times:.2f} times as good as a list of the most popular movies" in text
     assert "4 is given most often, 27 % of the time. The mean is 3.50." in text
     assert "100,836 in = 100,836 good + 0 rejected + 0 superseded" in text
@@ -120,9 +120,9 @@ def test_the_latest_run_that_ended_well_comes_first(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     for run_id, status in (("1", "done"), ("2", "failed"), ("3", "done"), ("4", "done"), ("5", "done")):
         (tmp_path / "runs" / f"{run_id}.json").write_text(json.dumps({"run_id": run_id, "status": status}))
-    earlier = published.earlier_manifests(ProcessedZone(str(tmp_path)), "4")
+    earlier = report_data.earlier_manifests(ProcessedZone(str(tmp_path)), "4")
     assert [manifest["run_id"] for manifest in earlier] == ["3", "1"]
-    assert list(published.earlier_manifests(ProcessedZone(str(tmp_path / "nothing")), "4")) == []
+    assert list(report_data.earlier_manifests(ProcessedZone(str(tmp_path / "nothing")), "4")) == []
 
 
 def test_where_there_is_no_data_there_is_no_report(zones: Zones) -> None:

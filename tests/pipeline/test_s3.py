@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from spark_app.cli import run_job
 from spark_app.platform import s3, storage
-from spark_app.platform.zones import ProcessedZone
-from spark_app.stages import published
 from spark_app.stages.pipeline import STAGES
+from spark_app.zones import published
+from spark_app.zones.processed import ProcessedZone
 from tests.conftest import BUCKET, FEW
 from tests.pipeline.conftest import Submit, Zones
 from tools.s3_server import S3Server

@@ -63,7 +63,7 @@ def test_each_stage_alone_gives_the_same_as_the_pipeline(piped: Zones, config: s
 def test_a_model_beats_popularity_on_generated_ratings(piped: Zones) -> None:
     gate = piped.manifests()[0]["metrics"]["gate"]
     assert gate["passed"]
-    assert gate["als"] > gate["popularity"]
+    assert gate["implicit"] > gate["popularity"]
 
 
 def test_a_split_by_time_is_judged_too(piped: Zones, config: str) -> None:

@@ -83,7 +83,7 @@ def test_final_agrees_with_pandas_on_every_movie(movielens: Zones, raw_ratings: 
 
 def test_the_model_beats_popularity_and_what_is_published_is_no_worse_than_biases(movielens: Zones) -> None:
     metrics = movielens.manifests()[-1]["metrics"]
-    assert metrics["ranking"]["als"]["ndcg@10"] >= 1.8 * metrics["ranking"]["popularity"]["ndcg@10"]
+    assert metrics["ranking"]["implicit"]["ndcg@10"] >= 1.8 * metrics["ranking"]["popularity"]["ndcg@10"]
     published = metrics["rating"][metrics["rating_model"]]["rmse"]
     assert published == min(errors["rmse"] for errors in metrics["rating"].values())
     assert published <= 0.85
@@ -97,7 +97,7 @@ def test_figures_have_intervals_and_slices_add_up(movielens: Zones) -> None:
             bounds = metrics["intervals"][task][model]
             assert set(figures) - set(bounds) <= {"coverage", "gini", "users"}
             assert all(low < figures[metric] < high for metric, (low, high) in bounds.items())
-    als, popular = metrics["ranking"]["als"], metrics["ranking"]["popularity"]
+    als, popular = metrics["ranking"]["implicit"], metrics["ranking"]["popularity"]
     assert als["gini"] < popular["gini"]
     assert als["novelty"] > popular["novelty"]
     assert 1 < als["popularity_lift"] < popular["popularity_lift"]

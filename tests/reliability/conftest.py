@@ -17,7 +17,7 @@ import fsspec
 import pytest
 
 from spark_app.platform import s3, storage
-from spark_app.platform.zones import ProcessedZone
+from spark_app.zones.processed import ProcessedZone
 from tests.conftest import FEW, FEW_RATINGS, made_once
 from tools.conf import CONF, ROOT
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pyarrow.compute as pc
 
 from spark_app.platform import storage
-from spark_app.stages import published
+from spark_app.zones import published
 from tests.reliability.conftest import LENGTHS, ROWS, SOAK, Made, Place, kill_all
 
 KILLS = 20 if SOAK else 3
@@ -44,13 +44,13 @@ class Reader:
         zone = self._place.zone
         if storage.read_text(zone.recommendations_csv) not in self._made.csv.values():
             self.wrong.append("the CSV is neither the old nor the new")
-        lists = published.table(zone, "recommendations", ["userId", "rank"])
+        lists = zone.rows("recommendations", columns=["userId", "rank"])
         users, longest = len(pc.unique(lists["userId"])), pc.max(lists["rank"]).as_py()
         if longest not in LENGTHS or lists.num_rows != users * longest:
             self.wrong.append(f"the table of lists is neither the old nor the new: {lists.num_rows} rows")
         if storage.parquet(zone.final_file).to_table() != self._movies:
             self.wrong.append("the aggregates are not whole")
-        if published.table(zone, "ratings", ["userId"]).num_rows != ROWS:
+        if zone.rows("ratings", columns=["userId"]).num_rows != ROWS:
             self.wrong.append("the table of ratings is not whole")
         self.reads += 1
 
@@ -111,4 +111,4 @@ def test_of_two_runs_at_once_one_wins_and_the_other_is_told(place: Place, made: 
     assert sorted(codes) == [0, 6], said
     loser = said[codes.index(6)]
     assert f"ERROR   etl: {place.zone.root} is in use by run " in loser
-    assert published.table(place.zone, "ratings").num_rows == ROWS
+    assert place.zone.rows("ratings").num_rows == ROWS

@@ -8,7 +8,7 @@ import io
 
 from spark_app.data import synthetic
 from spark_app.platform import storage
-from spark_app.stages import published
+from spark_app.zones import report_data
 from tests.reliability.conftest import Place
 from tests.report.test_page import Page
 
@@ -49,6 +49,6 @@ def test_titles_and_paths(place: Place) -> None:
     assert "<script" not in page
     assert "onerror" not in page.replace("onerror=alert(1)&gt;", "")
     shown = Page(page).text
-    recommended = published.sample_users(place.zone, (0.1, 0.5, 0.9))
+    recommended = report_data.sample_users(place.zone, (0.1, 0.5, 0.9))
     for title in {row["title"] for user in recommended for row in user["recommendations"][:3]}:
         assert " ".join(title.split()) in shown

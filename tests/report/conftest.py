@@ -41,36 +41,36 @@ PROFILE = {
     "months": MONTHS,
 }
 RANKING = {
-    "als": {"ndcg@10": 0.3, "recall@10": 0.2, "coverage": 0.4, "gini": 0.9, "users": 2},
+    "implicit": {"ndcg@10": 0.3, "recall@10": 0.2, "coverage": 0.4, "gini": 0.9, "users": 2},
     "popularity": {"ndcg@10": 0.15, "recall@10": 0.1, "coverage": 0.1, "gini": 0.99, "users": 2},
 }
 METRICS: dict[str, Any] = {
     "rating": {
-        "als": {"rmse": 0.88, "mae": 0.69},
+        "explicit": {"rmse": 0.88, "mae": 0.69},
         "bias": {"rmse": 0.86, "mae": 0.66},
         "stacked": {"rmse": 0.84, "mae": 0.65},
     },
     "ranking": RANKING,
     "intervals": {
         "rating": {"stacked": {"rmse": [0.83, 0.85], "mae": [0.64, 0.66]}},
-        "ranking": {"als": {"ndcg@10": [0.28, 0.32]}, "popularity": {"ndcg@10": [0.13, 0.17]}},
+        "ranking": {"implicit": {"ndcg@10": [0.28, 0.32]}, "popularity": {"ndcg@10": [0.13, 0.17]}},
     },
     "slices": [
         {
             "slice": "users with 1 to 35 ratings",
             "metric": "ndcg@10",
             "count": 203,
-            "values": {"als": 0.2, "popularity": 0.1},
+            "values": {"implicit": 0.2, "popularity": 0.1},
         },
         {
             "slice": "users with over 35 ratings",
             "metric": "ndcg@10",
             "count": 392,
-            "values": {"als": 0.35, "popularity": 0.4},
+            "values": {"implicit": 0.35, "popularity": 0.4},
         },
     ],
     "rating_model": "stacked",
-    "gate": {"metric": "ndcg@10", "als": 0.3, "popularity": 0.15, "min_lift": 1.0, "passed": True},
+    "gate": {"metric": "ndcg@10", "implicit": 0.3, "popularity": 0.15, "min_lift": 1.0, "passed": True},
 }
 COMPARISON = {
     "run_id": "20260101T000000Z-aaaa",

@@ -25,7 +25,7 @@ def test_volumes_metrics_and_drift_of_both_runs() -> None:
 
 
 def test_what_one_of_them_does_not_know_is_left_out() -> None:
-    before = with_ratings({}, metrics={"ranking": {"als": {"ndcg@10": 0.2, "users": 5}}})
+    before = with_ratings({}, metrics={"ranking": {"implicit": {"ndcg@10": 0.2, "users": 5}}})
     found = compare(with_ratings({"1": 1}), before)
     assert found["metrics"] == {"ndcg@10": {"before": 0.2, "after": 0.3}}
     assert found["drift"] == {}
@@ -35,4 +35,4 @@ def test_the_metrics_are_those_of_what_is_published() -> None:
     assert headline_metrics(METRICS)["mae"] == 0.65
     assert "users" not in headline_metrics(METRICS)
     assert headline_metrics({}) == {}
-    assert headline_metrics({"ranking": {"als": {"ndcg@5": 0.1}}}) == {"ndcg@5": 0.1}
+    assert headline_metrics({"ranking": {"implicit": {"ndcg@5": 0.1}}}) == {"ndcg@5": 0.1}

@@ -7,18 +7,18 @@ import pytest
 from spark_app.report.terminal import show_results
 
 RATING = {
-    "als": {"rmse": 0.8, "mae": 0.7},
+    "explicit": {"rmse": 0.8, "mae": 0.7},
     "bias": {"rmse": 1.0, "mae": 0.5},
     "stacked": {"rmse": 0.75, "mae": 0.5},
 }
 RANKING = {
-    "als": {"ndcg@10": 0.3, "recall@10": 0.1, "map@10": 0.25, "coverage": 0.5, "users": 610},
+    "implicit": {"ndcg@10": 0.3, "recall@10": 0.1, "map@10": 0.25, "coverage": 0.5, "users": 610},
     "popularity": {"ndcg@10": 0.15, "recall@10": 0.2, "map@10": 0.0, "coverage": 0.01, "users": 610},
 }
 
 
 def manifest(**changes: Any) -> dict[str, Any]:
-    return {"metrics": {"rating": RATING, "ranking": RANKING, "rating_model": "als", **changes}}
+    return {"metrics": {"rating": RATING, "ranking": RANKING, "rating_model": "explicit", **changes}}
 
 
 def listed(title: str, **changes: str) -> dict[str, str]:
@@ -60,16 +60,16 @@ def test_lower_is_better_for_errors_and_higher_for_rankings(
 
 
 def test_a_tie_is_not_called_worse(capsys: pytest.CaptureFixture[str]) -> None:
-    show_results(manifest(rating={"als": {"rmse": 0.9}, "bias": {"rmse": 0.9}}), [], {})
+    show_results(manifest(rating={"explicit": {"rmse": 0.9}, "bias": {"rmse": 0.9}}), [], {})
     assert "worse" not in line(capsys.readouterr().out, "RMSE")[5]
 
 
-@pytest.mark.parametrize(("model", "name"), [("als", "ALS"), ("bias", "biases only"), ("stacked", "ALS + biases")])
+@pytest.mark.parametrize(("model", "name"), [("implicit", "ALS"), ("bias", "biases only"), ("stacked", "ALS + biases")])
 def test_says_which_model_predicts_ratings(capsys: pytest.CaptureFixture[str], model: str, name: str) -> None:
     show_results(manifest(rating_model=model), [], {})
     printed = capsys.readouterr().out
     assert f"predicted_rating comes from: {name}" in printed
-    shown = {"als": ["ALS", "0.8000"], "bias": ["ALS", "0.8000"], "stacked": ["ALS + biases", "0.7500"]}[model]
+    shown = {"implicit": ["ALS", "0.8000"], "bias": ["ALS", "0.8000"], "stacked": ["ALS + biases", "0.7500"]}[model]
     assert line(printed, "RMSE")[1:5] == [*shown, "biases only", "1.0000"]
 
 
@@ -115,7 +115,7 @@ def test_names_every_place_on_one_line(
 
 
 def test_intervals_stand_beside_the_figures_they_belong_to(capsys: pytest.CaptureFixture[str]) -> None:
-    intervals = {"rating": {"als": {"rmse": [0.79, 0.8149]}}, "ranking": {"popularity": {"ndcg@10": [0.1, 0.2]}}}
+    intervals = {"rating": {"explicit": {"rmse": [0.79, 0.8149]}}, "ranking": {"popularity": {"ndcg@10": [0.1, 0.2]}}}
     show_results(manifest(intervals=intervals), [], {})
     printed = capsys.readouterr().out
     assert line(printed, "RMSE")[1:5] == ["ALS", "0.8000 (0.790-0.815)", "biases only", "1.0000"]
@@ -135,7 +135,7 @@ def test_intervals_stand_beside_the_figures_they_belong_to(capsys: pytest.Captur
 def test_lists_are_better_where_they_are_spread_novel_and_no_more_popular_than_what_people_choose(
     capsys: pytest.CaptureFixture[str], metric: str, ours: float, theirs: float, verdict: str
 ) -> None:
-    show_results(manifest(ranking={"als": {metric: ours}, "popularity": {metric: theirs}}), [], {})
+    show_results(manifest(ranking={"implicit": {metric: ours}, "popularity": {metric: theirs}}), [], {})
     assert line(capsys.readouterr().out, metric.replace("_", " "))[5] == verdict
 
 

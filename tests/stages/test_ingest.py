@@ -15,18 +15,18 @@ from pyspark.sql import SparkSession
 
 from spark_app.platform.errors import InputError, LockedError, StorageError, UsageError
 from spark_app.platform.lock import holding
-from spark_app.platform.run import Run
 from spark_app.platform.settings import Ingest, Raw, Settings
 from spark_app.stages import ingest
+from spark_app.zones.manifest import RunRecord
 
 MOVIES = b"movieId,title,genres\r\n1,Heat (1995),Action\r\n"
 RATINGS = b"userId,movieId,rating,timestamp\r\n1,1,4.0,1000000000\r\n"
 FILES = {"movies.csv": MOVIES, "ratings.csv": RATINGS}
 
 
-def run_ingest(root: Path, *sources: object, **options: Any) -> Run:
+def run_ingest(root: Path, *sources: object, **options: Any) -> RunRecord:
     settings = Settings(raw=Raw(path=str(root)), ingest=Ingest(source=[str(source) for source in sources], **options))
-    run = Run("ingest", settings)
+    run = RunRecord("ingest", settings)
     ingest.run(cast(SparkSession, None), settings, run)
     return run
 
@@ -281,7 +281,7 @@ def test_files_of_other_names_are_not_ingested(tmp_path: Path) -> None:
         raw=Raw(path=str(root), ratings="my.csv"), ingest=Ingest(source=[str(folder_of(tmp_path / "s"))])
     )
     with pytest.raises(UsageError, match="ingest writes movies"):
-        ingest.run(cast(SparkSession, None), settings, Run("ingest", settings))
+        ingest.run(cast(SparkSession, None), settings, RunRecord("ingest", settings))
     assert not root.exists()
 
 

@@ -9,20 +9,20 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from spark_app.model import metrics
 from spark_app.model.als import explicit_problem, implicit_problem
+from spark_app.model.evaluation import judge_ranking, judge_ratings, movie_facts
 from spark_app.model.factors import Factors, as_solution
 from spark_app.model.fits import Models, fit_models, training_set
 from spark_app.model.half_sweep import Problem
+from spark_app.model.metrics import MovieFacts
 from spark_app.model.rating_blocks import RatingBlocks
 from spark_app.model.solver import objective_with
 from spark_app.model.split import keep_judged, split
-from spark_app.platform.run import Run
 from spark_app.platform.settings import ExplicitAls, ImplicitAls, Settings, build_settings
-from spark_app.platform.zones import ProcessedZone
 from spark_app.stages import train
-from spark_app.stages.models import load_models, publish_models, published_models, save_models
-from spark_app.stages.train import _judge_ratings, judge_ranking
+from spark_app.zones.manifest import RunRecord
+from spark_app.zones.processed import ProcessedZone
+from spark_app.zones.stored_models import load_models, publish_models, published_models, save_models
 
 USERS, MOVIES = 200, 20
 ALL = Settings(explicit_als=ExplicitAls(rank=2, iterations=1), implicit_als=ImplicitAls(rank=2, iterations=1))
@@ -37,7 +37,7 @@ class Fitted:
     holdout: DataFrame
     movies: DataFrame
     models: Models
-    facts: metrics.MovieFacts
+    facts: MovieFacts
 
     def judged_users(self) -> set[int]:
         return {row.userId for row in keep_judged(self.holdout, USERS, SOME.train).collect()}
@@ -56,30 +56,30 @@ def fitted(spark: SparkSession) -> Fitted:
         F.col("id").cast("int").alias("movieId"), F.array(F.lit("Drama")).alias("genres")
     )
     models = fit_models(training, ALL)
-    return Fitted(training, holdout, movies, models, metrics.movie_facts(movies, models.biases.movies, USERS))
+    return Fitted(training, holdout, movies, models, movie_facts(movies, models.biases.movies, USERS))
 
 
 def test_some_users_are_judged_as_they_are_among_all(spark: SparkSession, fitted: Fitted) -> None:
-    catalogues, factors = fitted.models.catalogues(fitted.movies, 10**9), fitted.models.implicit.users
+    candidates, factors = fitted.models.candidates(fitted.movies, 10**9), fitted.models.implicit.users
     everybody, some = (
-        judge_ranking(spark, fitted.training, fitted.holdout, catalogues, factors, fitted.facts, settings)
+        judge_ranking(spark, fitted.training, fitted.holdout, candidates, factors, fitted.facts, settings)
         for settings in (ALL, SOME)
     )
     likers = {row.userId for row in fitted.holdout.filter(F.col("rating") >= ALL.train.relevant).collect()}
     is_judged = np.isin(sorted(likers), list(fitted.judged_users()))
     assert 0 < is_judged.sum() < len(likers) / 2
     np.testing.assert_array_equal(some.seen, everybody.seen[is_judged])
-    for model, numbers in everybody.of_users(is_judged).items():
-        np.testing.assert_array_equal(some.numbers[model], numbers)
+    for model, numbers in everybody.numbers.items():
+        np.testing.assert_array_equal(some.numbers[model], numbers[is_judged])
 
 
-def test_a_catalogue_in_blocks_is_judged_as_the_whole(spark: SparkSession, fitted: Fitted) -> None:
-    whole, in_blocks = (fitted.models.catalogues(fitted.movies, most) for most in (10**9, 7 * 4 * (2 + 2)))
+def test_candidates_in_blocks_are_judged_as_the_whole(spark: SparkSession, fitted: Fitted) -> None:
+    whole, in_blocks = (fitted.models.candidates(fitted.movies, max_bytes) for max_bytes in (10**9, 7 * 4 * (2 + 2)))
     assert (len(whole), len(in_blocks)) == (1, 3)
     factors = fitted.models.implicit.users
     one, other = (
-        judge_ranking(spark, fitted.training, fitted.holdout, catalogues, factors, fitted.facts, ALL)
-        for catalogues in (whole, in_blocks)
+        judge_ranking(spark, fitted.training, fitted.holdout, candidates, factors, fitted.facts, ALL)
+        for candidates in (whole, in_blocks)
     )
     np.testing.assert_array_equal(one.seen, other.seen)
     for model, numbers in one.numbers.items():
@@ -90,14 +90,14 @@ def test_a_catalogue_in_blocks_is_judged_as_the_whole(spark: SparkSession, fitte
 def test_predicted_ratings_are_judged_on_the_same_users_and_stacked_on_all(fitted: Fitted) -> None:
     assert fitted.models.explicit
     (weights, everybody), (same_weights, some) = (
-        _judge_ratings(fitted.holdout, fitted.models.biases, fitted.models.explicit, fitted.facts, settings)
+        judge_ratings(fitted.holdout, fitted.models.biases, fitted.models.explicit, fitted.facts, settings)
         for settings in (ALL, SOME)
     )
     assert same_weights == weights
     is_judged = np.isin(everybody.users, list(fitted.judged_users()))
     assert 0 < is_judged.sum() < len(everybody.users) / 2
     np.testing.assert_array_equal(some.users, everybody.users[is_judged])
-    np.testing.assert_allclose(some.squared["stacked"], everybody.squared["stacked"][is_judged])
+    np.testing.assert_allclose(some.sums["stacked"], everybody.sums["stacked"][is_judged])
 
 
 # The stage as a whole
@@ -160,7 +160,7 @@ def published(spark: SparkSession, zone: ProcessedZone) -> Models:
 def trained(spark: SparkSession, zone: ProcessedZone, *assignments: str) -> Models:
     """What the stage publishes."""
     settings = stage_settings(zone.root, *assignments)
-    train.run(spark, settings, Run("train", settings))
+    train.run(spark, settings, RunRecord("train", settings))
     return load_models(spark, published_models(zone))[0]
 
 
@@ -224,7 +224,7 @@ def test_where_nothing_is_published_or_of_another_rank_a_fit_starts_at_random(
 
     other = stage_settings(empty.root, "implicit_als.rank=4", "explicit_als.rank=2")
     facts = {"settings": other.model_dump(mode="json")}
-    save_models(fit_models(zone.read(spark, "ratings"), other), "als", empty, "of-another-rank", facts)
+    save_models(fit_models(zone.read(spark, "ratings"), other), "explicit", empty, "of-another-rank", facts)
     publish_models(empty, "of-another-rank")
     del said[:]
     again = trained(spark, empty, "train.start=published", *sweeps)

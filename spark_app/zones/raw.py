@@ -17,8 +17,8 @@ from spark_app.data.lines import with_fields
 from spark_app.platform import storage
 from spark_app.platform.errors import InputError
 from spark_app.platform.log import logger
-from spark_app.platform.run import Run
 from spark_app.platform.settings import Raw, Settings
+from spark_app.zones.manifest import RunRecord
 
 SAMPLE_LINES = 1_000
 FILES_AT_ONCE = 8
@@ -96,16 +96,16 @@ def read_fields(spark: SparkSession, table: RawTable) -> DataFrame:
     return reduce(DataFrame.unionByName, frames).withColumns({**nothing, **bare})
 
 
-def note_inputs(run: Run, *tables: RawTable | None) -> dict[str, str]:
+def note_inputs(record: RunRecord, *tables: RawTable | None) -> dict[str, str]:
     """Note path, size and SHA-256 of each file as inputs of the run; files that it has noted are not read again.
 
     Returns the checksums by path. A damaged `.gz` is found here, before anything is written.
     """
     paths = [file.path for table in tables if table for file in table.files]
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        for facts in pool.map(storage.describe, [path for path in paths if not run.has_read(path)]):
-            run.read(**asdict(facts))
-    return {noted["path"]: noted["sha256"] for noted in run.inputs if noted["path"] in paths}
+        for facts in pool.map(storage.describe, [path for path in paths if not record.has_read(path)]):
+            record.note_input(**asdict(facts))
+    return {noted["path"]: noted["sha256"] for noted in record.inputs if noted["path"] in paths}
 
 
 def _read_files(spark: SparkSession, files: list[RawFile], expected: Contract) -> DataFrame:

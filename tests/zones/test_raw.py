@@ -19,9 +19,9 @@ from spark_app.data.clean import checked_movies, checked_ratings, rejected
 from spark_app.data.contract import INTEGER, NUMBER, TEXT
 from spark_app.data.ids import Codes
 from spark_app.platform.errors import InputError
-from spark_app.platform.run import Run
 from spark_app.platform.settings import Clean, Input, Raw, Settings
-from spark_app.stages.raw_zone import RawTable, find_files, note_inputs, read_fields, survey
+from spark_app.zones.manifest import RunRecord
+from spark_app.zones.raw import RawTable, find_files, note_inputs, read_fields, survey
 
 MOVIES = b"movieId,title,genres\n1,Heat (1995),Action\n"
 RATINGS = b"userId,movieId,rating,timestamp\n1,1,4.0,1000000000\n"
@@ -248,7 +248,7 @@ def test_folders_and_globs_under_a_root_that_looks_like_a_glob(tmp_path: Path, f
 def test_files_are_described_for_the_manifest(tmp_path: Path) -> None:
     raw = raw_zone(tmp_path, {"ratings/1.csv": RATINGS, "ratings/2.csv": RATINGS})
     tables = movies_table(raw), ratings_table(raw)
-    run = Run("etl", Settings())
+    run = RunRecord("etl", Settings())
     note_inputs(run, *tables)
     note_inputs(run, *tables)
     facts = [(Path(noted["path"]).name, noted["bytes"]) for noted in run.inputs]
@@ -265,7 +265,7 @@ def test_truncated_gzip_is_an_error_of_the_survey_or_the_description(tmp_path: P
     lines = b"".join(b"%d,1,4.0,%d\n" % (user, 1_000_000_000 + user * user) for user in range(1, 200_000))
     long = raw_zone(tmp_path / "long", {"ratings.csv.gz": gzip.compress(HEADER + lines)[:-12]})
     with pytest.raises(InputError) as caught:
-        note_inputs(Run("etl", Settings()), ratings_table(long))
+        note_inputs(RunRecord("etl", Settings()), ratings_table(long))
     assert str(caught.value) == (
         f"{tmp_path}/long/ratings.csv.gz is truncated or damaged "
         "(Compressed file ended before the end-of-stream marker was reached); deliver the file again"

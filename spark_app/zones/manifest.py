@@ -1,4 +1,4 @@
-"""One run of a job: its identity, what it did, and the manifest that tells."""
+"""One run of a job: its identity, what it did, and the manifest that says so."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from spark_app.platform import storage
 from spark_app.platform.log import logger
 from spark_app.platform.settings import Settings
 
+SCHEMA_VERSION = 2
+"""Of manifests and of model.json. Version 1, which has no such key, called both factorisations `als`."""
+
 
 def _new_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
 
 @dataclass
-class Run:
+class RunRecord:
     """What a run has done so far; every attribute but the clock is a key of the manifest."""
 
     job: str
@@ -56,7 +59,7 @@ class Run:
             self.stages.append({"stage": name, "status": status, "seconds": seconds})
             logger.info("%s: %s in %.1f s", name, status, seconds)
 
-    def read(self, path: str, **facts: Any) -> None:
+    def note_input(self, path: str, **facts: Any) -> None:
         """Note something that was read, with what identifies it; a second note of the same changes nothing."""
         if not self.has_read(path):
             self.inputs.append({"path": path, **facts})
@@ -69,7 +72,7 @@ class Run:
         """Whether something was published by this run."""
         return path in self.outputs
 
-    def wrote(self, path: str) -> None:
+    def note_output(self, path: str) -> None:
         """Note something that was published."""
         self.outputs.append(path)
         logger.info("wrote %s", path)
@@ -77,6 +80,7 @@ class Run:
     def manifest(self, status: str, error: str | None = None) -> dict[str, Any]:
         """The manifest as JSON values. Times are UTC, durations are seconds."""
         return {
+            "schema_version": SCHEMA_VERSION,
             "run_id": self.run_id,
             "job": self.job,
             "status": status,
@@ -112,4 +116,45 @@ def versions(spark: SparkSession) -> dict[str, str]:
     for package in ("delta-spark", "numpy", "pyarrow"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
+    return found
+
+
+def read_manifest(path: str) -> dict[str, Any]:
+    """The manifest in a file, with the names of the current schema."""
+    manifest: dict[str, Any] = storage.read_json(path)
+    return with_current_names(manifest)
+
+
+def with_current_names(facts: dict[str, Any]) -> dict[str, Any]:
+    """A manifest, or the facts of stored models, of any schema version, with the names of the current one."""
+    if facts.get("schema_version", 1) >= SCHEMA_VERSION:
+        return facts
+    renamed = {**facts, "metrics": _metrics_by_current_names(facts.get("metrics", {}))}
+    if renamed.get("rating_model") == "als":
+        renamed["rating_model"] = "explicit"
+    return renamed
+
+
+def _metrics_by_current_names(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics in which `als` was the ranking model among rankings and the rating model among predicted ratings."""
+    names = {"ranking": {"als": "implicit"}, "rating": {"als": "explicit"}}
+
+    def renamed(values: dict[str, Any], task: str) -> dict[str, Any]:
+        return {names[task].get(model, model): value for model, value in values.items()}
+
+    found = dict(metrics)
+    for task in names:
+        if task in found:
+            found[task] = renamed(found[task], task)
+    if "intervals" in found:
+        found["intervals"] = {task: renamed(values, task) for task, values in found["intervals"].items()}
+    if "slices" in found:
+        found["slices"] = [
+            {**each, "values": renamed(each["values"], "rating" if each["metric"] == "rmse" else "ranking")}
+            for each in found["slices"]
+        ]
+    if "gate" in found:
+        found["gate"] = renamed(found["gate"], "ranking")
+    if found.get("rating_model") == "als":
+        found["rating_model"] = "explicit"
     return found

@@ -1,16 +1,22 @@
-"""The tables of codes for ids that are no integers: read, and added to where a delivery brings new ids."""
+"""The tables of codes for ids that are no integers, by Spark and without it.
+
+`etl` adds to them where a delivery brings new ids; whatever is published or shown has the ids as they were delivered.
+"""
 
 from __future__ import annotations
 
+import pyarrow as pa
+import pyarrow.dataset as ds
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_app.data import ids, rules
 from spark_app.data.ids import Codes
-from spark_app.platform.errors import UsageError
+from spark_app.platform import storage
+from spark_app.platform.errors import InputError, UsageError
 from spark_app.platform.log import logger
-from spark_app.platform.run import Run
-from spark_app.platform.zones import ProcessedZone
+from spark_app.zones.manifest import RunRecord
+from spark_app.zones.processed import ProcessedZone
 
 TABLES = {"userId": "user_ids", "movieId": "movie_ids"}
 """The Delta table (id, code) of each column of ids; it is there only where some of its ids need codes."""
@@ -48,11 +54,11 @@ def find_codes(
     return Codes(users=found.get("userId"), movies=found.get("movieId")), fresh
 
 
-def keep_codes(zone: ProcessedZone, run: Run, fresh: dict[str, DataFrame]) -> None:
+def keep_codes(zone: ProcessedZone, record: RunRecord, fresh: dict[str, DataFrame]) -> None:
     """Add new codes to their tables; this comes before any row that they stand in is published."""
     for table, codes in fresh.items():
         zone.append(codes, table)
-        run.wrote(zone.table(table))
+        record.note_output(zone.table(table))
         codes.unpersist()
 
 
@@ -70,3 +76,34 @@ def _ids_in(fields: DataFrame, column: str) -> DataFrame:
     """The ids (id, text) in lines that could be read."""
     is_read = rules.first_reason(rules.line_rules()).isNull()
     return fields.filter(is_read & (F.col(column) != "")).select(F.col(column).alias("id"))
+
+
+def has_codes(zone: ProcessedZone, column: str) -> bool:
+    """Whether some ids of userId or movieId have codes; else all are integers that stand for themselves."""
+    return storage.is_delta_table(zone.table(TABLES[column]))
+
+
+def code_of(zone: ProcessedZone, column: str, delivered: str) -> int:
+    """The integer that stands for an id in the tables. Raises InputError where none does."""
+    if has_codes(zone, column):
+        codes = zone.rows(TABLES[column], ds.field("id") == delivered)
+        if codes.num_rows:
+            return int(codes["code"][0].as_py())
+    if not ids.is_plain_id(delivered):
+        raise InputError(f"{column} {delivered} is not known in {zone.root}")
+    return int(delivered)
+
+
+def is_delivered_id(column: str, delivered: str) -> ds.Expression:
+    """Rows of an id as it was delivered: text in tables with codes, else an integer."""
+    return ds.field(column).cast(pa.string()) == delivered
+
+
+def with_delivered_movie_ids(zone: ProcessedZone, rows: pa.Table) -> pa.Table:
+    """Rows with their movieId as it was delivered, in the same order."""
+    if not has_codes(zone, "movieId"):
+        return rows
+    codes = zone.rows(TABLES["movieId"], ds.field("code").isin(rows["movieId"].combine_chunks()))
+    names = dict(zip(codes["code"].to_pylist(), codes["id"].to_pylist(), strict=True))
+    original = [names.get(movie, str(movie)) for movie in rows["movieId"].to_pylist()]
+    return rows.set_column(rows.column_names.index("movieId"), "movieId", pa.array(original, pa.string()))

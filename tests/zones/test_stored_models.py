@@ -16,8 +16,8 @@ from spark_app.model.fits import Models, fit_models
 from spark_app.model.stack import StackWeights
 from spark_app.platform.errors import InputError
 from spark_app.platform.settings import Settings, build_settings
-from spark_app.platform.zones import ProcessedZone
-from spark_app.stages.models import (
+from spark_app.zones.processed import ProcessedZone
+from spark_app.zones.stored_models import (
     fitted_to,
     load_models,
     publish_models,

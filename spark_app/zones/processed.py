@@ -6,12 +6,14 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+import pyarrow.dataset as ds
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, Row, SparkSession
 
 from spark_app.platform import storage
 from spark_app.platform.errors import InputError
-from spark_app.platform.run import Run
+from spark_app.zones.manifest import RunRecord
 
 MADE_BY = {
     "ratings": "etl",
@@ -126,15 +128,29 @@ class ProcessedZone:
             raise InputError(f"{self.table(name)} is missing: run the stage '{MADE_BY[name]}' first")
         return spark.read.format("delta").load(self.table(name))
 
-    def input(self, spark: SparkSession, name: str, run: Run) -> DataFrame:
+    def dataset(self, name: str) -> ds.Dataset:
+        """A Delta table as it is now, to be read without Spark.
+
+        Raises InputError naming the stage that makes the table where it is missing.
+        """
+        found = storage.delta_table(self.table(name))
+        if found is None:
+            raise InputError(f"{self.table(name)} is missing: run the stage '{MADE_BY[name]}' first")
+        return found
+
+    def rows(self, name: str, where: ds.Expression | None = None, columns: list[str] | None = None) -> pa.Table:
+        """Some rows, or all, of a Delta table, read without Spark. Raises InputError as `dataset` does."""
+        return self.dataset(name).to_table(filter=where, columns=columns)
+
+    def input(self, spark: SparkSession, name: str, record: RunRecord) -> DataFrame:
         """Read a table that another stage has made, and note in the manifest which version it was.
 
         What the run has published itself is no input of it.
         """
         frame = self.read(spark, name)
-        if run.has_written(self.table(name)):
+        if record.has_written(self.table(name)):
             return frame
-        run.read(self.table(name), version=self._latest(spark, name)["version"])
+        record.note_input(self.table(name), version=self._latest(spark, name)["version"])
         return frame
 
     def version(self, spark: SparkSession, name: str) -> str:

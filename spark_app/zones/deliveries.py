@@ -15,15 +15,18 @@ from typing import Any
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
-import spark_app
 from spark_app.data import rules
 from spark_app.platform.log import logger
 from spark_app.platform.settings import Settings
-from spark_app.platform.zones import ProcessedZone
-from spark_app.stages.raw_zone import RawTable
+from spark_app.zones.processed import ProcessedZone
+from spark_app.zones.raw import RawTable
 
 NEUTRAL = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES"})
 """Operations of Delta that leave the rows of a table as they are."""
+
+
+NO_MATTER = {"input": {"take"}, "clean": {"max_reject_share", "damping"}}
+"""The settings of [input] and [clean] that do not decide how a row is judged; any other one does, a new one too."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def why_movies_need_all(
 
 def _why_anew(taken: Taken, everything: Delivery, new: Mapping[str, str], settings: Settings) -> str | None:
     if taken.rules != everything.rules:
-        return "settings of [input] or [clean], the kind of ids, or the version of movie-reco have changed"
+        return "settings of [input] or [clean], the kind of ids, or the rules of this version have changed"
     gone = [path for checksum, path in taken.files.items() if checksum not in everything.files]
     if gone:
         return f"{gone[0]} was taken before and is gone or changed"
@@ -151,11 +154,11 @@ def _without_copies(table: RawTable, checksums: Mapping[str, str]) -> RawTable:
 
 
 def _digest(settings: Settings, coded: Collection[str]) -> str:
-    """One for all settings under which a row is judged alike."""
+    """Digest of everything that decides whether a row is accepted, and as what."""
     judged_by = {
-        "version": spark_app.__version__,
-        "input": settings.input.model_dump(mode="json", exclude={"take"}),
-        "clean": settings.clean.model_dump(mode="json", include={"earliest", "latest"}),
+        "rules": rules.RULES_VERSION,
+        "input": settings.input.model_dump(mode="json", exclude=NO_MATTER["input"]),
+        "clean": settings.clean.model_dump(mode="json", exclude=NO_MATTER["clean"]),
         "movies": bool(settings.raw.movies),
         "coded": sorted(coded),
     }

@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 
 from spark_app.model import mllib
 from spark_app.model.biases import BiasModel
+from spark_app.model.candidates import Floats, as_matrix
 from spark_app.model.fits import FitSettings, Models
 from spark_app.model.stack import StackWeights
 from spark_app.platform import storage
 from spark_app.platform.errors import InputError
 from spark_app.platform.settings import Biases, ExplicitAls, ImplicitAls
-from spark_app.platform.zones import ProcessedZone
+from spark_app.zones.manifest import SCHEMA_VERSION, with_current_names
+from spark_app.zones.processed import ProcessedZone
 
 IMPLICIT, EXPLICIT = "implicit_als", "explicit_als"
 """Folders of the two factorisations; each holds `userFactors` and `itemFactors` (id, features)."""
@@ -36,6 +40,7 @@ def save_models(
     storage.write_json(
         storage.join(folder, "model.json"),
         {
+            "schema_version": SCHEMA_VERSION,
             "run_id": run_id,
             "rating_model": rating_model,
             "mean_rating": models.biases.mean,
@@ -71,7 +76,7 @@ def published_models(zone: ProcessedZone) -> str:
 
 def fitted_to(folder: str) -> str | None:
     """The version of the ratings that the models in a folder were fitted to; None where it was not all of one."""
-    version: str | None = storage.read_json(storage.join(folder, "model.json")).get("fitted_to")
+    version: str | None = _facts(folder).get("fitted_to")
     return version
 
 
@@ -83,7 +88,7 @@ def load_models(spark: SparkSession, folder: str) -> tuple[Models, str | None]:
     facts_path = storage.join(folder, "model.json")
     if not storage.exists(facts_path):
         raise InputError(f"{facts_path} is missing: run the stage 'train' again")
-    facts, place = storage.read_json(facts_path), storage.spark_path(folder)
+    facts, place = _facts(folder), storage.spark_path(folder)
     biases = BiasModel(
         mean=facts["mean_rating"],
         users=spark.read.parquet(storage.join(place, "user_biases")),
@@ -101,3 +106,27 @@ def load_models(spark: SparkSession, folder: str) -> tuple[Models, str | None]:
     explicit = mllib.load(spark, storage.join(place, EXPLICIT)) if facts["rating_model"] else None
     stack = StackWeights(**facts["stack"])
     return Models(settings, implicit, explicit, biases, stack), facts["rating_model"]
+
+
+def model_facts(zone: ProcessedZone) -> dict[str, Any]:
+    """What is known of the published models, without Spark: their run, the metrics that admitted them, settings.
+
+    Empty where none are published.
+    """
+    return _facts(published_models(zone)) if published_run(zone) is not None else {}
+
+
+def factors_of_movies(zone: ProcessedZone) -> tuple[NDArray[np.int32], Floats]:
+    """The integers that stand for the movies which the published ranking model knows, ascending, and their factors.
+
+    Read without Spark. Raises InputError where no models are published.
+    """
+    folder = storage.join(published_models(zone), IMPLICIT, "itemFactors")
+    factors = storage.parquet(storage.list_files(folder)).to_table().sort_by("id")
+    return factors["id"].to_numpy(), as_matrix(factors["features"].combine_chunks(), len(factors["features"][0]))
+
+
+def _facts(folder: str) -> dict[str, Any]:
+    """What `save_models` noted in a folder."""
+    facts: dict[str, Any] = storage.read_json(storage.join(folder, "model.json"))
+    return with_current_names(facts)

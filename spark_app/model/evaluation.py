@@ -1,0 +1,195 @@
+"""How good models are on a holdout: numbers of each user in Spark, from which `metrics` makes figures.
+
+`train` judges what it publishes this way, and `tune` each of its trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from spark_app.model.biases import BiasModel
+from spark_app.model.candidates import CandidateBlocks
+from spark_app.model.factors import Factors
+from spark_app.model.lists import JUDGED_MODELS, lists_to_judge
+from spark_app.model.metrics import (
+    LIST_NUMBERS,
+    OF_ERRORS,
+    Judged,
+    Lists,
+    MovieFacts,
+    RatingErrors,
+    list_numbers,
+    ranking_quality,
+    rating_errors,
+    slices,
+)
+from spark_app.model.split import keep_judged
+from spark_app.model.stack import RATING_MODELS, StackWeights, fit_stack, with_both_predictions
+from spark_app.platform.settings import Settings, Train
+from spark_app.platform.spark_versions import to_arrow
+
+BLOCK_USERS = 1_000
+"""Users judged at a time: their lists are compared pair by pair, in memory of users x k x (k + genres)."""
+
+
+def movie_facts(movies: DataFrame, popularity: DataFrame, users: int) -> MovieFacts:
+    """Collect movies(movieId, genres array) and popularity(movieId, rating_count): one row a movie, to the driver."""
+    counts = popularity.select("movieId", "rating_count")
+    counted = movies.select("movieId", "genres").join(counts, on="movieId", how="left")
+    rows = to_arrow(counted.orderBy("movieId"))
+    names = rows["genres"].combine_chunks()
+    lengths = np.asarray(names.value_lengths().fill_null(0), dtype=np.int64)
+    kinds, columns = np.unique(names.flatten().to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
+    genres = np.zeros((len(rows), len(kinds)), dtype=np.float32)
+    genres[np.repeat(np.arange(len(rows)), lengths), columns] = 1.0
+    ids, popular = rows["movieId"].to_numpy(), rows["rating_count"].fill_null(0).to_numpy()
+    return MovieFacts(ids.astype(np.int64), popular.astype(np.float64), genres, users)
+
+
+def judge_ranking(
+    spark: SparkSession,
+    training: DataFrame,
+    holdout: DataFrame,
+    candidates: CandidateBlocks,
+    user_factors: DataFrame,
+    facts: MovieFacts,
+    settings: Settings,
+) -> Judged:
+    """Judge the lists of implicit ALS and of popularity for users of the holdout, over the whole catalogue.
+
+    Takes training(userId, movieId, rating), holdout(userId, movieId, rating), the movies that can be
+    recommended, and user_factors(id, features). Of many users some are judged, as `train.judged_users` says.
+    """
+    k = settings.train.k
+    training, holdout = (keep_judged(part, facts.users, settings.train) for part in (training, holdout))
+    relevant = relevant_movies(holdout, settings.train.relevant).persist()
+    factors = user_factors.withColumnRenamed("id", "userId")
+    users = relevant.select("userId").join(factors, on="userId", how="left")
+    block_users = settings.recommend.block_users
+    lists = lists_to_judge(spark, users, training, candidates, k, block_users)
+    judged = collect_judged(judge_lists(lists, JUDGED_MODELS, relevant, facts, k), JUDGED_MODELS, facts)
+    relevant.unpersist()
+    return judged
+
+
+def relevant_movies(holdout: DataFrame, relevant: float) -> DataFrame:
+    """What each user liked in the holdout: userId, relevant (array of movieId). No row for users who liked nothing."""
+    liked = holdout.filter(F.col("rating") >= relevant)
+    return liked.groupBy("userId").agg(F.collect_list("movieId").alias("relevant"))
+
+
+def judge_lists(lists: DataFrame, models: Sequence[str], relevant: DataFrame, facts: MovieFacts, k: int) -> DataFrame:
+    """LIST_NUMBERS of each user in `relevant`, as columns `MODEL_NUMBER` beside userId, `seen` and the lists.
+
+    Takes lists(userId, seen, seen_popularity, an array of movieId for each model, the best first) and
+    relevant(userId, relevant). Users without a row in `lists` have empty ones.
+    """
+    shared = relevant.sparkSession.sparkContext.broadcast(facts)
+    judged = relevant.join(lists, on="userId", how="left").select(
+        "userId",
+        "relevant",
+        F.coalesce("seen", F.lit(0)).alias("seen"),
+        F.coalesce("seen_popularity", F.lit(0.0)).alias("seen_popularity"),
+        *(F.coalesce(F.slice(model, 1, k), F.array().cast("array<int>")).alias(model) for model in models),
+    )
+    names = [f"{model}_{number}" for model in models for number in LIST_NUMBERS]
+    columns = ["userId INT", "seen INT", *(f"{m} ARRAY<INT>" for m in models), *(f"{name} DOUBLE" for name in names)]
+
+    def judge(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        blocks = (rows.slice(first, BLOCK_USERS) for rows in batches for first in range(0, len(rows), BLOCK_USERS))
+        for batch in blocks:
+            wanted, history = _as_lists(batch["relevant"]), batch["seen_popularity"].to_numpy()
+            numbers = [list_numbers(_as_lists(batch[model]), wanted, history, shared.value, k) for model in models]
+            values = [pa.array(column) for of_model in numbers for column in of_model.T]
+            kept = [batch["userId"], batch["seen"], *(batch[model] for model in models)]
+            yield pa.RecordBatch.from_arrays([*kept, *values], names=["userId", "seen", *models, *names])
+
+    return judged.mapInArrow(judge, ", ".join(columns))
+
+
+def _as_lists(column: pa.Array) -> Lists:
+    return Lists.of(np.asarray(column.value_lengths(), dtype=np.int64), column.flatten().to_numpy().astype(np.int64))
+
+
+def collect_judged(judged: DataFrame, models: Sequence[str], facts: MovieFacts) -> Judged:
+    """Fetch a few numbers for each user, and how often each model lists each movie. Computes `judged` once."""
+    judged = judged.persist()
+    numbers = [f"{model}_{number}" for model in models for number in LIST_NUMBERS]
+    table = to_arrow(judged.select("userId", "seen", *numbers).orderBy("userId"))
+    exposure = {}
+    for model in models:
+        shown = to_arrow(judged.select(F.explode(model).alias("movieId")).groupBy("movieId").count())
+        exposure[model] = np.zeros(len(facts.movie_ids), dtype=np.int64)
+        exposure[model][facts.places(shown["movieId"].to_numpy())] = shown["count"].to_numpy()
+    judged.unpersist()
+    by_model = {
+        model: np.column_stack([table[f"{model}_{number}"].to_numpy() for number in LIST_NUMBERS]) for model in models
+    }
+    return Judged(table["seen"].to_numpy().astype(np.int64), by_model, exposure)
+
+
+def judge_ratings(
+    holdout: DataFrame, biases: BiasModel, explicit: Factors, facts: MovieFacts, settings: Settings
+) -> tuple[StackWeights, RatingErrors]:
+    """The stack of both rating models, fitted to all of the holdout, and the errors of all three for judged users."""
+    both = with_both_predictions(holdout.drop("timestamp"), biases, explicit).persist()
+    stack, predicted = fit_stack(both, settings.input.scale)
+    judged = keep_judged(predicted, facts.users, settings.train)
+    errors = collect_rating_sums(rating_sums(judged, RATING_MODELS, facts.popular_from), RATING_MODELS)
+    both.unpersist()
+    return stack, errors
+
+
+def rating_sums(predicted: DataFrame, models: Sequence[str], popular_from: int) -> DataFrame:
+    """Of each user, for popular and rare movies apart: ratings, and the sums of each model's errors.
+
+    Takes predicted(userId, rating, user_ratings, movie_ratings, and the models). Gives userId, is_popular, seen
+    (ratings of the user that were learned from), ratings, and MODEL_METRIC for each of OF_ERRORS.
+    """
+    errors = {model: F.col(model) - F.col("rating") for model in models}
+    return predicted.groupBy("userId", (F.col("movie_ratings") >= popular_from).alias("is_popular")).agg(
+        F.max("user_ratings").alias("seen"),
+        F.count("*").alias("ratings"),
+        *(
+            F.sum(metric.by_error(error)).alias(f"{model}_{metric.name}")
+            for metric in OF_ERRORS
+            if metric.by_error
+            for model, error in errors.items()
+        ),
+    )
+
+
+def collect_rating_sums(sums: DataFrame, models: Sequence[str]) -> RatingErrors:
+    """Fetch `rating_sums`: one or two rows for each user."""
+    table = to_arrow(sums.orderBy("userId", "is_popular"))
+    return RatingErrors(
+        table["userId"].to_numpy().astype(np.int64),
+        table["is_popular"].to_numpy(zero_copy_only=False).astype(bool),
+        table["seen"].to_numpy().astype(np.int64),
+        table["ratings"].to_numpy().astype(np.float64),
+        {
+            model: np.column_stack([table[f"{model}_{metric.name}"].to_numpy() for metric in OF_ERRORS])
+            for model in models
+        },
+    )
+
+
+def quality(judged: Judged, errors: RatingErrors | None, facts: MovieFacts, train: Train) -> dict[str, Any]:
+    """All figures for the manifest, with their intervals and slices; those of the ranking alone where `errors` is None.
+
+    Keys: ranking and rating (figures by model), intervals (the same two), rating_model (the one with the lowest RMSE),
+    slices.
+    """
+    ranking, ranking_intervals = ranking_quality(judged, train.k, train.seed)
+    found: dict[str, Any] = {"ranking": ranking, "intervals": {"ranking": ranking_intervals}}
+    if errors is not None:
+        rating, found["intervals"]["rating"] = rating_errors(errors, train.seed)
+        found["rating"] = rating
+        found["rating_model"] = min(RATING_MODELS, key=lambda model: rating[model]["rmse"])
+    return {**found, "slices": slices(judged, errors, facts, train.k)}

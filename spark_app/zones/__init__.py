@@ -1,0 +1,1 @@
+"""What lies where in the raw and the processed zone, and the only code that reads and writes it."""

@@ -1,0 +1,100 @@
+"""Answers about what is published, read without Spark, as JSON values: a user, a movie, a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from spark_app.model.candidates import Floats
+from spark_app.model.similarity import most_similar
+from spark_app.platform import storage
+from spark_app.platform.errors import InputError
+from spark_app.zones.id_codes import code_of, has_codes, is_delivered_id, with_delivered_movie_ids
+from spark_app.zones.manifest import read_manifest
+from spark_app.zones.processed import ProcessedZone
+from spark_app.zones.stored_models import factors_of_movies
+
+SIMILAR = 10
+"""How many similar movies are shown for a movie."""
+
+
+def user(zone: ProcessedZone, user_id: str) -> dict[str, Any]:
+    """A user's ratings, the best and then the latest first, and their recommendations; ids are as delivered.
+
+    Raises InputError where the user has no ratings.
+    """
+    code = code_of(zone, "userId", user_id)
+    ratings = zone.rows("ratings", ds.field("userId") == code, ["movieId", "rating", "timestamp"])
+    if not ratings.num_rows:
+        raise InputError(f"user {user_id} has no ratings in {zone.table('ratings')}")
+    titles = _titles(zone, ratings["movieId"])
+    best_first = ratings.join(titles, keys="movieId", join_type="inner").sort_by(
+        [("rating", "descending"), ("timestamp", "descending"), ("movieId", "ascending")]
+    )
+    recommended = zone.rows("recommendations", is_delivered_id("userId", user_id))
+    history = with_delivered_movie_ids(zone, best_first).select(["movieId", "title", "genres", "rating", "timestamp"])
+    return {
+        "userId": user_id if has_codes(zone, "userId") else code,
+        "rating_count": history.num_rows,
+        "average_rating": pc.mean(history["rating"]).as_py(),
+        "history": [
+            {**row, "timestamp": row["timestamp"] and row["timestamp"].isoformat()} for row in history.to_pylist()
+        ],
+        "recommendations": recommended.drop_columns(["userId"]).sort_by("rank").to_pylist(),
+    }
+
+
+def movie(zone: ProcessedZone, movie_id: str) -> dict[str, Any]:
+    """A row of `final`, and the movies most like it: the cosine of their factors in the ranking model.
+
+    Raises InputError where there is no such movie.
+    """
+    if not storage.exists(zone.final_file):
+        raise InputError(f"{zone.final_file} is missing: run the stage 'etl' first")
+    rows = storage.parquet(zone.final_file).to_table(filter=is_delivered_id("movieId", movie_id)).to_pylist()
+    if not rows:
+        raise InputError(f"movie {movie_id} is not in {zone.final_file}")
+    return {**rows[0], "similar": _similar(zone, code_of(zone, "movieId", movie_id))}
+
+
+def _similar(zone: ProcessedZone, movie_id: int) -> list[dict[str, Any]]:
+    """The movies most like one; none for a movie that the ranking model does not know."""
+    ids, factors = factors_of_movies(zone)
+    (place,) = np.nonzero(ids == movie_id)
+    if not len(place):
+        return []
+    nearest, cosines = most_similar(factors, int(place[0]), SIMILAR)
+    found = pa.table({"movieId": pa.array(ids[nearest]), "similarity": cosines})
+    described = found.join(_titles(zone, found["movieId"]), keys="movieId", join_type="inner")
+    in_order = described.sort_by([("similarity", "descending"), ("movieId", "ascending")])
+    ranked = with_delivered_movie_ids(zone, in_order)
+    return list(ranked.select(["movieId", "title", "genres", "similarity"]).to_pylist())
+
+
+def _titles(zone: ProcessedZone, movie_ids: pa.ChunkedArray) -> pa.Table:
+    """movieId, title and genres (divided by `|`) of some movies, by the integers that stand for them."""
+    is_wanted = ds.field("movieId").isin(movie_ids.combine_chunks())
+    found = zone.rows("movies", is_wanted, ["movieId", "title", "genres"])
+    return found.set_column(2, "genres", pc.binary_join(found["genres"], "|"))
+
+
+def manifest(zone: ProcessedZone, run_id: str = "") -> Any:
+    """The manifest of a run, or of the last one. Raises InputError where there is none."""
+    path = zone.manifest(run_id)
+    if not run_id:
+        runs = storage.list_files(zone.runs) if storage.exists(zone.runs) else []
+        path = max(runs, default="")  # names begin with the time
+    if not path or not storage.exists(path):
+        raise InputError(f"{path or zone.runs}: there is no manifest of a run; is {zone.root} a processed zone?")
+    return read_manifest(path)
+
+
+def movie_factors(zone: ProcessedZone) -> tuple[list[int] | list[str], Floats]:
+    """The movieIds that the ranking model knows, as delivered, and their latent factors, a row a movie."""
+    codes, vectors = factors_of_movies(zone)
+    ids = with_delivered_movie_ids(zone, pa.table({"movieId": pa.chunked_array([codes])}))
+    return ids["movieId"].to_pylist(), vectors

@@ -1,0 +1,84 @@
+"""What the report asks of the published files, read without Spark."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+from numpy.typing import NDArray
+
+from spark_app.platform import storage
+from spark_app.zones.manifest import read_manifest
+from spark_app.zones.processed import ProcessedZone
+from spark_app.zones.published import user
+
+NEIGHBOURS = 20
+"""How many other numbers of ratings are tried to find a user who has a list."""
+
+
+def earlier_manifests(zone: ProcessedZone, run_id: str) -> Iterator[dict[str, Any]]:
+    """The manifests of the runs before one that ended well, the latest first; each is read when it is asked for."""
+    runs = storage.list_files(zone.runs) if storage.exists(zone.runs) else []
+    for path in sorted(runs, reverse=True):
+        if storage.name_of(path) < f"{run_id}.json":
+            found = read_manifest(path)
+            if found["status"] == "done":
+                yield found
+
+
+def users_by_activity(zone: ProcessedZone) -> dict[int, int]:
+    """How many users have given so many ratings; what is held does not grow with the users."""
+    found: Counter[int] = Counter()
+    for batch in zone.dataset("user_features").scanner(columns=["rating_count"]).to_batches():
+        counts, users = np.unique(batch["rating_count"].to_numpy(), return_counts=True)
+        found.update(dict(zip(counts.tolist(), users.tolist(), strict=True)))
+    return dict(sorted(found.items()))
+
+
+def ratings_of_movies(zone: ProcessedZone) -> NDArray[np.int64]:
+    """The ratings that every movie got, the most first."""
+    counts = zone.rows("movie_features", columns=["rating_count"])["rating_count"].to_numpy()
+    return np.sort(counts)[::-1]
+
+
+def most_rated(zone: ProcessedZone, count: int) -> list[dict[str, Any]]:
+    """The most rated movies: rows of `final`; ties by movieId."""
+    if not storage.exists(zone.final_file):
+        return []
+    columns = ["movieId", "title", "genres", "average_rating", "rating_count"]
+    table = storage.parquet(zone.final_file).to_table(filter=ds.field("rating_count") > 0, columns=columns)
+    order = [("rating_count", "descending"), ("movieId", "ascending")]
+    return list(table.sort_by(order).slice(0, count).to_pylist())
+
+
+def sample_users(zone: ProcessedZone, places: Sequence[float]) -> list[dict[str, Any]]:
+    """Users at these places between the least (0) and the most (1) active, as `user` gives them.
+
+    Of users alike the one with the lowest userId who has a list is meant, and where none has one those next to them.
+    None where nothing is recommended yet.
+    """
+    if not storage.is_delta_table(zone.table("recommendations")):
+        return []
+    by_activity = users_by_activity(zone)
+    counts, up_to = np.array(list(by_activity), dtype=np.int64), np.cumsum(list(by_activity.values()))
+    chosen: dict[str, None] = {}
+    for place in places if len(counts) else ():
+        wanted = counts[np.searchsorted(up_to, round(place * (up_to[-1] - 1)), side="right")]
+        nearest = counts[np.argsort(np.abs(counts - wanted), kind="stable")][:NEIGHBOURS]
+        served = (_served_user(zone, int(count)) for count in nearest)
+        chosen |= dict.fromkeys(itertools.islice((user_id for user_id in served if user_id is not None), 1))
+    return [user(zone, user_id) for user_id in chosen]
+
+
+def _served_user(zone: ProcessedZone, count: int) -> str | None:
+    """The lowest userId of those with so many ratings who have a list."""
+    alike = zone.rows("user_features", ds.field("rating_count") == count, ["userId"])["userId"]
+    is_alike = ds.field("userId").cast(pa.string()).isin(pc.cast(alike.combine_chunks(), pa.string()))
+    served = zone.rows("recommendations", (ds.field("rank") == 1) & is_alike, ["userId"])["userId"]
+    return str(pc.min(served).as_py()) if len(served) else None
