@@ -1,8 +1,8 @@
 # make            lists the targets
-# make demo       runs the whole pipeline on MovieLens and shows what came out
+# make demo       runs the whole pipeline on MovieLens and shows the results
 # make test       runs all tests
-# Both set up all they need: a .venv, Java where there is none that fits, Spark's jars.
-# Any target runs on Spark 3.5 instead of 4.1 with SPARK=3.5: in .venv-3.5, with the same settings as far as they fit.
+# Both install what they need: a .venv, Java where neither 17 nor 21 is installed, and the jars of Spark.
+# With SPARK=3.5 any target runs on Spark 3.5 instead of 4.1: in .venv-3.5, with the settings that Spark 3.5 supports.
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -26,11 +26,11 @@ export PYTHON SPARK
 export SPARK_CONF_DIR := $(CONF)/$(if $(filter s3://% s3a://%,$(RAW) $(PROCESSED)),s3,local)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-# What MOVIELENS_DIR names; else the first that can be had of a copy beside the checkout, a download, the generator.
+# The folder that MOVIELENS_DIR names; otherwise the first available of a copy beside the checkout, a download, the generator.
 DEMO_SOURCE = $(if $(MOVIELENS_DIR),"$(MOVIELENS_DIR)","../shared/data/ml-latest-small"$(comma)"ml-latest-small"$(comma)"synthetic")
 comma := ,
 
-# What Spark says of its jars at each start is of no use to who runs a job; all else it says passes.
+# Hides what Spark prints about its jars at each start, which does not help a user. Everything else passes.
 SUBMIT := quiet() { spark-submit "$$@" 2> >(grep --line-buffered -vE \
   '^(WARNING: Using incubator|:: |Ivy Default|The jars for|[a-z.]+\#.* added as a dep|	(confs:|found |::|-+$$|\||[a-z.]+\#.* (by|from [a-z-]+ in) \[|[0-9]+ artifacts))' >&2); }; quiet
 
@@ -42,17 +42,17 @@ help: ## list the targets
 	@echo; echo "STAGE is one of: $(STAGES) pipeline tune maintain"
 	@echo "With SPARK=3.5 any of them runs on Spark 3.5 and Delta 3.3 instead of Spark 4.1 and Delta 4.2"
 
-setup: ## install what the jobs need
+setup: ## install everything that the jobs need
 	@tools/setup.sh runtime
 
-setup-dev: ## install what the jobs and the tests need
+setup-dev: ## install everything that the jobs and the tests need
 	@tools/setup.sh dev
 
 demo: setup ## run the pipeline on MovieLens ml-latest-small and show the results
 	@$(SUBMIT) jobs/pipeline.py --config $(CONFIG) --raw-path demo/raw --processed-path demo/processed \
 	  --set 'ingest.source=[$(DEMO_SOURCE)]' $(OPTIONS)
 
-demo-s3: ## the same on S3: a SeaweedFS server on this machine, buckets raw and processed, all stages on s3:// paths
+demo-s3: ## run the demo on S3: a SeaweedFS server on this machine, buckets raw and processed, all stages on s3:// paths
 	@SPARK_CONF_DIR=$(CONF)/s3 tools/setup.sh s3
 	@python tools/s3_server.py demo/s3 raw processed -- $(MAKE) --no-print-directory pipeline \
 	  RAW=s3://raw/movielens PROCESSED=s3://processed/movie-reco SOURCE='[$(DEMO_SOURCE)]' OPTIONS='$(OPTIONS)'
@@ -61,12 +61,12 @@ $(STAGES) pipeline tune maintain: setup ## run one stage, or all: make STAGE RAW
 	@$(SUBMIT) jobs/$@.py --config $(CONFIG) $(if $(RAW),--raw-path '$(RAW)') $(if $(PROCESSED),--processed-path '$(PROCESSED)') \
 	  $(if $(SOURCE),--set 'ingest.source=$(SOURCE)') $(OPTIONS)
 
-notebook: ## open the notebook on what the demo, or a run with PROCESSED=..., has published
+notebook: ## open the notebook on the results of the demo, or of a run with PROCESSED=...
 	@tools/setup.sh notebook
 	@MOVIE_RECO_PROCESSED='$(if $(findstring ://,$(PROCESSED)),$(PROCESSED),$(abspath $(or $(PROCESSED),demo/processed)))' \
 	  jupyter lab notebooks/explore.ipynb
 
-package: setup ## pack what spark-submit --py-files takes on a cluster: dist/movie_reco.zip
+package: setup ## pack the code for spark-submit --py-files on a cluster: dist/movie_reco.zip
 	@python tools/package.py dist/movie_reco.zip
 
 bench: ## time each stage beside other tools: make bench [SCALE="1m 5m 25m"] [OPTIONS="--only etl topn"]; writes benchmarks/results/
@@ -83,23 +83,23 @@ test: setup-dev ## run all tests, two files at a time
 soak: setup-dev ## run the long form of tests/reliability: more kills, runs and rows, for an hour
 	@MOVIE_RECO_SOAK=1 pytest tests/reliability
 
-lint: setup-dev ## check format, style, types, the direction of imports and what they declare
-	@ruff format --check . && ruff check . && mypy && lint-imports && deptry .
+lint: setup-dev ## check format, style, types, the direction of imports, dependencies, and the links in docs/
+	@ruff format --check . && ruff check . && mypy && lint-imports && deptry . && python -m tools.docs
 
 audit: setup-dev ## look up known vulnerabilities and licences of all packages and jars
 	@python -m tools.audit
 
-settings: setup ## write conf/pipeline.toml anew, from the settings and their docstrings
+settings: setup ## write conf/pipeline.toml from the settings and their docstrings
 	@python -m tools.settings_toml
 
-format: setup-dev ## put the code into its format
+format: setup-dev ## format the code
 	@ruff check --fix . ; ruff format .
 
 LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-annotate -q
-# All that both generations have is of one version, so that the other locks fit both.
+# Packages that both generations need have the same version in both locks, so that the other locks fit both.
 BOTH := grep -oE '^[a-z0-9._-]+==[^ ]+( ; [^\\]+)?' requirements/runtime.lock | grep -vE '^(pyspark|py4j|delta-spark)=='
 
-lock: ## resolve the dependencies anew into requirements/
+lock: ## resolve the dependencies again and write them to requirements/
 	@tools/setup.sh venv && pip install -q uv
 	@$(LOCK) pyproject.toml --group build --group spark -o requirements/runtime.lock
 	@$(BOTH) | $(LOCK) pyproject.toml --group build --group spark-3.5 -c - -o requirements/runtime-3.5.lock
@@ -107,5 +107,5 @@ lock: ## resolve the dependencies anew into requirements/
 	  $(LOCK) --group $$group $$([[ $$group = dev || $$group = bench || $$group = notebook ]] && echo "-c requirements/runtime.lock") \
 	    $$([ $$group = notebook ] && echo "-c requirements/dev.lock") -o requirements/$$group.lock; done
 
-clean: ## remove what set-up, demo, benchmarks and tests have made
+clean: ## remove everything that set-up, demo, benchmarks and tests made
 	@rm -rf .venv .venv-3.5 demo dist bench metastore .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

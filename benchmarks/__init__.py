@@ -1,1 +1,1 @@
-"""What is measured against what; the last results are under `results`."""
+"""Benchmarks: scale and quality beside other libraries, and a cost plan; the latest results are under `results`."""

@@ -1,4 +1,4 @@
-"""What both benchmarks say of the machine and the versions, and the form of their tables."""
+"""What all benchmarks report of the machine and the versions, and the form of their tables."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def today() -> str:
-    """The day (UTC) that results carry."""
+    """Today's date in UTC, as results carry it: `2026-11-27`."""
     return f"{datetime.now(UTC):%Y-%m-%d}"
 
 
 def machine() -> str:
-    """The machine in a few words: processor, cores, memory, system, Python."""
+    """The machine in one line: processor, cores, memory, system, Python."""
     memory = psutil.virtual_memory().total / 2**30
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
     return f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, {system}, Python {platform.python_version()}"
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """The installed versions of packages."""
+    """The installed versions of packages, by name."""
     return {package: importlib.metadata.version(package) for package in packages}
 
 

@@ -1,4 +1,4 @@
-"""Running a command as a process of its own, with its time and its peak memory."""
+"""Runs a command as a process of its own, and measures its time and its peak memory."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ import psutil
 from tqdm import tqdm
 
 PAUSE = 0.1
-"""Seconds between two looks at the memory."""
+"""Seconds between two readings of the memory."""
 
-TOLD_LINES = 15
+LOG_LINES = 15
+"""Lines from the end of the log that an error shows."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds from start to end, and the largest sum of resident memory over the process and all below it.
+    """Seconds from start to end, and the peak memory in MB.
 
-    Pages that several processes share count in each of them.
+    The peak is the largest sum of resident memory over the process and its descendants. A page that several processes
+    share counts once for each.
     """
 
     seconds: float
@@ -29,42 +31,43 @@ class Measured:
 
 
 class CommandError(Exception):
-    """A command that was to be measured has failed."""
+    """A measured command failed."""
 
 
 def measure(command: Sequence[str], folder: Path, log: Path, env: Mapping[str, str], label: str) -> Measured:
-    """Run a command in a folder with both outputs in a log, and show on a terminal how it goes.
+    """Run a command in a folder and measure it.
 
-    Raises CommandError with the end of the log where the command fails.
+    Its standard output and standard error go to `log`; a progress line with `label` is shown on a terminal. Raises
+    CommandError with the end of the log where the command fails.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     peak, started = 0, time.monotonic()
     with (
         log.open("wb") as output,
-        tqdm(desc=label, bar_format="{desc} {elapsed}{postfix}", disable=None, leave=False) as shown,
+        tqdm(desc=label, bar_format="{desc} {elapsed}{postfix}", disable=None, leave=False) as progress,
     ):
         process = psutil.Popen(command, cwd=folder, env=dict(env), stdout=output, stderr=subprocess.STDOUT)
         try:
             while process.poll() is None:
                 peak = max(peak, _resident(process))
-                shown.set_postfix_str(f"{peak // 2**20:,} MB at most")
+                progress.set_postfix_str(f"{peak // 2**20:,} MB at most")
                 time.sleep(PAUSE)
         finally:
             seconds = time.monotonic() - started
             _end(process)
     if process.returncode:
-        last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-TOLD_LINES:]
-        raise CommandError("\n".join([f"{label} has failed, with exit code {process.returncode} ({log}):", *last]))
+        last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
+        raise CommandError("\n".join([f"{label} failed with exit code {process.returncode}; see {log}:", *last]))
     return Measured(seconds, peak // 2**20)
 
 
 def _resident(process: psutil.Process) -> int:
-    """Bytes of a process and all below it; what ends meanwhile counts as nothing."""
+    """Resident bytes of a process and its descendants; a process that ends meanwhile counts as 0."""
     total = 0
     try:
-        for one in (process, *process.children(recursive=True)):
+        for member in (process, *process.children(recursive=True)):
             try:
-                total += one.memory_info().rss
+                total += member.memory_info().rss
             except psutil.NoSuchProcess:
                 continue
     except psutil.NoSuchProcess:
@@ -73,8 +76,8 @@ def _resident(process: psutil.Process) -> int:
 
 
 def _end(process: psutil.Popen) -> None:
-    """End a process and all below it where the benchmark is interrupted."""
+    """Kill a process that still runs, and its descendants: the benchmark was interrupted."""
     if process.poll() is None:
-        for one in (*process.children(recursive=True), process):
-            one.kill()
+        for member in (*process.children(recursive=True), process):
+            member.kill()
         process.wait()

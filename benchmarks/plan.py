@@ -1,10 +1,10 @@
-"""What a set of any size would take, worked out from what the measured one took, and what that one costs on AWS.
+"""Estimates of the time and cost of a data set of any size, and of the measured run on AWS.
 
-`python -m benchmarks.plan` writes benchmarks/results/plan.md and aws.md, from `Measured`, the seconds of
-`make bench SCALE=25m`, and `Assumed`. Work is split by what it grows with: ratings and users, for our solver ratings x
-rank, and for MLlib, which fits where factors are too large to be broadcast, ratings x rank^2 and rows of factors x
-rank^3 (it adds a rank-one matrix for each rating on each side of a sweep, and solves a system by Cholesky for each user
-and movie).
+`python -m benchmarks.plan` writes benchmarks/results/plan.md and aws.md, from `Measured` (the seconds of
+`make bench SCALE=25m`) and `Assumed`. Each part of the work scales with what it grows with. Most parts grow with the
+ratings or the users. Our solver grows with ratings x rank. MLlib, which fits where factors are too large to broadcast,
+grows with ratings x rank^2 and with rows of factors x rank^3: on each side of a sweep it adds a rank-one matrix for
+each rating, and solves a system by Cholesky for each user and movie.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KINDS = ("explicit", "implicit")
 
 @dataclass(frozen=True)
 class Size:
-    """How much there is of what work grows with."""
+    """The size of a data set: what the work grows with."""
 
     ratings: float
     users: float
@@ -31,66 +31,72 @@ class Size:
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of one run on `cores` cores, over all of its data: stages of the pipeline, MLlib's fits apart."""
+    """Seconds of one run on `cores` cores, over all of its data: the stages of the pipeline, and MLlib's fits."""
 
     cores: int = 2
     size: Size = Size(24.9e6, 162_541, 62_423)
     pack: float = 24
-    """The packed ratings of one fit, which all its models share."""
+    """Packing the ratings of one fit, which all its models share."""
     own_64: float = 8.5
     own_128: float = 13.5
-    """One sweep of our solver with so many factors."""
+    """One sweep of our solver at rank 64, and at rank 128."""
     mllib_set_up: float = 50
-    """Blocks of one of MLlib's fits."""
+    """Building the rating blocks of one MLlib fit."""
     mllib_32: float = 18.1
     mllib_64: float = 54.2
-    """One sweep of MLlib's ALS with so many factors."""
+    """One sweep of MLlib's ALS at rank 32, and at rank 64."""
     etl: float = 84.5
     explore: float = 37.9
     judge: float = 75
-    """Lists, metrics and errors of the users judged, `judged` of them: from the log of the pipeline."""
+    """Lists, metrics and errors of the judged users, from the log of the pipeline."""
     judged: float = 162_541
+    """The number of judged users."""
     biases: float = 23
-    """One fit."""
+    """One fit of the biases."""
     recommend: float = 56.7
-    """Lists with reasons and predicted ratings, the table and the parts of the CSV."""
+    """Lists with reasons and predicted ratings, written as a table and as the parts of the CSV."""
 
 
 @dataclass(frozen=True)
 class Assumed:
-    """What was not measured: list prices of us-east-1 in November 2026, rates of one executor, and choices."""
+    """What is not measured: list prices of us-east-1 in November 2026, rates of one executor, and choices."""
 
     sweeps: int = 10
     fits: int = 2
-    """On the training part, and again on everything; our solver goes on from the first fit in the second."""
+    """One on the training part and one on everything; the second fit of our solver starts from the first."""
     further_sweeps: int = 3
+    """Sweeps of our solver's second fit."""
     own_ranks: tuple[int, int] = (64, 128)
     mllib_ranks: tuple[int, int] = (32, 64)
     """Ranks of explicit and implicit ALS."""
     broadcast: float = 1
-    """GB of factors that are broadcast at most."""
+    """The largest size of the factors, in GB, at which they are broadcast and our solver fits."""
     block_ratings: float = 2e6
+    """Ratings per block of MLlib."""
     judged_users: float = 200_000
     executors: int = 40
     cores: int = 4
     heap: float = 12
     memory: float = 16
-    """GB of an executor: of its heap, and with what Python needs."""
+    """GB of an executor: its heap, and its whole memory, with what Python needs."""
     disk: float = 200
+    """GB of an executor's disk."""
     busy: float = 0.7
-    """Share of the time that cores work: the last task of a stage has no company."""
+    """The share of the time that cores work; at the end of a stage most cores wait for its last task."""
     shuffle: float = 10
     """Core seconds to write, move and read a GB."""
     row: float = 450
     """Bytes of a recommendation in the two shuffles that find its user's and its movie's factors."""
     csv_row: float = 110
+    """Bytes of a row of the CSV."""
     csv_rate: float = 0.2
-    """GB a second through the driver into one object."""
+    """GB per second through the driver into one object."""
     n: int = 10
+    """Recommendations per user."""
     vcpu_price: float = 0.052624
     memory_price: float = 0.0057785
     disk_price: float = 0.000111
-    """Dollars an hour, for a vCPU and for a GB (of disk: of each above the first 20)."""
+    """Dollars per hour, for a vCPU, for a GB of memory, and for each GB of disk above the first 20."""
 
 
 @dataclass(frozen=True)
@@ -99,44 +105,47 @@ class Service:
 
     name: str
     workers: int
-    """All that are paid for, of `Assumed.cores` cores each."""
+    """The workers that are paid for, of `Assumed.cores` cores each."""
     executors: int
     price: float
-    """Dollars an hour, for one of them."""
+    """Dollars per hour and worker."""
     start: float
-    """Minutes that are paid for before the work begins, where packages are installed and machines made."""
-    further: float = 0
-    """Dollars for what is paid besides."""
+    """Minutes paid for before the work begins, while machines start and packages are installed."""
+    extra: float = 0
+    """Dollars for anything else, per run."""
 
 
 def services(assumed: Assumed) -> list[Service]:
-    """By list prices of us-east-1: $0.44 for a DPU and hour of Glue, $0.252 + $0.063 for an r5.xlarge of EMR."""
+    """The services, at list prices of us-east-1.
+
+    Glue costs $0.44 per DPU and hour; an r5.xlarge costs $0.252, and $0.063 more for EMR, per hour.
+    """
     glue, machine = 0.44, 0.252 + 0.063
-    crawl = 2 * glue * 10 / MINUTE  # two DPUs, for the ten minutes that are the least
+    crawl = 2 * glue * 10 / MINUTE  # two DPUs for ten minutes, the shortest time that is billed
     serverless = assumed.cores * assumed.vcpu_price + 23 * assumed.memory_price
     return [
         Service("Glue, `pipeline`: 4 workers G.1X", 4, 3, glue, 2),
-        Service("Glue, the workflow: 7 jobs, each with a start, and a crawl", 4, 3, glue, 7 * 2, crawl),
+        Service("Glue, the workflow: 7 jobs, each started on its own, and a crawl", 4, 3, glue, 7 * 2, crawl),
         Service("EMR Serverless, `pipeline`: a driver and 3 executors of 4 vCPU and 23 GB", 4, 3, serverless, 2),
-        Service("EMR, `pipeline`: 5 machines r5.xlarge, made for the run", 5, 3, machine, 8),
+        Service("EMR, `pipeline`: 5 machines r5.xlarge, started for the run", 5, 3, machine, 8),
     ]
 
 
 def costs(measured: Measured, assumed: Assumed) -> str:
-    """What the measured run takes and costs on AWS, as Markdown."""
+    """The time and cost of the measured run on each AWS service, as Markdown."""
     work = sum(core_seconds(measured.size, measured, assumed).values())
     rows = []
     for service in services(assumed):
         minutes = service.start + work / (service.executors * assumed.cores) / assumed.busy / MINUTE
-        dollars = service.workers * service.price * minutes / MINUTE + service.further
+        dollars = service.workers * service.price * minutes / MINUTE + service.extra
         rows.append(f"| {service.name} | {service.start:.0f} | {minutes:.0f} | {dollars:.2f} |")
     return "\n".join(
         [
             f"{measured.size.ratings:,.0f} ratings, from raw files to published lists: {work / HOUR:.2f} core hours, "
-            f"as measured on {measured.cores} cores; cores are busy for {assumed.busy:.0%} of the time.",
-            "Not tried on AWS.",
+            f"as measured on {measured.cores} cores. Cores are assumed to be busy {assumed.busy:.0%} of the time.",
+            "These are estimates: nothing was run on AWS.",
             "",
-            "| | minutes until the work begins | minutes | US dollars |",
+            "| | minutes until the work begins | minutes in all | US dollars |",
             "|---|--:|--:|--:|",
             *rows,
             "",
@@ -145,19 +154,22 @@ def costs(measured: Measured, assumed: Assumed) -> str:
 
 
 def flops(size: Size, rank: int) -> float:
-    """Of one sweep of MLlib's ALS."""
+    """Floating-point operations of one sweep of MLlib's ALS."""
     return 2 * size.ratings * rank**2 + (size.users + size.movies) * rank**3 / 3
 
 
-def moved(size: Size, rank: int, assumed: Assumed) -> float:
-    """GB of factors that a sweep of MLlib's shuffles: each goes to all blocks of the other side with a rating of it."""
+def shuffled_gb(size: Size, rank: int, assumed: Assumed) -> float:
+    """GB of factors that one sweep of MLlib's ALS shuffles.
+
+    A row of factors goes to each block of the other side that has a rating of it.
+    """
     blocks = max(size.ratings / assumed.block_ratings, 4)
     sent = sum(min(size.ratings, rows * blocks) for rows in (size.users, size.movies))
     return sent * rank * FLOAT / GB
 
 
 def core_seconds(size: Size, measured: Measured, assumed: Assumed) -> dict[str, float]:
-    """Of each part of the pipeline."""
+    """Core seconds of each part of the pipeline."""
     ratings, users = size.ratings / measured.size.ratings, size.users / measured.size.users
     movies = size.movies / measured.size.movies
     fits, cores = assumed.fits, measured.cores
@@ -176,35 +188,35 @@ def core_seconds(size: Size, measured: Measured, assumed: Assumed) -> dict[str, 
 
 
 def is_broadcast(size: Size, assumed: Assumed) -> bool:
-    """Whether the factors of both sides are small enough for our solver."""
+    """Whether the factors of both sides are small enough to broadcast, as our solver needs."""
     return (size.users + size.movies) * max(assumed.own_ranks) * FLOAT / GB <= assumed.broadcast
 
 
 def _own_fits(size: Size, measured: Measured, assumed: Assumed) -> dict[str, float]:
-    """By our solver: its time grows with ratings x rank."""
+    """Core seconds of the fits by our solver, whose time grows with ratings x rank."""
     sweeps = assumed.sweeps + (assumed.fits - 1) * assumed.further_sweeps
-    a_column = (measured.own_128 - measured.own_64) / 64
-    found = {}
+    per_factor = (measured.own_128 - measured.own_64) / 64
+    seconds = {}
     for kind, rank in zip(KINDS, assumed.own_ranks, strict=True):
-        sweep = measured.own_64 + a_column * (rank - 64)
-        found[f"{kind} ALS, rank {rank}"] = sweeps * sweep * measured.cores * size.ratings / measured.size.ratings
-    return found
+        sweep = measured.own_64 + per_factor * (rank - 64)
+        seconds[f"{kind} ALS, rank {rank}"] = sweeps * sweep * measured.cores * size.ratings / measured.size.ratings
+    return seconds
 
 
 def _mllib_fits(size: Size, measured: Measured, assumed: Assumed) -> dict[str, float]:
-    """By MLlib, which starts anew each time, and shuffles factors."""
+    """Core seconds of the fits by MLlib, which starts each fit afresh and shuffles factors."""
     sweeps, cores = assumed.fits * assumed.sweeps, measured.cores
     set_up = assumed.fits * measured.mllib_set_up * cores * size.ratings / measured.size.ratings
-    found = {}
+    seconds = {}
     for kind, rank, sweep in zip(KINDS, assumed.mllib_ranks, (measured.mllib_32, measured.mllib_64), strict=True):
         compute = sweeps * sweep * cores * flops(size, rank) / flops(measured.size, rank)
-        further = max(moved(size, rank, assumed) - moved(measured.size, rank, assumed), 0)
-        found[f"{kind} ALS by MLlib, rank {rank}"] = compute + set_up + sweeps * further * assumed.shuffle
-    return found
+        more_gb = max(shuffled_gb(size, rank, assumed) - shuffled_gb(measured.size, rank, assumed), 0)
+        seconds[f"{kind} ALS by MLlib, rank {rank}"] = compute + set_up + sweeps * more_gb * assumed.shuffle
+    return seconds
 
 
-def held(size: Size) -> dict[str, float]:
-    """GB that executors hold during MLlib's larger fit: what does not fit in memory goes to their disks."""
+def executor_gb(size: Size) -> dict[str, float]:
+    """GB that all executors together hold during MLlib's larger fit; what does not fit in memory goes to disk."""
     return {
         "ratings cached: all, training and holdout, and in ALS's order": size.ratings * (24 + 12) / GB,
         "ratings packed, by user and by movie": size.ratings * 2 * 8 / GB,
@@ -215,7 +227,7 @@ def held(size: Size) -> dict[str, float]:
 
 
 def plan(size: Size, measured: Measured, assumed: Assumed) -> str:
-    """The plan as Markdown."""
+    """The time, cost and memory of a data set of this size, as Markdown."""
     seconds = core_seconds(size, measured, assumed)
     cores = assumed.executors * assumed.cores
     csv = size.users * assumed.n * assumed.csv_row / GB
@@ -225,12 +237,12 @@ def plan(size: Size, measured: Measured, assumed: Assumed) -> str:
     workers = assumed.executors + 1
     price = assumed.cores * assumed.vcpu_price + assumed.memory * assumed.memory_price
     price += (assumed.disk - 20) * assumed.disk_price
-    memory = held(size)
+    memory = executor_gb(size)
     return "\n".join(
         [
             f"{size.ratings:,.0f} ratings, {size.users:,.0f} users, {size.movies:,.0f} movies, "
-            f"{assumed.sweeps} sweeps, fitted {assumed.fits} times; {assumed.executors} executors of {assumed.cores} "
-            f"cores and {assumed.memory:g} GB.",
+            f"{assumed.sweeps} sweeps, {assumed.fits} fits; {assumed.executors} executors of {assumed.cores} "
+            f"cores and {assumed.memory:g} GB. An estimate, not a measurement.",
             "",
             "| part | core hours | hours |",
             "|---|--:|--:|",
@@ -238,15 +250,15 @@ def plan(size: Size, measured: Measured, assumed: Assumed) -> str:
             f"| one CSV of {csv:,.0f} GB, through the driver | - | {csv_hours:.2f} |",
             f"| **all** | {sum(seconds.values()) / HOUR:,.0f} | **{total:.1f}** |",
             "",
-            f"**${workers * price * total:,.0f}** on EMR Serverless ({workers} workers with the driver, "
-            f"${price:.3f} an hour each).",
+            f"**${workers * price * total:,.0f}** on EMR Serverless ({workers} workers including the driver, "
+            f"${price:.3f} per hour each).",
             "",
-            "| what executors hold | GB |",
+            "| held by all executors | GB |",
             "|---|--:|",
-            *(f"| {what} | {value:,.1f} |" for what, value in memory.items()),
+            *(f"| {part} | {value:,.1f} |" for part, value in memory.items()),
             f"| **all** | **{sum(memory.values()):,.0f}** |",
-            f"| beside heaps of | {assumed.executors * assumed.heap:,.0f} |",
-            f"| factors shuffled in one sweep, rank 64, to their disks | {moved(size, 64, assumed):,.0f} |",
+            f"| total heap of the executors | {assumed.executors * assumed.heap:,.0f} |",
+            f"| factors shuffled through their disks in one sweep, rank 64 | {shuffled_gb(size, 64, assumed):,.0f} |",
             "",
         ]
     )

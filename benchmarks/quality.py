@@ -1,12 +1,13 @@
-"""Other libraries' models and ours on the same splits of MovieLens, judged by the same code.
+"""Compares the models of other libraries with ours on the same splits of MovieLens, judged by the same code.
 
-`make bench-quality` runs it, on each set of PLANS that lies beside the checkout, or on the one folder with movies.csv
-and ratings.csv that MOVIELENS_DIR names. The holdout of each split is looked at once, at the end. What is searched for
-is searched on the first split alone, where a fifth of the training part is held out for it. A peer has as many trials
-of Optuna (TPE) for its best options as the set's plan says; ours are the defaults of conf/pipeline.toml, which were
-searched on such validation parts too, and the weights of our stack are fitted there.
+`make bench-quality` runs it on each set of PLANS that lies beside the checkout, or on the one folder with movies.csv
+and ratings.csv that MOVIELENS_DIR names. The holdout of each split is used once, at the end. Options are searched on
+the first split alone: a fifth of its training part is held out as the validation part. Each peer has the number of
+Optuna trials (TPE) that the plan of the set gives. Ours are the defaults of conf/pipeline.toml, which were searched on
+such validation parts too; the weights of our stack are fitted on the validation part.
 
-Figures are over all splits: the numbers of a user are added up, and the intervals are a bootstrap over users.
+Figures are over all splits: the numbers of each user are added up over splits, and the intervals come from a bootstrap
+over users.
 """
 
 from __future__ import annotations
@@ -46,12 +47,12 @@ from spark_app.zones.processed import ProcessedZone
 
 OURS = "movie-reco"
 MLLIB: Options = {"rank": 32, "reg": 0.1, "iterations": 10}
-"""Options of MLlib's ALS: rank and regularisation were searched for it on ml-latest-small."""
+"""Options of MLlib's explicit ALS; its rank and regularisation were searched on ml-latest-small."""
 
 MLLIB_BLOCKS = 4
 
 BLOCK = 512
-"""Users whose lists are picked at a time."""
+"""The number of users whose lists are picked at a time."""
 
 DATA = ROOT.parent / "shared" / "data"
 
@@ -61,22 +62,25 @@ class Plan:
     """How thoroughly a set is judged."""
 
     seeds: tuple[int, ...] = (42, 1, 2)
-    """Seeds of the hash splits, of which there are at least two."""
+    """Seeds of the hash splits, at least two."""
 
     by_time: bool = True
-    """Whether it is split by time too: not where the timestamps of different users cannot be compared."""
+    """Whether the set is also split by time; False where timestamps of different users cannot be compared."""
 
     trials: int = 40
-    """Trials of each peer. On ml-1m they take 1 to 4 seconds each, those of Surprise's SVD up to 11."""
+    """Trials of each peer. On ml-1m a trial takes 1 to 4 seconds, or up to 11 for Surprise's SVD."""
 
 
 PLANS = {"ml-latest-small": Plan(), "ml-1m": Plan(seeds=(42, 1), by_time=False)}
-"""The sets that are judged where nothing else is asked for, by the names of their folders; any other has `Plan()`."""
+"""The sets that are judged by default, by the names of their folders. Any other set has `Plan()`."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What is learned from and what is judged on; `ids` are those of users and movies, in order."""
+    """One split as arrays: `known` ratings to learn from, and `judged` ratings to measure on.
+
+    Users are places in `user_ids`, movies are places in `facts.movie_ids`; both are sorted. Lists have k movies.
+    """
 
     known: Ratings
     judged: Ratings
@@ -86,17 +90,17 @@ class Part:
 
     @property
     def relevant(self) -> float:
-        """The fewest stars of what is relevant."""
+        """Ratings of this many stars or more are relevant."""
         return self.judged.relevant
 
     @property
     def likers(self) -> NDArray[np.int64]:
-        """Users who have something relevant to them to be found."""
+        """The places of the users with a relevant movie among the judged ratings."""
         return np.unique(self.judged.users[self.judged.stars >= self.relevant])
 
     @property
     def wanted(self) -> Lists:
-        """What is relevant to each of `likers`, as movieId."""
+        """The relevant movies of each of `likers`, as movieId."""
         chosen = self.judged.stars >= self.relevant
         order = np.lexsort((self.judged.movies[chosen], self.judged.users[chosen]))
         users, movies = self.judged.users[chosen][order], self.judged.movies[chosen][order]
@@ -104,25 +108,25 @@ class Part:
 
 
 def part_of(known: DataFrame, judged: DataFrame, movies: DataFrame, settings: Settings) -> Part:
-    """A split as arrays, from frames(userId, movieId, rating)."""
+    """A split as arrays, from frames(userId, movieId, rating) and movies(movieId, genres)."""
     ordered = [frame.orderBy("userId", "movieId") for frame in (known, judged)]
-    one, other = (to_arrow(frame.select("userId", "movieId", "rating")).to_pandas() for frame in ordered)
-    users = np.union1d(one.userId, other.userId).astype(np.int64)
+    known_rows, judged_rows = (to_arrow(frame.select("userId", "movieId", "rating")).to_pandas() for frame in ordered)
+    users = np.union1d(known_rows.userId, judged_rows.userId).astype(np.int64)
     counts = known.groupBy("movieId").count().withColumnRenamed("count", "rating_count")
-    facts = evaluation.movie_facts(movies, counts, one.userId.nunique())
+    facts = evaluation.movie_facts(movies, counts, known_rows.userId.nunique())
     shape = (len(users), len(facts.movie_ids))
 
     def as_places(frame: Any) -> Ratings:
         places = np.searchsorted(users, frame.userId), np.searchsorted(facts.movie_ids, frame.movieId)
         return Ratings(*places, frame.rating.to_numpy().astype(np.float64), shape, settings.train.relevant)
 
-    return Part(as_places(one), as_places(other), users, facts, settings.train.k)
+    return Part(as_places(known_rows), as_places(judged_rows), users, facts, settings.train.k)
 
 
 def best_places(scores: Floats, k: int) -> NDArray[np.int64]:
     """The places of the k highest scores of each row, the best first, ties by place; NaN counts as the lowest.
 
-    The same as the beginning of a stable sort of each row, but only those are sorted that are as good as the k-th best.
+    The result equals the beginning of a stable sort of each row. Only scores as good as the k-th best are sorted.
     """
     costs, k = -scores, min(k, scores.shape[1])
     limits = np.partition(costs, k - 1, axis=1)[:, [k - 1]]
@@ -133,7 +137,10 @@ def best_places(scores: Floats, k: int) -> NDArray[np.int64]:
 
 
 def best_unseen(scores: Floats, part: Part) -> Lists:
-    """The top k of each of the part's likers, as movieId, ties by it; those without ratings get popular movies."""
+    """The top k unseen movies of each of the part's likers, as movieId, ties by movieId.
+
+    Users without ratings get the most popular movies.
+    """
     cold = np.bincount(part.known.users, minlength=len(part.user_ids)) == 0
     seen = part.known.matrix(np.ones(len(part.known.users)))
     chosen = []
@@ -160,7 +167,10 @@ def judge_scores(scores: Floats, part: Part) -> tuple[Numbers, NDArray[np.int64]
 def search(
     peer: Peer, trials: int, objective: Callable[[Options], float], direction: Literal["minimize", "maximize"]
 ) -> Options:
-    """The best options of so many trials, or of the only one where there is nothing to search."""
+    """The best options of `trials` trials; one trial is enough for a peer without options to search.
+
+    `objective` gives the value of some options, and `direction` says which values are better.
+    """
     study = optuna.create_study(direction=direction, sampler=optuna.samplers.TPESampler(seed=SEED))
     for _ in tqdm(range(trials), desc=f"searching {peer.name}", file=sys.stderr):
         trial = study.ask()
@@ -174,7 +184,10 @@ def search(
 
 @dataclass(frozen=True)
 class Judged:
-    """One system on all splits: sums a user of what figures are made of, exposures, and the options it ran with."""
+    """The results of one system: per split the users, their numbers and the exposures; and the options it ran with.
+
+    A row of `numbers` belongs to the entry of `users` at the same place. Exposures count the lists of each movie.
+    """
 
     options: Options
     users: list[NDArray[np.int64]]
@@ -183,20 +196,23 @@ class Judged:
 
 
 def judge_ranker(peer: Peer, trials: int, parts: Sequence[Part], validation: Part) -> Judged:
-    """Search on the validation part, then fit and judge on each split."""
+    """Search a ranker's options on the validation part, then fit and judge it on each split."""
 
     def objective(options: Options) -> float:
         numbers, _ = judge_scores(peer.fit(validation.known, **options), validation)
         return float(numbers[:, LIST_NUMBERS.index("ndcg")].mean())
 
     options = search(peer, trials, objective, "maximize")
-    found = [judge_scores(peer.fit(part.known, **options), part) for part in parts]
+    results = [judge_scores(peer.fit(part.known, **options), part) for part in parts]
     users = [part.user_ids[part.likers] for part in parts]
-    return Judged(options, users, [numbers for numbers, _ in found], [exposure for _, exposure in found])
+    return Judged(options, users, [numbers for numbers, _ in results], [exposure for _, exposure in results])
 
 
 def judge_rater(peer: Peer, trials: int, parts: Sequence[Part], validation: Part) -> Judged:
-    """The same of a rater: squared and absolute errors."""
+    """Search a rater's options, then fit and judge it on each split.
+
+    Its numbers are the squared error, the absolute error and 1.
+    """
 
     def objective(options: Options) -> float:
         errors = peer.fit(validation.known, validation.judged, **options) - validation.judged.stars
@@ -217,47 +233,51 @@ def by_user(judged: Judged, everybody: NDArray[np.int64]) -> Numbers:
 
 
 def ranking_pairs(sums: Numbers) -> dict[str, tuple[Numbers, Numbers]]:
-    """What is divided by what, by figure."""
+    """The numerators and denominators of each ranking metric, from the output of `by_user`."""
     column = dict(zip((*LIST_NUMBERS, "rows"), sums.T, strict=True))
     return {metric.name: (column[metric.name], column[f"{metric.name}_of"]) for metric in OF_LISTS}
 
 
 def rating_pairs(sums: Numbers) -> dict[str, tuple[Numbers, Numbers]]:
-    """The same of ratings; `mse` becomes RMSE at the end."""
+    """The numerators and denominators of each rating metric; `figures` turns `mse` into RMSE."""
     return {"mse": (sums[:, 0], sums[:, 2]), "mae": (sums[:, 1], sums[:, 2])}
 
 
 def figures(systems: Mapping[str, Judged], pairs_of: Callable[[Numbers], Any], key: str) -> dict[str, dict[str, Any]]:
-    """Figures and intervals of each system; `ahead` is how far ours is above it in `key`, with its interval."""
+    """Figures and intervals of each system, by name.
+
+    `pairs_of` is `ranking_pairs` or `rating_pairs`. `ahead` is the value of ours in the metric `key` less that of the
+    system, with its interval.
+    """
     everybody = np.unique(np.concatenate([users for judged in systems.values() for users in judged.users]))
     sums = {name: pairs_of(by_user(judged, everybody)) for name, judged in systems.items()}
     ours, count = sums[OURS][key]
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     for name, pairs in sums.items():
         columns = {**pairs, "ahead": (ours - pairs[key][0], count)}
         up, down = (np.column_stack([pair[side] for pair in columns.values()]) for side in (0, 1))
         values, bounds = ratios(up, down), ratio_intervals(up, down, SEED)
-        found[name] = {
+        results[name] = {
             metric: {"value": float(value), "interval": bound.tolist()}
             for metric, value, bound in zip(columns, values, bounds, strict=True)
         }
-        if "mse" in found[name]:
-            mse = found[name].pop("mse")
-            found[name] = {"rmse": {k: np.sqrt(v).tolist() for k, v in mse.items()}, **found[name]}
+        if "mse" in results[name]:
+            mse = results[name].pop("mse")
+            results[name] = {"rmse": {k: np.sqrt(v).tolist() for k, v in mse.items()}, **results[name]}
         if exposures := systems[name].exposures:
-            found[name]["coverage"] = {"value": float(np.mean([np.mean(exposure > 0) for exposure in exposures]))}
-            found[name]["gini"] = {"value": float(np.mean([gini(exposure) for exposure in exposures]))}
-        found[name]["options"] = systems[name].options
-    return found
+            results[name]["coverage"] = {"value": float(np.mean([np.mean(exposure > 0) for exposure in exposures]))}
+            results[name]["gini"] = {"value": float(np.mean([gini(exposure) for exposure in exposures]))}
+        results[name]["options"] = systems[name].options
+    return results
 
 
 def fit_ours(known: DataFrame, settings: Settings) -> Models:
-    """Our models, by the code of `train`."""
+    """Our models, fitted by the code of `train`."""
     return fit_models(known, settings)
 
 
 def fit_mllib(known: DataFrame) -> Factors:
-    """Explicit ALS of MLlib, as its users have it; what it does not know is left to the biases."""
+    """The factors of MLlib's explicit ALS with MLLIB's options; pairs that it cannot predict are left to the biases."""
     options = {"rank": MLLIB["rank"], "regParam": MLLIB["reg"], "maxIter": MLLIB["iterations"]}
     als = ALS(userCol="userId", itemCol="movieId", seed=SEED, checkpointInterval=-1, **options)
     return mllib.factors_of(als.fit(mllib.in_stable_order(known, MLLIB_BLOCKS)))
@@ -270,9 +290,9 @@ def stack_weights(models: Models, judged: DataFrame, settings: Settings) -> Stac
 
 
 def explicit_of(models: Models) -> Factors:
-    """The explicit model, which there is wherever there are ratings and not counts."""
+    """The factors of explicit ALS. Raises ValueError where the models were fitted to counts."""
     if models.explicit is None:
-        raise ValueError("these models were fitted to counts: there are no rating errors to compare")
+        raise ValueError("these models were fitted to counts, which have no rating errors: judge a set of ratings")
     return models.explicit
 
 
@@ -285,7 +305,7 @@ def judge_our_lists(
     part: Part,
     settings: Settings,
 ) -> tuple[Numbers, NDArray[np.int64]]:
-    """LIST_NUMBERS of the part's likers, and exposures, of the lists that Spark makes."""
+    """LIST_NUMBERS of the part's likers, and how often each movie is listed, for the lists that Spark makes."""
     relevant = evaluation.relevant_movies(judged, part.relevant)
     factors = models.implicit.users.withColumnRenamed("id", "userId")
     users = relevant.select("userId").join(factors, on="userId", how="left")
@@ -293,14 +313,14 @@ def judge_our_lists(
     lists = lists_to_judge(
         spark, users, known, models.candidates(movies, settings.recommend.catalogue_bytes), part.k, block
     ).drop("popularity")
-    found = evaluation.collect_judged(
+    results = evaluation.collect_judged(
         evaluation.judge_lists(lists, ["implicit"], relevant, part.facts, part.k), ["implicit"], part.facts
     )
-    return found.numbers["implicit"], found.exposure["implicit"]
+    return results.numbers["implicit"], results.exposure["implicit"]
 
 
 def our_errors(models: Models, weights: StackWeights, judged: DataFrame, settings: Settings) -> dict[str, Numbers]:
-    """Squared and absolute error and 1 of each judged rating, by rating model, ordered by user and movie."""
+    """By rating model, one row per judged rating: squared error, absolute error, 1; ordered by user and movie."""
     rated = with_predicted_ratings(judged, models.biases, explicit_of(models), weights, settings.input.scale)
     table = to_arrow(rated.orderBy("userId", "movieId")).to_pandas()
     errors = {model: (table[model] - table.rating).to_numpy() for model in RATING_MODELS}
@@ -317,7 +337,7 @@ class Split:
 
 
 def make_split(known: DataFrame, judged: DataFrame, movies: DataFrame, settings: Settings) -> Split:
-    """A split from what is known and what is judged."""
+    """A split from its known and its judged ratings."""
     known, judged = known.drop("timestamp").persist(), judged.drop("timestamp").persist()
     return Split(known, judged, part_of(known, judged, movies, settings))
 
@@ -325,7 +345,10 @@ def make_split(known: DataFrame, judged: DataFrame, movies: DataFrame, settings:
 def compare(
     spark: SparkSession, ratings: DataFrame, movies: DataFrame, trains: Sequence[Train], settings: Settings, trials: int
 ) -> dict[str, dict[str, Any]]:
-    """The figures of all systems over the splits that `trains` describe; each peer has so many trials, on the first."""
+    """The figures of all systems over the splits that `trains` describe.
+
+    Each peer has `trials` trials, on the first split.
+    """
     parts = [split(ratings, train) for train in trains]
     validation = make_split(*validation_split(parts[0][0], trains[0]), movies, settings)
     splits = [make_split(*part, movies, settings) for part in parts]
@@ -364,13 +387,14 @@ def compare(
 
 
 def as_markdown(sets: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any]) -> str:
-    """The results as tables, the best first, in a section for each set."""
+    """The results as Markdown: a section for each set, with tables that have the best system first."""
     lines = [
         "# Quality beside other libraries",
         "",
         f"`make bench-quality`, {facts['date']}, {facts['machine']}. Ours are the defaults, searched on validation "
-        "parts of the training ratings. In brackets: 95 % intervals, bootstrap over users. `ahead`: how far "
-        f"{OURS} is ahead, on the same users; of ratings the difference of squared errors, so below 0 is better.",
+        "parts of the training ratings. In brackets: 95 % intervals, bootstrap over users. `ahead`: the NDCG of "
+        f"{OURS} less that of the peer, on the same users. For ratings it is the squared error of {OURS} less that of "
+        f"the peer, so {OURS} is better where it is below 0.",
     ]
     for name, judged in sets.items():
         lines += ["", f"## {name}", "", _how(judged), *_tables(judged["results"], facts["k"])]
@@ -380,19 +404,19 @@ def as_markdown(sets: Mapping[str, Mapping[str, Any]], facts: Mapping[str, Any])
 
 
 def _how(judged: Mapping[str, Any]) -> str:
-    """What a set is, and how it was judged, in a few sentences."""
+    """What the set is, and how it was judged, in a few sentences."""
     scale = judged["scale"]
     return (
         f"{judged['ratings']:,} ratings from {scale['scale_min']:g} to {scale['scale_max']:g} by "
-        f"{scale['scale_step']:g}; {judged['relevant']:g} or more is relevant. In each split a fifth is held out. "
-        f"Each peer has the best of {judged['plan']['trials']} trials on a validation part of the first split's "
-        "training ratings."
+        f"{scale['scale_step']:g}; {judged['relevant']:g} or more is relevant. Each split holds out a fifth. "
+        f"Each peer has the best options of {judged['plan']['trials']} trials on a validation part "
+        "of the first split's training ratings."
     )
 
 
-def _tables(found: Mapping[str, Mapping[str, Any]], k: int) -> list[str]:
+def _tables(results: Mapping[str, Mapping[str, Any]], k: int) -> list[str]:
     lines = []
-    for title, tables in found.items():
+    for title, tables in results.items():
         for heading, name, columns, key, sign in (
             ("ranking", "ranking", ("ndcg", "recall", "map", "ahead"), "ndcg", -1),
             ("lists", "ranking", ("coverage", "gini", "novelty", "diversity", "popularity_lift"), "ndcg", -1),
@@ -411,15 +435,15 @@ def _tables(found: Mapping[str, Mapping[str, Any]], k: int) -> list[str]:
 
 
 def _heading(column: str, k: int) -> str:
-    """The label of a metric, or the column as it is called."""
+    """The label of a metric; any other column has its own name as its label."""
     return label_of(BY_NAME[column].key(k)) if column in BY_NAME else column
 
 
-def _options(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _options(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [
         f"- {title}, {name}, {system}: "
         + ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in values["options"].items())
-        for title, tables in found.items()
+        for title, tables in results.items()
         for name, systems in tables.items()
         for system, values in systems.items()
         if values["options"]
@@ -435,22 +459,22 @@ def _cell(figure: Mapping[str, Any] | None, system: str, column: str) -> str:
 
 
 def sources() -> list[Path]:
-    """The folders to judge on, where there are ratings in them: that of MOVIELENS_DIR, else those of PLANS in DATA."""
+    """The folders to judge that have a ratings.csv: the one that MOVIELENS_DIR names, else those of PLANS in DATA."""
     named = os.environ.get("MOVIELENS_DIR")
     folders = [Path(named).absolute()] if named else [DATA / name for name in PLANS]
     return [folder for folder in folders if (folder / "ratings.csv").is_file()]
 
 
 def scale_of(stars: NDArray[np.float64]) -> dict[str, float]:
-    """The scale of these ratings, as settings of `input`: the lowest, the highest, the least distance between two."""
-    found = np.unique(stars[~np.isnan(stars)])
-    return {"scale_min": float(found[0]), "scale_max": float(found[-1]), "scale_step": float(np.diff(found).min())}
+    """The scale of the ratings, as settings of `input`: the lowest, the highest, the smallest step between two."""
+    values = np.unique(stars[~np.isnan(stars)])
+    return {"scale_min": float(values[0]), "scale_max": float(values[-1]), "scale_step": float(np.diff(values).min())}
 
 
 def judge_set(spark: SparkSession, source: Path, processed: str, plan: Plan) -> dict[str, Any]:
-    """Clean a set by the stage `etl`, and compare all systems on it: what it is, how it was judged, and the figures.
+    """Clean a set with the stage `etl`, and compare all systems on it.
 
-    Leaves with the exit code of `etl` where that fails.
+    Returns what the set is, how it was judged, and the figures. Exits with the code of `etl` where that fails.
     """
     stars = pd.read_csv(source / "ratings.csv", usecols=["rating"])["rating"]
     scale = scale_of(stars.to_numpy(np.float64))
@@ -461,24 +485,24 @@ def judge_set(spark: SparkSession, source: Path, processed: str, plan: Plan) -> 
     ratings, movies = zone.read(spark, "ratings").persist(), zone.read(spark, "movies").persist()
     hashed = [settings.train.model_copy(update={"seed": seed}) for seed in plan.seeds]
     by_time = [settings.train.model_copy(update={"holdout": "time"})]
-    found = {f"hash, {len(hashed)} splits": compare(spark, ratings, movies, hashed, settings, plan.trials)}
+    results = {f"hash, {len(hashed)} splits": compare(spark, ratings, movies, hashed, settings, plan.trials)}
     if plan.by_time:
-        found["time, 1 split"] = compare(spark, ratings, movies, by_time, settings, plan.trials)
+        results["time, 1 split"] = compare(spark, ratings, movies, by_time, settings, plan.trials)
     return {
         "ratings": ratings.count(),
         "scale": scale,
         "relevant": settings.train.relevant,
         "plan": asdict(plan),
-        "results": found,
+        "results": results,
     }
 
 
 def main() -> int:
-    """Compare on each set, and write `results/quality.md` and `.json`."""
+    """Compare all systems on each set, and write `results/quality.md` and `quality.json`."""
     set_up(Log())
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if not (folders := sources()):
-        logger.error("no ratings.csv to judge on: set MOVIELENS_DIR to a folder with movies.csv and ratings.csv")
+        logger.error("found no ratings.csv: set MOVIELENS_DIR to a folder with movies.csv and ratings.csv")
         return 1
     spark = SparkSession.builder.appName("bench-quality").getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")

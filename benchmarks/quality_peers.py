@@ -1,7 +1,7 @@
-"""What else a data scientist would have built: other libraries' models, and EASE, on the same rows.
+"""The peers: models of other libraries that a data scientist might choose instead of ours, and EASE.
 
-A ranker gives the scores of all movies for all users, a row a user; a rater gives the predicted ratings of pairs. Both
-take ratings as places (user, movie) and stars.
+A ranker gives the scores of all movies, one row per user. A rater gives the predicted ratings of pairs. Both take
+ratings as places (user, movie) and stars.
 """
 
 from __future__ import annotations
@@ -35,13 +35,16 @@ class Ratings:
     def matrix(self, values: NDArray[Any]) -> sparse.csr_matrix:
         """The values of the ratings as a sparse matrix, without those that are 0."""
         matrix = sparse.csr_matrix((values.astype(np.float32), (self.users, self.movies)), self.shape)
-        matrix.eliminate_zeros()  # of a movie with stored zeros alone `implicit` makes NaN
+        matrix.eliminate_zeros()  # `implicit` gives NaN for a movie that has only stored zeros
         return matrix
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A model with the options that are searched for it; `fit` gives scores (ranker) or predicted ratings (rater)."""
+    """A model to compare with ours. `fit` gives scores (ranker) or predicted ratings (rater).
+
+    `search` gives the options of a trial, which `fit` takes.
+    """
 
     name: str
     fit: Callable[..., Any]
@@ -49,12 +52,12 @@ class Peer:
 
 
 def weights_of(ratings: Ratings, weighting: str) -> Numbers:
-    """How much a rating counts, 0 or more.
+    """The weight of each rating, 0 or more.
 
-    - all: all alike.
-    - stars: its stars.
-    - graded: (stars / highest)^2, so that the lowest count for next to nothing.
-    - liked: only those that are relevant, all alike.
+    - all: 1 for every rating.
+    - stars: the stars of the rating.
+    - graded: (stars / highest)^2, so that low ratings count for almost nothing.
+    - liked: 1 for a relevant rating, 0 for any other.
     """
     weights: dict[str, Numbers] = {
         "all": np.ones_like(ratings.stars),
@@ -66,7 +69,7 @@ def weights_of(ratings: Ratings, weighting: str) -> Numbers:
 
 
 def popularity(ratings: Ratings) -> Floats:
-    """The number of ratings of each movie, for everybody."""
+    """The scores of a list of the most popular movies: each movie's number of ratings, for every user."""
     counts = np.bincount(ratings.movies, minlength=ratings.shape[1])
     return np.tile(counts.astype(np.float32), (ratings.shape[0], 1))
 
@@ -75,7 +78,8 @@ def ease(ratings: Ratings, weighting: str, ridge: float) -> Floats:
     """The linear item-item model with a zero diagonal, in closed form.
 
     H. Steck: Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019: B = I - P diag(1 / diag P) with
-    P = (X'X + ridge I)^-1. Movies without ratings are left out; where users are fewer, the inverse is taken over them.
+    P = (X'X + ridge I)^-1. Movies without ratings are left out. Where there are fewer users than movies, the inverse is
+    taken over the users.
     """
     counts = np.bincount(ratings.movies, minlength=ratings.shape[1])
     rated = np.flatnonzero(counts)
@@ -86,7 +90,10 @@ def ease(ratings: Ratings, weighting: str, ridge: float) -> Floats:
 
 
 def _ease_by_movies(x: sparse.csr_matrix, ridge: float) -> Floats:
-    """X B. The inverse needs double precision; single is enough for the product with it, which X enters sparse."""
+    """X B, by an inverse over the movies.
+
+    The inverse needs double precision. Single precision is enough for its product with the sparse X.
+    """
     double = x.astype(np.float64)
     gram = (double.T @ double).toarray()
     gram[np.diag_indices_from(gram)] += ridge
@@ -97,7 +104,7 @@ def _ease_by_movies(x: sparse.csr_matrix, ridge: float) -> Floats:
 
 
 def _ease_by_users(x: sparse.csr_matrix, ridge: float) -> Numbers:
-    """The same over the kernel K = X X': X P = (K + ridge I)^-1 X, and P = (I - X' X P) / ridge."""
+    """X B, by an inverse over the users: with K = X X', X P = (K + ridge I)^-1 X, and P = (I - X' X P) / ridge."""
     dense = x.toarray().astype(np.float64)
     projected = linalg.solve(dense @ dense.T + ridge * np.eye(len(dense)), dense, assume_a="pos")
     diagonal = (1 - np.einsum("um,um->m", dense, projected)) / ridge
@@ -105,25 +112,25 @@ def _ease_by_users(x: sparse.csr_matrix, ridge: float) -> Numbers:
 
 
 def item_knn(ratings: Ratings, weighting: str, similarity: str, neighbours: int) -> Floats:
-    """`implicit`'s item-item nearest neighbours."""
+    """The scores of `implicit`'s item-item nearest neighbours."""
     from implicit.nearest_neighbours import BM25Recommender, CosineRecommender, TFIDFRecommender  # noqa: PLC0415
 
-    kinds = {"cosine": CosineRecommender, "tfidf": TFIDFRecommender, "bm25": BM25Recommender}
+    recommenders = {"cosine": CosineRecommender, "tfidf": TFIDFRecommender, "bm25": BM25Recommender}
     matrix = ratings.matrix(weights_of(ratings, weighting))
-    model = kinds[similarity](K=neighbours, num_threads=0)
+    model = recommenders[similarity](K=neighbours, num_threads=0)
     model.fit(matrix, show_progress=False)
     return np.asarray((matrix @ model.similarity).todense(), dtype=np.float32)
 
 
 def implicit_als(ratings: Ratings, weighting: str, factors: int, regularization: float, alpha: float) -> Floats:
-    """`implicit`'s ALS."""
+    """The scores of `implicit`'s ALS; movies without ratings come last."""
     from implicit.cpu.als import AlternatingLeastSquares  # noqa: PLC0415
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # noqa: PLC0415
 
     model = AlternatingLeastSquares(
         factors=factors, regularization=regularization, alpha=alpha, iterations=15, random_state=SEED
     )
-    # `implicit` has threads of its own and asks for a BLAS without: with, a fit can take twice as long and more.
+    # `implicit` has its own threads and asks for a single-threaded BLAS: otherwise a fit can take over twice as long.
     with threadpool_limits(1, "blas"):
         model.fit(ratings.matrix(weights_of(ratings, weighting)), show_progress=False)
     scores = np.asarray(model.user_factors @ model.item_factors.T, dtype=np.float32)
@@ -132,7 +139,7 @@ def implicit_als(ratings: Ratings, weighting: str, factors: int, regularization:
 
 
 def surprise_svd(ratings: Ratings, pairs: Ratings, **options: Any) -> Numbers:
-    """Surprise's SVD, predicting the pairs."""
+    """The ratings of the pairs that Surprise's SVD predicts."""
     import pandas as pd  # noqa: PLC0415
     import surprise  # noqa: PLC0415
 
@@ -144,7 +151,7 @@ def surprise_svd(ratings: Ratings, pairs: Ratings, **options: Any) -> Numbers:
 
 
 def cmfrec_als(ratings: Ratings, pairs: Ratings, **options: Any) -> Numbers:
-    """ALS with biases of `cmfrec`, predicting the pairs."""
+    """The ratings of the pairs that `cmfrec`'s ALS with biases predicts."""
     import cmfrec  # noqa: PLC0415
     import pandas as pd  # noqa: PLC0415
 

@@ -1,8 +1,9 @@
-"""The raw files of a scale: what the product's own generator makes, and a second delivery that is not clean.
+"""The raw files of a scale: the output of the product's own generator, and a second delivery that is not clean.
 
-The second file, `ratings-later.csv`, has a line more for every 200 ratings of the first that rates the same movie
-again, at another time or in the same second, and one for every 1,000 that is broken in one of a dozen ways. So the
-rules and the de-duplication have something to do, and no job turns away more than `clean.max_reject_share`.
+For every 200 ratings of the first file, the second file, `ratings-later.csv`, has a line that rates the same movie
+again, at another time or in the same second. For every 1,000 ratings it has a line that is broken in one of many ways,
+or looks broken. So the rules and the de-duplication have work to do, and no job rejects more than
+`clean.max_reject_share`.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ import pyarrow.csv
 SEED = 42
 LATER = "ratings-later.csv"
 DELIVERIES = "ratings*.csv"
-"""Both files, as `raw.ratings` names them."""
+"""The pattern of both files, for the setting `raw.ratings`."""
 
 HEADER = b"userId,movieId,rating,timestamp"
 REPEATED, BROKEN = 0.005, 0.001
-"""Lines of the second file, as shares of the ratings in the first."""
+"""Lines of each type in the second file, as shares of the ratings in the first."""
 
 YEAR = 31_536_000
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is generated."""
+    """The size of the generated data."""
 
     name: str
     users: int
@@ -38,7 +39,7 @@ class Scale:
 
     @property
     def options(self) -> list[str]:
-        """What `jobs/ingest.py` has to be told."""
+        """The command line options of `jobs/ingest.py`."""
         sizes = {"users": self.users, "movies": self.movies, "ratings": self.ratings, "seed": SEED}
         values = ["source=synthetic", *(f"{key}={value}" for key, value in sizes.items())]
         return [word for value in values for word in ("--set", f"ingest.{value}")]
@@ -52,9 +53,11 @@ SCALES = {
         Scale("25m", 162_541, 62_423, 25_000_095),
     )
 }
-"""As large as MovieLens 1M, one between, and as large as MovieLens 25M."""
+"""The scales by name: the size of MovieLens 1M, a size between, and the size of MovieLens 25M."""
 
 Fields = tuple[int, int, float, int]
+"""A rating: userId, movieId, stars, second."""
+
 BREAKS: tuple[Callable[[Fields], bytes], ...] = (
     lambda _: HEADER,
     lambda f: b"%d,%d,%.1f" % f[:3],
@@ -75,23 +78,25 @@ BREAKS: tuple[Callable[[Fields], bytes], ...] = (
     lambda f: b"%d,%d,%.1f,%d000" % f,
     lambda f: b"%d,%d,%.1f,1999-12-31" % f[:3],
 )
+"""Lines that break a rule."""
+
 ODD: tuple[Callable[[Fields], bytes], ...] = (
     lambda f: b'"%d","%d",%.1f,%d' % f,
     lambda f: b" %d , %d,%.1f, %d" % f,
     lambda f: b"%d,%d,%.3e,%d" % f,
 )
-"""Lines that look broken and are not."""
+"""Lines that look broken but follow every rule."""
 
 
 def deliver_later(raw: Path) -> None:
-    """Write the second file beside `ratings.csv`, which is read as a stream."""
+    """Write the second file beside `ratings.csv` in the folder `raw`."""
     rng = np.random.default_rng((SEED, 3))
     repeats: list[bytes] = []
     others: list[bytes] = []
     for batch in pyarrow.csv.open_csv(raw / "ratings.csv"):
         repeats += _repeats(batch.take(_picked(rng, batch.num_rows, REPEATED)), rng)
         others += _others(batch.take(_picked(rng, batch.num_rows, BROKEN)), rng)
-    # The first lines are whole, for they tell a reader the types of the columns.
+    # The first lines are good, because readers infer the types of the columns from them.
     first, rest = repeats[: len(repeats) // 2], repeats[len(repeats) // 2 :] + others
     rest = [rest[place] for place in rng.permutation(len(rest))]
     (raw / LATER).write_bytes(b"\n".join([HEADER, *first, *rest, b""]))
@@ -106,13 +111,13 @@ def _rows(batch: pa.RecordBatch) -> Iterator[Fields]:
 
 
 def _repeats(batch: pa.RecordBatch, rng: np.random.Generator) -> Iterator[bytes]:
-    """The movie rated again: a fifth of the times in the same second, else up to a year before or after."""
+    """Lines that rate the same movies again: a fifth in the same second, the others up to a year before or after."""
     for user, movie, _, second in _rows(batch):
-        later = 0 if rng.random() < 0.2 else int(rng.integers(-YEAR, YEAR))  # noqa: PLR2004
-        yield b"%d,%d,%.1f,%d" % (user, movie, rng.integers(1, 11) / 2, second + later)
+        shift = 0 if rng.random() < 0.2 else int(rng.integers(-YEAR, YEAR))  # noqa: PLR2004
+        yield b"%d,%d,%.1f,%d" % (user, movie, rng.integers(1, 11) / 2, second + shift)
 
 
 def _others(batch: pa.RecordBatch, rng: np.random.Generator) -> Iterator[bytes]:
-    kinds = (*BREAKS, *ODD)
+    writers = (*BREAKS, *ODD)
     for fields in _rows(batch):
-        yield kinds[rng.integers(len(kinds))](fields)
+        yield writers[rng.integers(len(writers))](fields)

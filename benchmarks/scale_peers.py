@@ -1,8 +1,8 @@
-"""What is measured beside the product's stages: each command is a process of its own, which notes what it found.
+"""The commands that are measured beside the product's stages; each runs in a process of its own.
 
 `python -m benchmarks.scale_peers COMMAND --raw RAW --processed ZONE --out FOLDER` writes FOLDER/result.json: `work`,
-the seconds from where Python (and Spark) has started to where all is done, and what is particular to the command. All
-of them have the cores that Spark has.
+the seconds from when Python (and Spark) has started until the work is done, and figures of the command. Every command
+uses as many cores as Spark.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ N = 10
 SWEEPS = 10
 EXPLICIT = {"rank": 32, "reg": 0.1}
 IMPLICIT = {"rank": 64, "reg": 0.35, "alpha": 2.0, "neutral": 2.5}
-"""What MLlib fits, and in the second case others beside it: the settings of the product when MLlib did its fits."""
+"""What MLlib fits: the settings of the product when it fitted with MLlib. The other peers fit IMPLICIT too."""
 
 VERSION_STEP = 16
-"""A rating's version as one number: its second times this, plus its half stars. The latest is then the largest, and of
-those of one second the highest."""
+"""A rating's version is its second times this, plus its half stars. The largest version of a pair is the one to keep:
+the latest rating, and in the same second the highest."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where a command reads and writes."""
+    """The folders that a command reads and writes."""
 
     raw: Path
     processed: Path
@@ -62,17 +62,20 @@ class Places:
 
     @property
     def zone(self) -> ProcessedZone:
-        """The processed zone that `etl` and `train` have filled."""
+        """The processed zone, which `etl` and `train` filled."""
         return ProcessedZone(str(self.processed))
 
     @property
     def mllib_movies(self) -> Path:
-        """Where the movies' factors of MLlib's last fit are kept."""
+        """The folder of the movie factors of MLlib's last fit."""
         return self.out.parent / "mllib-movies"
 
 
 def etl_duckdb(places: Places) -> dict[str, Any]:
-    """The work of `etl` in DuckDB: ratings.parquet, rejects.parquet, final.parquet; what became of the lines."""
+    """The work of `etl` in DuckDB; writes ratings.parquet, rejects.parquet and final.parquet.
+
+    Returns the seconds of work, and the counts of rows and rejects.
+    """
     import duckdb  # noqa: PLC0415
 
     started = time.monotonic()
@@ -81,7 +84,7 @@ def etl_duckdb(places: Places) -> dict[str, Any]:
         CREATE TABLE movies AS SELECT * FROM read_csv('{places.raw / "movies.csv"}', header = true, quote = '"',
             escape = '"', columns = {{'movieId': 'INT', 'title': 'VARCHAR', 'genres': 'VARCHAR'}});
         CREATE TABLE checked AS
-        WITH lines AS (  -- in Latin-1 every byte is a character, so that no line is lost
+        WITH lines AS (  -- in Latin-1 every byte is a character, so no line is lost
             SELECT line, filename FROM read_csv('{places.raw / DELIVERIES}', columns = {{'line': 'VARCHAR'}},
                 header = false, auto_detect = false, delim = chr(1), quote = '', escape = '', encoding = 'latin-1',
                 filename = true) WHERE line <> ''
@@ -129,7 +132,7 @@ def etl_duckdb(places: Places) -> dict[str, Any]:
 
 
 def etl_polars(places: Places) -> dict[str, Any]:
-    """The same in Polars."""
+    """The work of `etl` in Polars; writes and returns the same as `etl_duckdb`."""
     import polars as pl  # noqa: PLC0415
 
     started = time.monotonic()
@@ -168,7 +171,7 @@ def etl_polars(places: Places) -> dict[str, Any]:
         )
         .collect(engine="streaming")
     )
-    # Of bytes that are not UTF-8 the reader has made this character, which no line has otherwise.
+    # The reader replaces bytes that are not UTF-8 by this character, which no other line has.
     odd = checked.filter(pl.col("raw").is_not_null()).select("file", "raw").rows()
     as_bytes = ((file, raw.replace("\N{REPLACEMENT CHARACTER}", "\udcff")) for file, raw in odd)
     judged = judge_all(
@@ -200,7 +203,7 @@ def etl_polars(places: Places) -> dict[str, Any]:
 
 
 def _versions(judged: Judged) -> pa.Table:
-    """Rows that are good after all, as userId, movieId, version."""
+    """The lines that turned out good, as a table of userId, movieId, version."""
     import pyarrow as pa  # noqa: PLC0415
 
     columns = list(zip(*judged.good, strict=True)) or [()] * 4
@@ -212,7 +215,7 @@ def _versions(judged: Judged) -> pa.Table:
 
 
 def _rejects(judged: Judged) -> pa.Table:
-    """Rejects as file, raw, reason."""
+    """The rejects as a table of file, raw, reason."""
     import pyarrow as pa  # noqa: PLC0415
 
     columns = list(zip(*judged.rejects, strict=True)) or [()] * 3
@@ -220,18 +223,21 @@ def _rejects(judged: Judged) -> pa.Table:
 
 
 def _accounts(good: int, kept: int, judged: Judged) -> dict[str, Any]:
-    """What became of the lines, as the manifest of `etl` says it."""
+    """The counts of rows and of rejects by reason, in the form of the manifest of `etl`.
+
+    `good` counts the good rows, `kept` those left after the de-duplication.
+    """
     rejected = len(judged.rejects)
     rows = {"in": good + rejected, "good": kept, "rejected": rejected, "superseded": good - kept}
     return {"rows": rows, "rejects": judged.reasons}
 
 
 def fits_mllib(places: Places) -> dict[str, Any]:
-    """MLlib's own time for four fits: EXPLICIT and IMPLICIT on the training part and on all ratings, nothing else.
+    """The seconds of four MLlib fits: EXPLICIT and IMPLICIT, on the training part and on all ratings.
 
-    The rows lie in memory, in as many partitions and blocks as MLlib has in `train`, before the clock starts; what is
-    left out is reading, splitting, judging and saving. It has its defaults otherwise, so it makes no checkpoints. The
-    movies' factors of the last fit are kept, for `fits_ours`.
+    Before the clock starts, the rows are cached in memory, in as many partitions and blocks as the size of a block in
+    `train` gives. Reading, splitting, judging and saving do not count. All other options are MLlib's defaults, so it
+    makes no checkpoints. The movie factors of the last fit are kept for `fits_ours`.
     """
     from pyspark.sql import functions as F  # noqa: PLC0415
 
@@ -261,7 +267,7 @@ def fits_mllib(places: Places) -> dict[str, Any]:
 
 
 def _fitted_by_mllib(rows: DataFrame, options: dict[str, float], blocks: int) -> tuple[float, ALSModel]:
-    """The seconds of a fit, and what it gives."""
+    """The seconds of a fit, and its model."""
     from pyspark.ml.recommendation import ALS  # noqa: PLC0415
 
     algorithm = ALS(
@@ -283,10 +289,10 @@ def _fitted_by_mllib(rows: DataFrame, options: dict[str, float], blocks: int) ->
 
 
 def fits_ours(places: Places) -> dict[str, Any]:
-    """Our solver's time for IMPLICIT on all ratings, packing included, from rows that lie in memory, as MLlib's do.
+    """The seconds of our solver for IMPLICIT on all ratings, packing included, from rows cached in memory.
 
-    SWEEPS at its rank, SWEEPS at twice the rank, and the time until the objective is as low as at the end of MLlib's
-    fit, whose movie factors `fits_mllib` has left.
+    It is timed for SWEEPS at IMPLICIT's rank, for SWEEPS at twice that rank, and until its objective is as low as at
+    the end of MLlib's fit, whose movie factors `fits_mllib` kept.
     """
     from spark_app.model import solver  # noqa: PLC0415
     from spark_app.model.factors import collected  # noqa: PLC0415
@@ -304,24 +310,24 @@ def fits_ours(places: Places) -> dict[str, Any]:
     fits, reached = {}, []
     for columns in (rank, 2 * rank):
         started = time.monotonic()
-        told = _Clock()
-        solver.fit(blocks, problem, solver.Options(columns, SWEEPS, Settings().train.seed), on_half_sweep=told)
+        clock = _Clock()
+        solver.fit(blocks, problem, solver.Options(columns, SWEEPS, Settings().train.seed), on_half_sweep=clock)
         fits[f"rank {columns}, {SWEEPS} sweeps"] = packing + time.monotonic() - started
-        reached.append(told.objectives)
+        reached.append(clock.objectives)
     movies = collected(spark.read.parquet(str(places.mllib_movies)), rank)
-    wanted = solver.objective_with(blocks, problem, movies.ids, movies.rows)
-    low_enough = [(sweep, at) for sweep, (at, objective) in enumerate(reached[0], 1) if objective <= wanted]
+    target = solver.objective_with(blocks, problem, movies.ids, movies.rows)
+    low_enough = [(sweep, at) for sweep, (at, objective) in enumerate(reached[0], 1) if objective <= target]
     spark.stop()
     work = sum(fits.values()) - packing
     if low_enough:
         sweep, seconds = low_enough[0]
         fits[f"rank {rank}, until MLlib's objective: {sweep} sweeps"] = packing + seconds
     fits["packing alone"] = packing
-    return {"work": work, "fits": fits, "objective_of_mllib": wanted, "objective": reached[0][-1][1]}
+    return {"work": work, "fits": fits, "objective_of_mllib": target, "objective": reached[0][-1][1]}
 
 
 class _Clock:
-    """Notes when a sweep was over, and the objective then."""
+    """Records (seconds, objective) at the end of each sweep."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
@@ -333,10 +339,10 @@ class _Clock:
 
 
 def fit_implicit(places: Places) -> dict[str, Any]:
-    """`implicit`'s ALS on the preferences of all ratings: a figure beside the last of MLlib's fits.
+    """The seconds of `implicit`'s ALS on the preferences of all ratings, to compare with the last of MLlib's fits.
 
-    Rank, sweeps and weights are the same. It takes three steps of conjugate gradient where MLlib solves exactly, and
-    its regularisation does not grow with a user's ratings, which is no matter of time.
+    Rank, sweeps and weights are those of MLlib. It takes three steps of conjugate gradient where MLlib solves exactly.
+    Its regularisation does not grow with a user's ratings, which does not affect the time.
     """
     matrix, _, _ = _preferences(places.zone)
     started = time.monotonic()
@@ -358,7 +364,7 @@ def _implicit_als(rank: int) -> Any:
 
 
 def _preferences(zone: ProcessedZone) -> tuple[sparse.csr_matrix, np.ndarray, np.ndarray]:
-    """Users x movies with what each rating says, read without Spark; the ids of the rows and of the columns."""
+    """The preferences (rating less neutral) as users x movies, read without Spark, and the ids of rows and columns."""
     from deltalake import DeltaTable  # noqa: PLC0415
     from scipy import sparse  # noqa: PLC0415
 
@@ -372,9 +378,9 @@ def _preferences(zone: ProcessedZone) -> tuple[sparse.csr_matrix, np.ndarray, np
 
 
 def lists_ours(places: Places) -> dict[str, Any]:
-    """Our top N without reasons, from tables and models to lists that nobody keeps.
+    """The seconds of our top N without reasons, from tables and models to lists, which are not written.
 
-    `again` is the making of the lists alone, once more: in the pipeline Java is as warm as that when it comes to them.
+    `again` is the time to make the lists a second time, when Java is as warm as it is in the pipeline.
     """
     from spark_app.model.lists import recommend  # noqa: PLC0415
     from spark_app.zones.stored_models import load_models, published_models  # noqa: PLC0415
@@ -391,14 +397,14 @@ def lists_ours(places: Places) -> dict[str, Any]:
 
 
 def lists_mllib(places: Places) -> dict[str, Any]:
-    """MLlib's `recommendForAllUsers` with the same factors, seen movies not left out."""
+    """The seconds of MLlib's `recommendForAllUsers` with the same factors; its lists include seen movies."""
     spark = _session("recommendForAllUsers")
     started = time.monotonic()
     return _made_twice(spark, _stored_model(places.zone).recommendForAllUsers(N), started)
 
 
 def lists_implicit(places: Places) -> dict[str, Any]:
-    """`implicit`'s `recommend` for all users with the same factors, what they have seen left out."""
+    """The seconds of `implicit`'s `recommend` for all users with the same factors, seen movies left out."""
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     from spark_app.model.candidates import as_matrix  # noqa: PLC0415
@@ -438,7 +444,7 @@ def _stored_model(zone: ProcessedZone) -> ALSModel:
 
 
 def _session(name: str) -> SparkSession:
-    """A session as the jobs have it."""
+    """A session with the settings of the jobs, on CORES cores."""
     from pyspark.sql import SparkSession  # noqa: PLC0415
 
     from spark_app.platform.session import daemon_settings  # noqa: PLC0415
@@ -450,7 +456,10 @@ def _session(name: str) -> SparkSession:
 
 
 def _made_twice(spark: SparkSession, lists: DataFrame, started: float) -> dict[str, Any]:
-    """Compute lists twice and keep none: the seconds since `started` after the first time, and those of the second."""
+    """Compute lists twice without writing them.
+
+    Returns `work`, the seconds from `started` to the end of the first time, and `again`, those of the second time.
+    """
     lists.write.format("noop").mode("overwrite").save()
     first = time.monotonic()
     lists.write.format("noop").mode("overwrite").save()
@@ -472,7 +481,7 @@ COMMANDS: dict[str, Callable[[Places], dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Run one command and leave its result."""
+    """Run one command and write its result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale_peers", description=__doc__)
     parser.add_argument("command", choices=COMMANDS)
     for name in ("raw", "processed", "out"):

@@ -1,4 +1,4 @@
-"""The figures of `scale` as tables, and as the one line that a run ends with."""
+"""The figures of `scale` as Markdown tables, and the line of ratios at the end of a run."""
 
 from __future__ import annotations
 
@@ -14,26 +14,30 @@ TWICE = 2
 TITLES = {"topn": "top N"}
 
 MEANING = """\
-`make bench SCALE="1m 5m 25m"`: generated ratings with a second delivery that repeats and breaks some; each stage as
-users run it, each process alone, on two cores, Spark with 6 GB; peers do the same work on the same data.
+`make bench SCALE="1m 5m 25m"` measures each stage as users run it, one process at a time, on two cores; Spark has 6 GB.
+The ratings are generated; a second delivery repeats some of them and has broken lines. Peers do the same work on the
+same data.
 
-`seconds`: from the start of the process to its end. `work`: the part of it without the start of Spark or of Python; of
-fits, MLlib's or `implicit`'s fitting alone. `rows/s`: ratings for each second of work, users for lists. `peak MB`: the
-largest sum of resident memory over the process and all below it; Spark's heap grows to its 6 GB before Java tidies up
-with any zeal, so it says what was taken, not what is needed. `movie-reco takes`: its time over that of the peer, by
-`seconds` for etl, by `seconds` over the `work` of MLlib's four fits for train and pipeline, by `work` for top N. MLlib
-fits explicit ALS of rank 32 and implicit ALS of rank 64, ten sweeps each, on the training part and on everything, as
-`train` did before it had a solver of its own; now its ranks are 64 and 128."""
+- `seconds`: from the start of the process to its end.
+- `work`: the seconds without the start of Spark or Python; for fits, the seconds of fitting alone.
+- `rows/s`: ratings per second of work; for lists, users per second of work.
+- `peak MB`: the largest sum of resident memory over the process and its descendants. Spark's heap grows to its 6 GB
+  before Java collects most of its garbage, so this is the memory that was taken, not the memory that is needed.
+- `movie-reco takes`: its time over that of the peer. It compares `seconds` for etl, `work` for top N, and for train and
+  pipeline their `seconds` with the `work` of MLlib's four fits.
+
+MLlib fits explicit ALS of rank 32 and implicit ALS of rank 64, ten sweeps each, on the training part and on all
+ratings. `train` fitted the same before it had its own solver; now its ranks are 64 and 128."""
 
 IN_LINE = {"etl": ("DuckDB", "Polars"), "topn": ("recommendForAllUsers", "implicit")}
-"""The peers that the line of ratios names."""
+"""The peers in the line of ratios, by part."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measured process: who, its seconds, those of its work alone, rows that it took in, peak memory.
+    """One measured process: who ran, its seconds, its seconds of work, the rows it took in, and its peak memory.
 
-    `ratio` is our time over theirs.
+    `ratio` is our time over that of the peer.
     """
 
     who: str
@@ -45,12 +49,12 @@ class Row:
 
 
 def merged(scales: Mapping[str, Any], name: str, parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Results with some parts of one scale replaced; all else stays."""
+    """The results with `parts` of the scale `name` replaced; everything else is unchanged."""
     return {**scales, name: {**scales.get(name, {}), **parts}}
 
 
 def as_times(ratio: float) -> str:
-    """A ratio as people say it: `2.4x`, or `1/8.1` where it is below 1."""
+    """A ratio as text: `2.4x`, or `1/8.1` where it is below 1."""
     if ratio < 1:
         return f"1/{_digits(1 / ratio)}"
     return f"{_digits(ratio)}x"
@@ -58,7 +62,7 @@ def as_times(ratio: float) -> str:
 
 def ratios_line(name: str, scale: Mapping[str, Any]) -> str:
     """The ratios of a scale in one line."""
-    said = []
+    ratios = []
     for part, named in IN_LINE.items():
         peers = [
             f"{as_times(row['ratio'])}{' of' if row['ratio'] < 1 else ''} {row['who']}"
@@ -66,18 +70,18 @@ def ratios_line(name: str, scale: Mapping[str, Any]) -> str:
             if row["who"] in named
         ]
         if again := scale.get(part, {}).get("again"):
-            ours, theirs = again.values()
-            peers[0] += f" ({as_times(ours / theirs)} when warm)"
+            our_seconds, peer_seconds = again.values()
+            peers[0] += f" ({as_times(our_seconds / peer_seconds)} when warm)"
         if peers:
-            said.append(f"{TITLES.get(part, part)} {', '.join(peers)}")
+            ratios.append(f"{TITLES.get(part, part)} {', '.join(peers)}")
     for part in ("train", "pipeline"):
         if of_fits := scale.get(part, {}).get("of_fits"):
-            said.append(f"{part} {_of_fits(of_fits)}")
-    return f"bench {name}: {'; '.join(said) or 'nothing to compare'}"
+            ratios.append(f"{part} {_of_fits(of_fits)}")
+    return f"bench {name}: {'; '.join(ratios) or 'nothing to compare'}"
 
 
 def as_markdown(scales: Mapping[str, Any], sizes: Mapping[str, Scale]) -> str:
-    """All results as tables: how cost grows, then each scale."""
+    """All results as Markdown: how time and memory grow, then the tables of each scale."""
     lines = ["# Scale: the stages beside peers", "", *MEANING.splitlines()]
     lines += _growth(scales, sizes)
     for name, scale in scales.items():
@@ -86,13 +90,13 @@ def as_markdown(scales: Mapping[str, Any], sizes: Mapping[str, Scale]) -> str:
         lines += [ratios_line(name, scale), ""]
         lines += table(
             ["", "", "seconds", "work", "rows/s", "peak MB", "movie-reco takes"],
-            [_cells(part, row, found) for part, found in scale.items() for row in found["rows"]],
+            [_cells(part, row, entry) for part, entry in scale.items() for row in entry["rows"]],
         )
         lines += _shares("Stages of the pipeline", _stages(scale))
-        lines += _again(scale.get("topn", {}).get("again", {}))
+        lines += _second_time(scale.get("topn", {}).get("again", {}))
         lines += _shares("MLlib's fits", scale.get("fits", {}).get("fits", {}))
         lines += _solver(scale.get("fits", {}))
-        lines += ["", *_measured_where(scale)]
+        lines += ["", *_provenance(scale)]
     return "\n".join([*lines, ""])
 
 
@@ -100,11 +104,11 @@ def _of_fits(ratio: float) -> str:
     return f"{as_times(ratio)}{' of' if ratio < 1 else ''} MLlib's fits"
 
 
-def _cells(part: str, row: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+def _cells(part: str, row: Mapping[str, Any], entry: Mapping[str, Any]) -> list[str]:
     ratio = row["ratio"] if row["who"] != OURS else None
-    said = as_times(ratio) if ratio else ""
-    if of_fits := found.get("of_fits"):
-        said = _of_fits(of_fits)
+    text = as_times(ratio) if ratio else ""
+    if of_fits := entry.get("of_fits"):
+        text = _of_fits(of_fits)
     return [
         TITLES.get(part, part),
         f"**{OURS}**" if row["who"] == OURS else row["who"],
@@ -112,12 +116,12 @@ def _cells(part: str, row: Mapping[str, Any], found: Mapping[str, Any]) -> list[
         f"{row['work']:.1f}",
         f"{row['count'] / row['work']:,.0f}",
         f"{row['peak_mb']:,}",
-        said,
+        text,
     ]
 
 
 def _growth(scales: Mapping[str, Any], sizes: Mapping[str, Scale]) -> Iterator[str]:
-    """What grows how from the smallest scale to the largest: seconds of work, and peak memory."""
+    """A section on growth from the smallest scale to the largest: seconds of work, and peak memory."""
     if len(scales) < TWICE:
         return
     names = list(scales)
@@ -125,21 +129,21 @@ def _growth(scales: Mapping[str, Any], sizes: Mapping[str, Scale]) -> Iterator[s
     times = sizes[last].ratings / sizes[first].ratings
     yield from ["", f"## From {first} to {last}: {times:.0f} times the ratings", ""]
     by_key = {
-        name: {(part, row["who"]): row for part, found in scale.items() for row in found["rows"]}
+        name: {(part, row["who"]): row for part, entry in scale.items() for row in entry["rows"]}
         for name, scale in scales.items()
     }
     rows = []
     for key in by_key[last]:
-        found = [by_key[name].get(key) for name in names]
-        low, high = found[0], found[-1]
-        grown = [high["work"] / low["work"], high["peak_mb"] / low["peak_mb"]] if low and high else []
+        row_by_scale = [by_key[name].get(key) for name in names]
+        low, high = row_by_scale[0], row_by_scale[-1]
+        growth = [high["work"] / low["work"], high["peak_mb"] / low["peak_mb"]] if low and high else []
         rows.append(
             [
                 TITLES.get(key[0], key[0]),
                 f"**{OURS}**" if key[1] == OURS else key[1],
-                *(f"{row['work']:.1f}" if row else "" for row in found),
-                *(f"{row['peak_mb']:,}" if row else "" for row in found),
-                *([as_times(value) for value in grown] or ["", ""]),
+                *(f"{row['work']:.1f}" if row else "" for row in row_by_scale),
+                *(f"{row['peak_mb']:,}" if row else "" for row in row_by_scale),
+                *([as_times(value) for value in growth] or ["", ""]),
             ]
         )
     heads = [*(f"s, {name}" for name in names), *(f"MB, {name}" for name in names), "time grows", "memory grows"]
@@ -160,14 +164,14 @@ def _shares(title: str, seconds: Mapping[str, float]) -> Iterator[str]:
     )
 
 
-def _again(seconds: Mapping[str, float]) -> Iterator[str]:
+def _second_time(seconds: Mapping[str, float]) -> Iterator[str]:
     if seconds:
-        yield from ["", "Top N once more in the same session, when Java is warm:", ""]
+        yield from ["", "Top N a second time in the same session, when Java is warm:", ""]
         yield from table(["", "seconds"], [[name, f"{value:.1f}"] for name, value in seconds.items()])
 
 
 def _solver(fits: Mapping[str, Any]) -> Iterator[str]:
-    """One fit of the ranking model by our solver, packing included, beside MLlib's at rank 64 on all ratings."""
+    """Fits of the ranking model by our solver, packing included, beside MLlib's at rank 64 on all ratings."""
     if "solver" not in fits:
         return
     yield from ["", "One fit by our solver, packing included, beside MLlib's implicit ALS on all ratings:", ""]
@@ -175,16 +179,16 @@ def _solver(fits: Mapping[str, Any]) -> Iterator[str]:
         ["", "seconds", "of MLlib's"],
         [[name, f"{fit['seconds']:.1f}", as_times(fit["of_mllib"])] for name, fit in fits["solver"].items()],
     )
-    said = ", ".join(f"{who} {value:.6g}" for who, value in fits["objective"].items())
-    yield from ["", f"Objective after ten sweeps at rank 64: {said}."]
+    objectives = ", ".join(f"{who} {value:.6g}" for who, value in fits["objective"].items())
+    yield from ["", f"Objective after ten sweeps at rank 64: {objectives}."]
 
 
-def _measured_where(scale: Mapping[str, Any]) -> Iterator[str]:
-    """When, where and with which versions; once where that is the same for all parts."""
+def _provenance(scale: Mapping[str, Any]) -> Iterator[str]:
+    """Lines that say when, where and with which versions parts were measured; one line where all parts agree."""
     parts_of: dict[str, list[str]] = {}
-    for part, found in scale.items():
-        used = ", ".join(f"{package} {version}" for package, version in found["versions"].items())
-        parts_of.setdefault(f"{found['date']}, {found['machine']}; {used}", []).append(TITLES.get(part, part))
+    for part, entry in scale.items():
+        used = ", ".join(f"{package} {version}" for package, version in entry["versions"].items())
+        parts_of.setdefault(f"{entry['date']}, {entry['machine']}; {used}", []).append(TITLES.get(part, part))
     for where, parts in parts_of.items():
         yield f"Measured {where}." if len(parts_of) == 1 else f"{', '.join(parts)}: measured {where}."
 

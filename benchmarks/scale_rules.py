@@ -1,8 +1,8 @@
-"""The rules of `etl` for lines that are not plainly good, in Python: what the peers cannot say in an expression.
+"""The rules of `etl` in Python, for the lines that the peers cannot judge by an expression.
 
-DuckDB and Polars check what is plainly written by themselves, and hand the few other lines to `judge`. The rules, their
-order and their reasons are those of `spark_app.data.rules` with the default settings; the benchmark fails where what
-comes out differs.
+DuckDB and Polars check plainly written lines themselves, and pass the few others to `judge_all`. The rules, their order
+and their reasons are those of `spark_app.data.rules` with the default settings. The benchmark fails where the results
+differ.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ MAX_ID = 2**31 - 1
 SCALE_MIN, SCALE_MAX, STEP = 0.5, 5.0, 0.5
 FIRST_SECOND, LAST_SECOND = 631_152_000, 1_893_455_999
 EARLIEST, LATEST = "1990-01-01", "2029-12-31"
-"""The period in days, as the settings have it; LATEST is given to `etl`, for its default is the day after the run."""
+"""The first and the last day that a rating may have.
+
+`etl` gets LATEST as a setting, because its default is the day after the run.
+"""
 
 DAMPING = 10.0
 COLUMNS = ("userId", "movieId", "rating", "timestamp")
 HEADER = ",".join(COLUMNS)
 PLAIN_LINE = r"^[0-9]{1,10},[0-9]{1,10},[0-9](?:\.[0-9])?,[0-9]{1,12}$"
-"""A line that every parser reads alike. Most are, so the rest may be judged slowly."""
+"""A line that every parser reads the same way. Most lines match, so the others can be judged slowly."""
 
 NOT_UTF8 = "the line is not UTF-8"
 REASONS = (
@@ -44,34 +47,34 @@ Row = tuple[int, int, float, int]
 
 @dataclass
 class Judged:
-    """What became of lines: rows that are good after all, and rejects as (file, raw, reason)."""
+    """The result of judging lines: good rows, and rejects as (file, raw, reason)."""
 
     good: list[Row] = field(default_factory=list)
     rejects: list[tuple[str, str, str]] = field(default_factory=list)
 
     @property
     def reasons(self) -> dict[str, int]:
-        """How many lines were turned away for each reason."""
+        """The number of rejected lines by reason."""
         return dict(Counter(reason for _, _, reason in self.rejects))
 
 
 def judge_all(lines: Iterable[tuple[str, bytes]], movies: Collection[int]) -> Judged:
-    """Judge lines, each with its file; the first header of a file is none of its rows."""
-    judged, headed = Judged(), set()
+    """Judge (file, line) pairs; `movies` are the known movieIds. The first header of a file is not a row."""
+    judged, files_with_header = Judged(), set()
     for file, line in lines:
-        if line == HEADER.encode() and file not in headed:
-            headed.add(file)
+        if line == HEADER.encode() and file not in files_with_header:
+            files_with_header.add(file)
             continue
-        found = judge(line, movies)
-        if isinstance(found, str):
-            judged.rejects.append((file, line.decode(errors="replace"), found))
+        row_or_reason = judge(line, movies)
+        if isinstance(row_or_reason, str):
+            judged.rejects.append((file, line.decode(errors="replace"), row_or_reason))
         else:
-            judged.good.append(found)
+            judged.good.append(row_or_reason)
     return judged
 
 
 def judge(line: bytes, movies: Collection[int]) -> Row | str:
-    """The row (userId, movieId, rating, timestamp) that a line holds, or the reason to turn it away."""
+    """The row (userId, movieId, rating, timestamp) of a line, or the reason to reject it."""
     try:
         text = line.decode()
     except UnicodeDecodeError:
@@ -90,14 +93,14 @@ def _typed(fields: Sequence[str], movies: Collection[int]) -> Row | str:
     user, movie, rating, second = fields
     numbers = [int(text) if _INTEGER.fullmatch(text) else 0 for text in (user, movie, second)]
     stars = float(rating) if _NUMBER.fullmatch(rating) else 0.0
-    holds = (
+    passed = (
         1 <= numbers[0] <= MAX_ID,
         1 <= numbers[1] <= MAX_ID,
         SCALE_MIN <= stars <= SCALE_MAX and (stars / STEP).is_integer(),
         FIRST_SECOND <= numbers[2] <= LAST_SECOND,
         numbers[1] in movies,
     )
-    for reason, is_held in zip(REASONS, holds, strict=True):
-        if not is_held:
+    for reason, is_passed in zip(REASONS, passed, strict=True):
+        if not is_passed:
             return reason
     return numbers[0], numbers[1], stars, numbers[2]

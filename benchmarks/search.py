@@ -1,13 +1,13 @@
-"""How the defaults of the factorisations were chosen: settings judged on many sets, by the solver's own half sweeps.
+"""Chooses the defaults of the factorisations: judges settings on many data sets, with the solver's own half sweeps.
 
-`python -m benchmarks.search` compares the defaults with those that MLlib's fits had, and writes
-benchmarks/results/search.md; `--trials N` also searches for better ones with Optuna and prints each trial. Everything
-runs in this process, without Spark: a block holds a whole set.
+`python -m benchmarks.search` compares the defaults with the old defaults, with which MLlib fitted, and writes
+benchmarks/results/search.md. `--trials N` searches for better settings with Optuna instead, and prints each trial.
+Everything runs in this process, without Spark: one block holds a whole set.
 
-The sets are of different size and shape: the real ones beside the checkout, parts of MovieLens 1M (an eighth of its
-users; at most 25 ratings a user), and generated ones. A fifth of each is a holdout that is never looked at, a fifth of
-the rest is what settings are judged on. What counts is the mean over kinds of sets of how much better than the old
-settings they are: what is good everywhere is preferred to what is best once.
+The sets differ in size and shape: the real sets beside the checkout, parts of MovieLens 1M (an eighth of its users; at
+most 25 ratings per user), and generated sets. A fifth of each set is a holdout that is never used; settings are judged
+on a fifth of the rest. Settings score the ratio of their metric to that of the old settings, averaged over the sets. So
+settings that are good on every set are preferred to settings that are best on one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ SHARE = 0.2
 SWEEPS = 8
 FACTORS_SEED = 0
 FEW_USERS, SHORT = 8, 25
-"""One user in so many; most ratings of a user in the set of short histories."""
+"""One user in FEW_USERS is in the set of few users; in the set of short histories a user has at most SHORT ratings."""
 
 OLD_IMPLICIT = ImplicitAls(
     rank=64, reg=0.35, reg_power=1.0, alpha=2.0, neutral=2.5, popularity_exponent=0.1, iterations=SWEEPS
@@ -67,7 +67,10 @@ Places = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Sample:
-    """One split of one set: what is fitted to, what is judged, and what may not be listed (seen, or in the holdout)."""
+    """One split of one set: models are fitted to the known ratings and judged on the judged ones.
+
+    All other ratings are the holdout. Movies that a user rated outside the judged part are not listed.
+    """
 
     name: str
     users: Places
@@ -78,12 +81,12 @@ class Sample:
 
     @cached_property
     def shape(self) -> tuple[int, int]:
-        """Users and movies."""
+        """The numbers of users and of movies."""
         return int(self.users.max()) + 1, int(self.movies.max()) + 1
 
     @cached_property
     def settings(self) -> Settings:
-        """The defaults for the scale of the set."""
+        """The default settings for the rating scale of the set."""
         values = np.unique(self.stars)
         scale = {
             "scale_min": float(values[0]),
@@ -93,7 +96,7 @@ class Sample:
         return Settings.model_validate({"input": scale})
 
     def block(self, side: int) -> Block:
-        """What is known as one block, by user (0) or by movie (1)."""
+        """The known ratings as one block, by user (side 0) or by movie (side 1)."""
         ids = (self.users[self.is_known], self.movies[self.is_known])
         order = np.lexsort((ids[1 - side], ids[side]))
         own, others = ids[side][order], ids[1 - side][order]
@@ -105,12 +108,12 @@ class Sample:
 
     @cached_property
     def blocks(self) -> tuple[Block, Block]:
-        """Both sides."""
+        """The known ratings by user, and by movie."""
         return self.block(0), self.block(1)
 
 
 def samples(folder: Path) -> Iterator[Sample]:
-    """All sets: real ones in a folder where they are there, parts of them, and generated ones."""
+    """All sets: the real ones that the folder has, parts of them, and generated ones."""
     small, large = (folder / name / "ratings.csv" for name in ("ml-latest-small", "ml-1m"))
     if small.exists():
         yield from (_split("ml-latest-small", _read(small), seed) for seed in (1, 2, 3))
@@ -137,7 +140,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _hash(keys: Places, seed: int) -> Doubles:
-    """A number from 0 to 1 for each key (splitmix64)."""
+    """A pseudo-random number from 0 to 1 for each key (splitmix64)."""
     with np.errstate(over="ignore"):
         x = keys.astype(np.uint64) + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
@@ -154,7 +157,7 @@ def _split(name: str, frame: pd.DataFrame, seed: int) -> Sample:
 
 
 def fitted(sample: Sample, problem: Problem, rank: int, sweeps: int, start: Fit | None = None) -> Fit:
-    """Factors of users and movies, as `solver` fits them: from random ones, or from those of another fit."""
+    """Factors of users and movies, as `solver` fits them, from random factors or from those of an earlier fit."""
     by_user, by_movie = sample.blocks
     users, movies = start or _random(sample, problem, rank)
     users = np.where(counted(by_user, problem.loss)[:, None] > 0, users, np.float32(0))
@@ -166,7 +169,7 @@ def fitted(sample: Sample, problem: Problem, rank: int, sweeps: int, start: Fit 
 
 
 def fitted_twice(sample: Sample, problem: Problem, rank: int) -> Fit:
-    """The same as `train` does it: a fit to four fifths, from which a second one to everything goes on."""
+    """Factors as `train` fits them: a fit to four fifths of the known ratings, then one to all that starts from it."""
     keys = sample.users * 2**32 + sample.movies
     first = replace(sample, is_known=sample.is_known & (_hash(keys, 4) >= SHARE))
     return fitted(sample, problem, rank, Train().refit_sweeps, fitted(first, problem, rank, SWEEPS))
@@ -186,7 +189,7 @@ def _gram(factors: Floats, problem: Problem) -> Doubles | None:
 
 
 def ndcg(sample: Sample, settings: ImplicitAls, *, twice: bool = False) -> float:
-    """NDCG@10 of the ranking over the whole catalogue, seen movies and those of the holdout left out."""
+    """NDCG@10 of lists from the whole catalogue without seen movies and without movies of the holdout."""
     problem = Problem(Preference(settings.alpha, settings.neutral), Ridge(settings.reg, settings.reg_power))
     users, movies = _fitted(sample, problem, settings.rank, twice=twice)
     popularity = np.bincount(sample.movies[sample.is_known], minlength=sample.shape[1])
@@ -204,7 +207,7 @@ def ndcg(sample: Sample, settings: ImplicitAls, *, twice: bool = False) -> float
 
 
 def rmse(sample: Sample, settings: ExplicitAls, *, twice: bool = False) -> float:
-    """RMSE of predicted ratings, clipped to the scale; the mean for users and movies without ratings."""
+    """RMSE of predicted ratings, clipped to the scale; users and movies without ratings get the mean rating."""
     mean = float(sample.stars[sample.is_known].mean())
     problem = Problem(SquaredError(), Ridge(settings.reg, settings.reg_power), mean if settings.biases else None)
     users, movies = _fitted(sample, problem, settings.rank, twice=twice)
@@ -218,7 +221,7 @@ def rmse(sample: Sample, settings: ExplicitAls, *, twice: bool = False) -> float
 
 
 def scaled(settings: ImplicitAls, sample: Sample) -> ImplicitAls:
-    """Settings of the scale from 0.5 to 5 as they are on the scale of a set."""
+    """Settings for ratings from 0.5 to 5, converted to the scale of a set."""
     low, high = sample.settings.input.scale
     stretch = (high - low) / 4.5
     return settings.model_copy(
@@ -226,17 +229,17 @@ def scaled(settings: ImplicitAls, sample: Sample) -> ImplicitAls:
     )
 
 
-def by_kind(sets: list[Sample], measure: Callable[[Sample], float]) -> dict[str, float]:
-    """The mean of a figure over the splits of each kind of set."""
-    found: dict[str, list[float]] = {}
+def by_set(sets: list[Sample], measure: Callable[[Sample], float]) -> dict[str, float]:
+    """The mean of a figure over the splits of each set, by the name of the set."""
+    values: dict[str, list[float]] = {}
     for sample in sets:
-        found.setdefault(sample.name, []).append(measure(sample))
-    return {name: float(np.mean(values)) for name, values in found.items()}
+        values.setdefault(sample.name, []).append(measure(sample))
+    return {name: float(np.mean(splits)) for name, splits in values.items()}
 
 
 def search(sets: list[Sample], trials: int) -> None:
-    """Print so many trials of the ranking: how much better than the old settings they are, over all kinds of sets."""
-    old = by_kind(sets, lambda sample: ndcg(sample, scaled(OLD_IMPLICIT, sample)))
+    """Run `trials` trials of ranking settings; print of each its mean ratio to the old settings, over all sets."""
+    old = by_set(sets, lambda sample: ndcg(sample, scaled(OLD_IMPLICIT, sample)))
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=1, multivariate=True))
     study.enqueue_trial(
         {name: getattr(ImplicitAls(), name) for name in ("alpha", "neutral", "reg", "reg_power", "rank")}
@@ -251,28 +254,28 @@ def search(sets: list[Sample], trials: int) -> None:
             rank=trial.suggest_categorical("rank", [64, 128, 192]),
             popularity_exponent=trial.suggest_float("popularity_exponent", 0.0, 0.15, step=0.05),
         )
-        found = by_kind(sets, lambda sample, tried=settings: ndcg(sample, scaled(tried, sample)))  # type: ignore[misc]
-        value = float(np.mean([found[name] / old[name] for name in old]))
+        figures = by_set(sets, lambda sample, tried=settings: ndcg(sample, scaled(tried, sample)))  # type: ignore[misc]
+        value = float(np.mean([figures[name] / old[name] for name in old]))
         study.tell(trial, value)
-        sys.stdout.write(f"{value:.4f} {trial.params} {_rounded(found)}\n")
+        sys.stdout.write(f"{value:.4f} {trial.params} {_rounded(figures)}\n")
 
 
-def _rounded(found: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in found.items()}
+def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in figures.items()}
 
 
 def as_markdown(sets: list[Sample]) -> str:
-    """The defaults beside the old settings, on all sets."""
+    """The defaults beside the old settings on all sets, as Markdown."""
     columns = {
-        "NDCG@10, old": by_kind(sets, lambda sample: ndcg(sample, scaled(OLD_IMPLICIT, sample))),
-        "NDCG@10": by_kind(sets, lambda sample: ndcg(sample, sample.settings.implicit_als)),
-        "NDCG@10, second fit": by_kind(sets, lambda sample: ndcg(sample, sample.settings.implicit_als, twice=True)),
-        "RMSE, old": by_kind(sets, lambda sample: rmse(sample, OLD_EXPLICIT)),
-        "RMSE": by_kind(sets, lambda sample: rmse(sample, sample.settings.explicit_als)),
-        "RMSE, second fit": by_kind(sets, lambda sample: rmse(sample, sample.settings.explicit_als, twice=True)),
+        "NDCG@10, old": by_set(sets, lambda sample: ndcg(sample, scaled(OLD_IMPLICIT, sample))),
+        "NDCG@10": by_set(sets, lambda sample: ndcg(sample, sample.settings.implicit_als)),
+        "NDCG@10, second fit": by_set(sets, lambda sample: ndcg(sample, sample.settings.implicit_als, twice=True)),
+        "RMSE, old": by_set(sets, lambda sample: rmse(sample, OLD_EXPLICIT)),
+        "RMSE": by_set(sets, lambda sample: rmse(sample, sample.settings.explicit_als)),
+        "RMSE, second fit": by_set(sets, lambda sample: rmse(sample, sample.settings.explicit_als, twice=True)),
     }
     new = {"ranking": ImplicitAls(), "rating": ExplicitAls()}
-    told = [
+    settings_lines = [
         f"- {task}: "
         + ", ".join(f"{key} {value}" for key, value in settings.model_dump().items() if key != "iterations")
         for task, settings in (("ranking, old", OLD_IMPLICIT), ("rating, old", OLD_EXPLICIT), *new.items())
@@ -280,24 +283,26 @@ def as_markdown(sets: list[Sample]) -> str:
     rows = [[name, *(f"{column[name]:.4f}" for column in columns.values())] for name in next(iter(columns.values()))]
     return "\n".join(
         [
-            "# The defaults beside those that MLlib's fits had",
+            "# The defaults beside the old defaults",
             "",
-            f"`python -m benchmarks.search`, {today()}, {machine()}. On validation parts of the ratings that are no "
-            f"holdout, {SWEEPS} sweeps; explicit ALS alone, not stacked with the biases. `second fit`: not from random "
-            f"factors, but {Train().refit_sweeps} sweeps from a fit to four fifths of the ratings, as `train` has it.",
+            f"`python -m benchmarks.search`, {today()}, {machine()}. `old`: the defaults with which MLlib fitted. "
+            f"Settings are judged on validation parts, after {SWEEPS} sweeps; the holdouts are not used. RMSE is that "
+            "of explicit ALS alone, not stacked with the biases. `second fit`: a fit to all known ratings that does "
+            f"not start from random factors: it takes {Train().refit_sweeps} sweeps from a fit to four fifths of them, "
+            "as in `train`.",
             "",
             *table(["set", *columns], rows),
             "",
-            *told,
+            *settings_lines,
             "",
         ]
     )
 
 
 def main() -> None:
-    """Compare, and search where that is asked for."""
+    """Compare the defaults with the old ones, or search where `--trials` is given."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__)
-    parser.add_argument("--trials", type=int, default=0, help="search with so many trials, and print them")
+    parser.add_argument("--trials", type=int, default=0, help="search with this many trials and print each")
     options = parser.parse_args()
     sets = list(samples(Path(os.environ.get("MOVIELENS_SETS", ROOT.parent / "shared" / "data"))))
     if options.trials:

@@ -1,4 +1,4 @@
-"""Work out features of users and movies, and the profile of the data."""
+"""Compute features of users and movies, and a profile of the data."""
 
 from spark_app.cli import main
 

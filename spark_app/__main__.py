@@ -1,4 +1,4 @@
-"""`python -m spark_app`: questions about what the jobs have published."""
+"""`python -m spark_app`: shows what the jobs have published."""
 
 from spark_app.ask import main
 

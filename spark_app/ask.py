@@ -1,4 +1,4 @@
-"""`python -m spark_app show`: a user, a movie or a run, from what was published, in a second and without Spark."""
+"""`python -m spark_app show`: shows a user, a movie or a run from the published files, in a second, without Spark."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LATEST = ""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Answer a question as a command; leaves the process with an exit code like those of the jobs unless that is 0."""
+    """Answer a question as a command. An expected failure exits with the exit code that a job would have."""
     options = _parser().parse_args(arguments)
     try:
         _answer(options)
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m spark_app", description="Ask what the jobs have published.")
+    parser = argparse.ArgumentParser(prog="python -m spark_app", description="Show what the jobs have published.")
     show = parser.add_subparsers(dest="question", required=True).add_parser(
         "show",
         help="a user, a movie or a run",
@@ -40,10 +40,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     show.add_argument("--processed-path", required=True, metavar="PATH", help="root of the processed zone")
     show.add_argument("--json", action="store_true", help="print one JSON object, for programs")
-    what = show.add_mutually_exclusive_group(required=True)
-    what.add_argument("--user", metavar="ID", help="what a user rated, beside what is recommended to them")
-    what.add_argument("--movie", metavar="ID", help="a movie's figures, and the movies most like it")
-    what.add_argument("--run", nargs="?", const=LATEST, metavar="RUN_ID", help="the manifest of a run; of the last one")
+    question = show.add_mutually_exclusive_group(required=True)
+    question.add_argument("--user", metavar="ID", help="the ratings of a user, and the recommendations for them")
+    question.add_argument("--movie", metavar="ID", help="the statistics of a movie, and the movies most similar to it")
+    question.add_argument(
+        "--run",
+        nargs="?",
+        const=LATEST,
+        metavar="RUN_ID",
+        help="the manifest of a run (default: the last)",
+    )
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The command line of every job: options in, exit code out."""
+"""The command line of all jobs: it reads options, runs the job and returns an exit code."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from spark_app.zones.manifest import RunRecord, versions
 from spark_app.zones.processed import ProcessedZone
 
 OPTIONS = ("--config", "--raw-path", "--processed-path", "--set", "--help")
-GLUE_TELLS = ("--JOB_NAME", "--JOB_ID", "--JOB_RUN_ID")
-"""By these a script sees that AWS Glue has started it."""
+GLUE_OPTIONS = ("--JOB_NAME", "--JOB_ID", "--JOB_RUN_ID")
+"""Options that AWS Glue gives every script it starts."""
 
 GLUE_CONF = "--conf"
-"""The one of Glue's own arguments whose name comes near to one of ours."""
+"""The option of Glue itself whose name resembles one of ours."""
 
-LIKELY_MEANT, AT_ALL_NEAR = 0.6, 0.5
-"""How near a name must be to that of an option, of 1."""
+TYPO_SIMILARITY, HINT_SIMILARITY = 0.6, 0.5
+"""How similar (0 to 1) a name must be to an option to count as its misspelling, and to be hinted at."""
 
 
 def main(job: str, arguments: Sequence[str] | None = None) -> None:
-    """Run a job as a command; leaves the process with the job's exit code unless that is 0."""
+    """Run a job as a command; exits with the job's exit code, or returns if that is 0."""
     code = run_job(job, sys.argv[1:] if arguments is None else arguments)
-    # AWS Glue takes any SystemExit for a failure, so success simply returns.
+    # AWS Glue treats every SystemExit as a failure, so success returns.
     if code:
         sys.exit(code)
 
 
 def run_job(name: str, arguments: Sequence[str]) -> int:
-    """Run a job by name; returns its exit code. An expected failure is one line on standard error."""
+    """Run a job by name; returns its exit code. An expected failure logs one line on standard error."""
     log.set_up(Log())
     try:
         settings = read_settings(JOBS[name], arguments)
@@ -57,15 +57,15 @@ def run_job(name: str, arguments: Sequence[str]) -> int:
 
 
 def read_settings(job: Job, arguments: Sequence[str]) -> Settings:
-    """Settings from the command line and the file it names, with both roots absolute.
+    """The settings of the command line and of its --config file, with both roots absolute.
 
-    Raises UsageError for an option, key or value that is unknown or does not fit, naming the nearest known one. Of what
-    AWS Glue passes beside our options it takes only what is nearly one of ours for a mistake.
+    Raises UsageError for an unknown option or key, with the nearest known one, and for a value that does not fit. AWS
+    Glue passes options of its own: of these only misspellings of our options are errors.
     """
     parser = _parser(job)
     options, unknown = parser.parse_known_args(arguments)
     if _is_started_by_glue(arguments):
-        unknown = [argument for argument in unknown if _is_meant_for_us(argument)]
+        unknown = [argument for argument in unknown if _is_misspelt_option(argument)]
     if unknown:
         raise UsageError(_explain_unknown(unknown[0]))
     settings = build_settings(_read_config(options.config), options.config or "", options.set)
@@ -91,8 +91,9 @@ def _parser(job: Job) -> ArgumentParser:
     parser = ArgumentParser(
         prog=f"spark-submit jobs/{job.name}.py",
         description=job.purpose,
-        epilog="Exit codes: 0 done, 1 unexpected, 2 usage or configuration, 3 input missing or against its contract, "
-        "4 too many rejected rows, 5 the model failed its gate, 6 another run holds the lock, 7 storage refused.",
+        epilog="Exit codes: 0 done, 1 unexpected, 2 usage or configuration, 3 input missing or breaks its contract, "
+        "4 too many rejected rows, 5 the model failed its gate, 6 another run holds the lock, 7 storage unreachable or "
+        "refused.",
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="settings, a TOML file; conf/pipeline.toml explains each key")
@@ -103,22 +104,22 @@ def _parser(job: Job) -> ArgumentParser:
         metavar="SECTION.KEY=VALUE",
         action="append",
         default=[],
-        help="override one setting, such as recommend.n=20; may be given again",
+        help="override one setting, such as recommend.n=20; can be repeated",
     )
     return parser
 
 
 def _is_started_by_glue(arguments: Sequence[str]) -> bool:
-    return any(argument.partition("=")[0] in GLUE_TELLS for argument in arguments)
+    return any(argument.partition("=")[0] in GLUE_OPTIONS for argument in arguments)
 
 
-def _is_meant_for_us(argument: str) -> bool:
-    """Whether what Glue passes is one of our options, mistyped.
+def _is_misspelt_option(argument: str) -> bool:
+    """Whether an unknown argument from Glue is a misspelling of one of our options.
 
-    Glue passes its own arguments too, new ones with each version, and of some that it takes out it leaves the value.
+    Glue passes its own options too, and each version adds new ones. It removes some of them, but leaves their values.
     """
     name = argument.partition("=")[0]
-    return name.startswith("-") and name != GLUE_CONF and _nearest(name, LIKELY_MEANT) is not None
+    return name.startswith("-") and name != GLUE_CONF and _nearest(name, TYPO_SIMILARITY) is not None
 
 
 def _nearest(name: str, cutoff: float) -> str | None:
@@ -129,7 +130,7 @@ def _explain_unknown(argument: str) -> str:
     if not argument.startswith("-"):
         return f"unexpected argument '{argument}'; options begin with --, and --help lists them"
     name = argument.partition("=")[0]
-    nearest = _nearest(name, AT_ALL_NEAR)
+    nearest = _nearest(name, HINT_SIMILARITY)
     return f"unknown option {name}; " + (f"did you mean {nearest}?" if nearest else f"known are {', '.join(OPTIONS)}")
 
 
@@ -145,7 +146,7 @@ def _read_config(path: str | None) -> str | None:
 
 
 def _execute(job: Job, settings: Settings, record: RunRecord) -> None:
-    """Run a job under the lock of its processed zone, and leave a manifest there whatever happens."""
+    """Run a job under the lock of its processed zone, and write a manifest there, also when the job fails."""
     zone = ProcessedZone(settings.processed.path) if settings.processed.path else None
     roots = {"--raw-path": settings.raw.path, "--processed-path": settings.processed.path}
     for option, root in roots.items():
@@ -154,7 +155,7 @@ def _execute(job: Job, settings: Settings, record: RunRecord) -> None:
     with contextlib.ExitStack() as stack:
         if zone:
             stack.enter_context(holding("processed", zone.root, record.run_id, settings.storage.lease_seconds))
-            storage.remove(zone.staging)  # what a killed run left there
+            storage.remove(zone.staging)  # left by a killed run
             stack.callback(_discard, zone.staging)
         spark = stack.enter_context(
             spark_session(f"movie-reco {job.name}", list(roots.values()), catalogued=job.catalogued)
@@ -164,7 +165,7 @@ def _execute(job: Job, settings: Settings, record: RunRecord) -> None:
             job.run(spark, settings, record)
         except Exception as error:
             if zone:
-                # The failure itself is what has to be told, even where the manifest cannot be written.
+                # The failure of the job must be reported, even where the manifest cannot be written.
                 with contextlib.suppress(StorageError):
                     record.write_manifest(zone.manifest(record.run_id), "failed", str(_as_job_error(error) or error))
             raise
@@ -175,13 +176,13 @@ def _execute(job: Job, settings: Settings, record: RunRecord) -> None:
 
 
 def _discard(path: str) -> None:
-    """Remove what is of no use to anybody; if that fails, it is not what a run should fail of."""
+    """Remove files that nobody needs; a failure to remove them must not make the run fail."""
     with contextlib.suppress(*s3.FAILURES):
         storage.remove(path)
 
 
 def _as_job_error(error: Exception) -> JobError | None:
-    """The expected failure behind an error, or None where it was not expected."""
+    """The expected failure behind an error; None where the error is unexpected."""
     if isinstance(error, JobError):
         return error
     return explain(error)

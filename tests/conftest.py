@@ -1,4 +1,4 @@
-"""What all tests share: one private Spark session, and one browser.
+"""Fixtures for all tests: one private Spark session, one S3 server, one browser, and the log messages of a test.
 
 The session has real Delta, one shuffle partition, no adaptive plans and temporary folders.
 """
@@ -24,8 +24,8 @@ from tools.conf import CONF
 from tools.s3_server import S3Server
 
 os.environ.setdefault("SPARK_CONF_DIR", str(CONF / "local"))
-# Jobs of a few rows end before Java's second compiler pays for itself: without it they take half the CPU time. Nor need
-# Spark's classes be verified at each of some hundred starts, an eighth of what is left.
+# Jobs on a few rows end before Java's second compiler pays off: without that compiler they take half the CPU time. To
+# verify Spark's classes again at each of some hundred starts would take an eighth of the rest.
 os.environ.setdefault(
     "JDK_JAVA_OPTIONS",
     "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m "
@@ -48,7 +48,7 @@ iterations = 3
 rank = 8
 iterations = 3
 """
-"""Settings with which a whole pipeline takes little more than Spark's start."""
+"""Settings with which the whole pipeline takes little more time than Spark's start."""
 
 BUCKET = "tests"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -75,16 +75,16 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """A folder that is filled once, by whichever of the suite's processes comes first; others wait, and only read."""
+    """A folder that `make` fills once. The first process of the suite calls `make`; the others wait, and only read."""
     folders = factory.getbasetemp()
     folder = (folders.parent if "PYTEST_XDIST_WORKER" in os.environ else folders) / name
-    whole = folder / "is-whole"
+    complete = folder / "is-complete"
     with FileLock(f"{folder}.lock"):
-        if not whole.exists():
+        if not complete.exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             make(folder)
-            whole.touch()
+            complete.touch()
     return folder
 
 
@@ -100,7 +100,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture
 def in_s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A place in the bucket that is this test's alone, which this process finds by its environment."""
+    """The URI of a new prefix in the bucket for this test only; variables point this process at the server."""
     for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)
     forget_s3()
@@ -109,14 +109,14 @@ def in_s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
 
 
 def forget_s3() -> None:
-    """Let go of what was made with another environment."""
+    """Drop clients and options that were made with other environment variables."""
     s3.endpoint.cache_clear()
     s3.fsspec_options.cache_clear()
     S3FileSystem.clear_instance_cache()
 
 
-class _Kept(logging.Handler):
-    """Keeps what is said."""
+class _Collector(logging.Handler):
+    """Collects log messages."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,18 +128,18 @@ class _Kept(logging.Handler):
 
 @pytest.fixture
 def said() -> Iterator[list[str]]:
-    """What the package says during a test, at any level."""
-    kept, before = _Kept(), logger.level
-    logger.addHandler(kept)
+    """The messages that the package logs during a test, at any level."""
+    collector, level_before = _Collector(), logger.level
+    logger.addHandler(collector)
     logger.setLevel(logging.DEBUG)
-    yield kept.messages
-    logger.removeHandler(kept)
-    logger.setLevel(before)
+    yield collector.messages
+    logger.removeHandler(collector)
+    logger.setLevel(level_before)
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Headless Chromium, the system's or else Playwright's own; one for all, since Playwright starts only once."""
+    """Headless Chromium, the system's or else Playwright's; one for all tests, since Playwright starts only once."""
     installed = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     with sync_playwright() as playwright:
         try:

@@ -1,4 +1,4 @@
-"""The audit, against a server on the loopback that knows the vulnerabilities of some versions."""
+"""The audit, with a server on the loopback in place of the OSV database."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ KNOWN = {CORE: "GHSA-jar", "numpy": "PYSEC-package"}
 
 
 class Osv(BaseHTTPRequestHandler):
-    """The part of the OSV database's interface that is asked."""
+    """The part of the OSV database's interface that the audit uses."""
 
     def do_POST(self) -> None:
-        asked: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        request: dict[str, Any] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path == "/v1/querybatch":
-            answer: dict[str, Any] = {"results": [self._found(query) for query in asked["queries"]]}
+            answer: dict[str, Any] = {"results": [self._answer(query) for query in request["queries"]]}
         else:
-            answer = self._found(asked)
+            answer = self._answer(request)
         body = json.dumps(answer).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
-    def _found(self, query: dict[str, Any]) -> dict[str, Any]:
-        known = self.server.known.get(query["package"]["name"])  # type: ignore[attr-defined]
-        if known is None:
+    def _answer(self, query: dict[str, Any]) -> dict[str, Any]:
+        vulnerability = self.server.known.get(query["package"]["name"])  # type: ignore[attr-defined]
+        if vulnerability is None:
             return {}
         ranges = [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}]}]
         affected = [{"package": query["package"], "ranges": ranges}]
-        return {"vulns": [{"id": known, "summary": "bad", "details": "bad", "affected": affected}]}
+        return {"vulns": [{"id": vulnerability, "summary": "bad", "details": "bad", "affected": affected}]}
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -50,7 +50,7 @@ class Osv(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def osv(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """A database that knows nothing yet."""
+    """A database without vulnerabilities; a test can add an id per package."""
     known: dict[str, str] = {}
     server = ThreadingHTTPServer(("127.0.0.1", 0), Osv)
     server.known = known  # type: ignore[attr-defined]
@@ -73,9 +73,9 @@ def test_what_is_known_of_a_jar_or_a_package_fails_the_audit(
 ) -> None:
     osv |= KNOWN
     assert audit.main() == 1
-    said = capfd.readouterr()
-    assert f"audit: GHSA-jar in {CORE} {pyspark.__version__}" in said.out
-    assert "PYSEC-package" in said.out
+    captured = capfd.readouterr()
+    assert f"audit: GHSA-jar in {CORE} {pyspark.__version__}" in captured.out
+    assert "PYSEC-package" in captured.out
 
 
 def test_what_is_accepted_is_told_with_its_reason(
@@ -83,8 +83,8 @@ def test_what_is_accepted_is_told_with_its_reason(
 ) -> None:
     osv |= KNOWN
     rules = tmp_path / "audit.toml"
-    told = '[accepted]\nGHSA-jar = "Spark pins it"\nPYSEC-package = "not reached"\n'
-    rules.write_text(audit.ALLOWED.read_text(encoding="utf-8").replace("[accepted]\n", told), encoding="utf-8")
+    accepted = '[accepted]\nGHSA-jar = "Spark pins it"\nPYSEC-package = "not reached"\n'
+    rules.write_text(audit.ALLOWED.read_text(encoding="utf-8").replace("[accepted]\n", accepted), encoding="utf-8")
     monkeypatch.setattr(audit, "ALLOWED", rules)
     assert audit.main() == 0
     assert "audit: GHSA-jar is accepted: Spark pins it" in capfd.readouterr().out
@@ -113,5 +113,5 @@ def test_licences_that_nobody_has_looked_up_are_told() -> None:
 
 
 def test_jars_are_known_by_their_names() -> None:
-    found = audit.from_ivy("org.apache.spark_spark-hadoop-cloud_2.13-4.1.1.jar")
-    assert found == Jar("org.apache.spark", "spark-hadoop-cloud_2.13", "4.1.1")
+    jar = audit.from_ivy("org.apache.spark_spark-hadoop-cloud_2.13-4.1.1.jar")
+    assert jar == Jar("org.apache.spark", "spark-hadoop-cloud_2.13", "4.1.1")

@@ -1,4 +1,4 @@
-"""What the project says of itself is true."""
+"""The project's settings, locks, packages and entry points agree with each other."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ OF_A_GENERATION = ("delta-spark", "py4j", "pyspark")
 
 def test_pipeline_toml_says_of_every_setting_what_the_code_says() -> None:
     text = (ROOT / "conf" / "pipeline.toml").read_text()
-    assert text == as_toml(), "make settings writes it anew"
+    assert text == as_toml(), "conf/pipeline.toml is out of date: run `make settings`"
     assert build_settings(text) == Settings()
 
 
 def test_every_setting_has_a_docstring_and_its_default_depends_on_the_input_where_that_is_said() -> None:
     counts = build_settings(assignments=["input.feedback=counts", "input.rating=plays", "input.scale_max=9"])
-    given, usual = counts.model_dump(), Settings().model_dump()
+    for_counts, defaults = counts.model_dump(), Settings().model_dump()
     for section, field in Settings.model_fields.items():
         for key, value in field.default.__class__.model_fields.items():
             assert value.description, f"{section}.{key} has no docstring"
-            if section != "input" and given[section][key] != usual[section][key]:
+            if section != "input" and for_counts[section][key] != defaults[section][key]:
                 assert f"{section}.{key}" in SET_BY_THE_INPUT
 
 
@@ -43,9 +43,9 @@ def test_the_java_that_set_up_installs_is_started_without_the_module_it_lacks(tm
     java.parent.mkdir()
     java.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     java.chmod(0o755)
-    given = ["-cp", "a b", "--add-modules=jdk.incubator.vector", "", "Main"]
+    arguments = ["-cp", "a b", "--add-modules=jdk.incubator.vector", "", "Main"]
     started = subprocess.run(
-        [ROOT / "conf" / "local" / "java" / "bin" / "java", *given],
+        [ROOT / "conf" / "local" / "java" / "bin" / "java", *arguments],
         env={**os.environ, "MOVIE_RECO_JDK": str(tmp_path)},
         capture_output=True,
         text=True,
@@ -93,11 +93,11 @@ def test_spark_runs_with_s3_as_without_but_for_what_reaches_it() -> None:
 
 
 def test_spark_3_5_runs_as_4_1_but_for_jars_and_what_is_in_them() -> None:
-    for conf, others in (("local", set()), ("s3", {CREDENTIALS}), ("cluster", {CREDENTIALS})):
-        ours, theirs = spark_defaults(conf), spark_defaults(conf, of_3_5=True)
-        assert set(ours) == set(theirs)
-        assert {key for key in ours if theirs[key] != ours[key]} - JARS == {METASTORE, *others}
-        jars = theirs["spark.jars.packages"].split(",")
+    for conf, changed in (("local", set()), ("s3", {CREDENTIALS}), ("cluster", {CREDENTIALS})):
+        of_4_1, of_3_5 = spark_defaults(conf), spark_defaults(conf, of_3_5=True)
+        assert set(of_4_1) == set(of_3_5)
+        assert {key for key in of_4_1 if of_3_5[key] != of_4_1[key]} - JARS == {METASTORE, *changed}
+        jars = of_3_5["spark.jars.packages"].split(",")
         assert "io.delta:delta-spark_2.12:3.3.2" in jars
         assert not [jar for jar in jars if "awssdk" in jar or "_2.13:" in jar or not re.search(r":\d[\d.]+$", jar)]
 
@@ -110,19 +110,19 @@ def test_no_rule_of_spark_3_5_is_left_of_what_4_1_has_no_more() -> None:
 
 
 def test_both_generations_lock_the_same_versions_of_all_but_spark() -> None:
-    ours, theirs = (
+    of_4_1, of_3_5 = (
         set(re.findall(r"^([a-z0-9._-]+)==([^ ]+)", (ROOT / "requirements" / f"{lock}.lock").read_text(), re.MULTILINE))
         for lock in ("runtime", "runtime-3.5")
     )
-    assert {name for name, _ in ours ^ theirs} == set(OF_A_GENERATION)
+    assert {name for name, _ in of_4_1 ^ of_3_5} == set(OF_A_GENERATION)
 
 
 def test_the_package_is_the_same_bytes_each_time_and_has_the_templates(tmp_path: Path) -> None:
-    one, two = tmp_path / "one.zip", tmp_path / "two" / "two.zip"
-    for target in (one, two):
+    first, second = tmp_path / "one.zip", tmp_path / "two" / "two.zip"
+    for target in (first, second):
         subprocess.run([sys.executable, ROOT / "tools" / "package.py", target], check=True)
-    assert one.read_bytes() == two.read_bytes()
-    names = zipfile.ZipFile(one).namelist()
+    assert first.read_bytes() == second.read_bytes()
+    names = zipfile.ZipFile(first).namelist()
     assert {name.partition("/")[0] for name in names} == {"spark_app"}
     assert {"spark_app/cli.py", "spark_app/report/templates/report.html"} <= set(names)
     assert not [name for name in names if "__pycache__" in name]

@@ -1,1 +1,1 @@
-"""What the Makefile and the tests use: set-up, the package for clusters, an S3 server."""
+"""Tools of the Makefile and the tests: set-up, the package for clusters, an S3 server, the audit."""

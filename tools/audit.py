@@ -1,8 +1,9 @@
-"""Known vulnerabilities and licences of all that the jobs bring along: locked packages, and Spark's jars.
+"""Check the locked packages and Spark's jars for known vulnerabilities and for their licences.
 
-`python -m tools.audit` asks the OSV database (https://osv.dev) by pip-audit for the packages of requirements/*.lock,
-and itself for the jars, of which pip-audit knows nothing. What is found and not accepted in requirements/audit.toml,
-with the reason, is exit 1. Where the database cannot be reached nothing was checked, and that is exit 1 too.
+`python -m tools.audit` asks the OSV database (https://osv.dev): through pip-audit for the packages of
+requirements/*.lock, and directly for the jars, which pip-audit does not check. requirements/audit.toml accepts single
+vulnerabilities, each with a reason. The exit code is 1 for any other vulnerability, for a licence that audit.toml does
+not allow, and where the database cannot be reached.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ FROM_IVY = re.compile(r"(?P<group>[a-zA-Z0-9.-]+)_(?P<artifact>[a-zA-Z0-9._-]+?)
 
 @dataclass(frozen=True, order=True)
 class Jar:
-    """What a jar is in Maven's terms; where it does not say, the group is empty."""
+    """The Maven coordinates of a jar; `group` is empty where the jar does not state it."""
 
     group: str
     artifact: str
@@ -48,9 +49,9 @@ class Jar:
 
 
 def jars(groups: Mapping[str, str]) -> set[Jar]:
-    """The jars that pyspark ships, and those that spark.jars.packages of any settings has brought.
+    """The jars that pyspark ships, and the jars that Ivy fetched for the spark.jars.packages of all settings.
 
-    `groups` are those of artifacts that do not say it themselves, without the version of Scala at the end.
+    `groups` maps artifacts that do not state their group, without the Scala version at the end, to their groups.
     """
     shipped = Path(pyspark.__file__).parent / "jars"
     wanted = {
@@ -62,41 +63,44 @@ def jars(groups: Mapping[str, str]) -> set[Jar]:
     }
     fetched = fetched_jars()
     if missing := wanted - {(jar.group, jar.artifact) for jar in fetched}:
-        sys.exit(f"audit: {len(missing)} packages of Spark are not here: run `make setup-dev` first")
+        sys.exit(f"audit: {len(missing)} packages of Spark are not installed: run `make setup-dev` first")
     return fetched | {jar for path in shipped.glob("*.jar") for jar in inside(path, groups)}
 
 
 def fetched_jars() -> set[Jar]:
-    """The jars that Ivy has fetched for the settings of these jobs, by the lists that set-up has left."""
+    """The jars that Ivy fetched for the settings of these jobs, according to the lists that set-up wrote."""
     lists = [Path(sys.prefix) / f"jars-{conf.parent.name}.txt" for conf in CONF.glob("*/spark-defaults.conf")]
     text = "\n".join(path.read_text(encoding="utf-8") for path in lists if path.exists())
     return {jar for line in text.splitlines() if (jar := from_ivy(posixpath.basename(line)))}
 
 
 def from_ivy(name: str) -> Jar | None:
-    """A jar as Ivy names it: GROUP_ARTIFACT-VERSION.jar."""
-    found = FROM_IVY.fullmatch(name)
-    return Jar(found["group"], found["artifact"], found["version"]) if found else None
+    """The jar that Ivy named GROUP_ARTIFACT-VERSION.jar; None for any other name."""
+    match = FROM_IVY.fullmatch(name)
+    return Jar(match["group"], match["artifact"], match["version"]) if match else None
 
 
 def inside(path: Path, groups: Mapping[str, str]) -> Iterator[Jar]:
-    """All that a jar holds: several where others are packed into it, by what Maven has left there; else its name."""
+    """The jars in a jar file: itself, and others that are packed into it.
+
+    They are known by the pom.properties files that Maven wrote; without such a file, by the name of the jar file.
+    """
     with zipfile.ZipFile(path) as opened:
-        found = [name for name in opened.namelist() if PROPERTIES.fullmatch(name)]
-        for name in found:
+        properties = [name for name in opened.namelist() if PROPERTIES.fullmatch(name)]
+        for name in properties:
             facts = dict(line.split("=", 1) for line in opened.read(name).decode("latin-1").splitlines() if "=" in line)
             yield Jar(facts["groupId"].strip(), facts["artifactId"].strip(), facts["version"].strip())
-    named = BY_NAME.fullmatch(path.stem)
-    if not found and named:
-        yield Jar(groups.get(SCALA.sub("", named["artifact"]), ""), named["artifact"], named["version"])
+    match = BY_NAME.fullmatch(path.stem)
+    if not properties and match:
+        yield Jar(groups.get(SCALA.sub("", match["artifact"]), ""), match["artifact"], match["version"])
 
 
 def vulnerabilities(all_jars: Iterable[Jar], url: str) -> dict[str, list[Jar]]:
-    """The ids of known vulnerabilities, and the jars that have them."""
-    known = sorted(jar for jar in all_jars if jar.group)
-    found: dict[str, list[Jar]] = {}
-    for start in range(0, len(known), BATCH):
-        batch = known[start : start + BATCH]
+    """The ids of known vulnerabilities, each with the jars that have it. `url` is the address of the OSV database."""
+    with_group = sorted(jar for jar in all_jars if jar.group)
+    vulnerable: dict[str, list[Jar]] = {}
+    for start in range(0, len(with_group), BATCH):
+        batch = with_group[start : start + BATCH]
         queries = [
             {"package": {"ecosystem": "Maven", "name": f"{jar.group}:{jar.artifact}"}, "version": jar.version}
             for jar in batch
@@ -105,12 +109,12 @@ def vulnerabilities(all_jars: Iterable[Jar], url: str) -> dict[str, list[Jar]]:
         answer.raise_for_status()
         for jar, result in zip(batch, answer.json()["results"], strict=True):
             for entry in result.get("vulns", []):
-                found.setdefault(entry["id"], []).append(jar)
-    return found
+                vulnerable.setdefault(entry["id"], []).append(jar)
+    return vulnerable
 
 
 def audit_packages(accepted: Iterable[str], url: str) -> bool:
-    """Let pip-audit look at every locked package; whether all is well."""
+    """Run pip-audit on every lock file; returns whether it finds nothing but the `accepted` ids."""
     ignored = [word for entry in accepted for word in ("--ignore-vuln", entry)]
     service = ["--vulnerability-service", "osv", "--osv-url", f"{url}/v1/query"]
     options = ["--strict", "--disable-pip", "--require-hashes", "--progress-spinner", "off", *service]
@@ -120,12 +124,12 @@ def audit_packages(accepted: Iterable[str], url: str) -> bool:
 
 
 def unlicensed(groups: Iterable[str], licences: dict[str, str]) -> set[str]:
-    """The groups of fetched jars whose licence nobody has looked up."""
+    """The groups of jars for which `licences`, a licence per group, has no entry."""
     return {group for group in groups if not any(group == known or group.startswith(f"{known}.") for known in licences)}
 
 
 def audit_licences(allowed: list[str]) -> bool:
-    """Let pip-licenses hold what the jobs need against the licences that are allowed; whether all is well."""
+    """Run pip-licenses on the packages of the jobs; returns whether all their licences are `allowed`."""
     lock = (ROOT / "requirements" / "runtime.lock").read_text(encoding="utf-8")
     names = re.findall(r"^([a-z0-9._-]+)==", lock, flags=re.MULTILINE)
     options = ["--from", "mixed", "--partial-match", "--allow-only", ";".join(allowed), "--packages", *names]
@@ -137,33 +141,33 @@ def audit_licences(allowed: list[str]) -> bool:
 
 
 def main() -> int:
-    """Look at everything, and say what is wrong."""
+    """Run all checks and print what is wrong; returns the exit code."""
     rules: dict[str, Any] = tomllib.loads(ALLOWED.read_text(encoding="utf-8"))
     accepted: dict[str, str] = rules["accepted"]
     url = os.environ.get("OSV_URL", OSV)
     all_jars = jars(rules["jar_groups"])
-    say = sys.stdout.write
+    write = sys.stdout.write
     unknown = sorted(jar.artifact for jar in all_jars if not jar.group)
     for artifact in unknown:
-        say(f"audit: {artifact} does not say what it is: add its group to {ALLOWED.name}\n")
+        write(f"audit: the jar {artifact} does not state its group: add the group to {ALLOWED.name}\n")
     groups = unlicensed({jar.group for jar in fetched_jars()}, rules["jar_licences"])
     for group in sorted(groups):
-        say(f"audit: the licence of jars of {group} is not in {ALLOWED.name}\n")
+        write(f"audit: {ALLOWED.name} has no licence for the jars of {group}: add it\n")
     is_licensed = audit_licences(rules["package_licences"]) and not groups
     try:
-        found = vulnerabilities(all_jars, url)
+        vulnerable = vulnerabilities(all_jars, url)
     except requests.RequestException as error:
-        say(f"audit: {url} cannot be reached, so no vulnerability was looked up ({type(error).__name__})\n")
+        write(f"audit: {url} cannot be reached, so no vulnerability was looked up ({type(error).__name__})\n")
         return 1
-    new = {entry: where for entry, where in found.items() if entry not in accepted}
-    for entry, where in sorted(new.items()):
-        say(f"audit: {entry} in {', '.join(map(str, where))}\n")
-    for entry in sorted(found.keys() & accepted.keys()):
-        say(f"audit: {entry} is accepted: {accepted[entry]}\n")
-    are_packages_well = audit_packages(accepted, url)
-    is_well = is_licensed and are_packages_well and not new and not unknown
-    say(f"audit: {len(all_jars)} jars and {len(LOCKS)} locks looked up: {'all is well' if is_well else 'see above'}\n")
-    return 0 if is_well else 1
+    new = {entry: affected for entry, affected in vulnerable.items() if entry not in accepted}
+    for entry, affected in sorted(new.items()):
+        write(f"audit: {entry} in {', '.join(map(str, affected))}\n")
+    for entry in sorted(vulnerable.keys() & accepted.keys()):
+        write(f"audit: {entry} is accepted: {accepted[entry]}\n")
+    are_packages_safe = audit_packages(accepted, url)
+    passes = is_licensed and are_packages_safe and not new and not unknown
+    write(f"audit: checked {len(all_jars)} jars and {len(LOCKS)} locks: {'all is well' if passes else 'see above'}\n")
+    return 0 if passes else 1
 
 
 if __name__ == "__main__":

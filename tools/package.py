@@ -1,4 +1,4 @@
-"""Pack the package for spark-submit's --py-files, the same bytes for the same files: tools/package.py FILE.zip."""
+"""Pack the package for spark-submit's --py-files: tools/package.py FILE.zip. Equal files give equal bytes."""
 
 from __future__ import annotations
 

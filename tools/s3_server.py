@@ -1,7 +1,7 @@
-"""A real S3 server, SeaweedFS, on this machine's loopback for as long as a command runs.
+"""A real S3 server, SeaweedFS, on this machine's loopback while a command runs.
 
-`python tools/s3_server.py FOLDER BUCKET... -- COMMAND...` keeps its data in FOLDER, makes the buckets that are missing,
-and runs the command with AWS_ENDPOINT_URL and keys of its own in the environment.
+`python tools/s3_server.py FOLDER BUCKET... -- COMMAND...` keeps the server's data in FOLDER, makes missing buckets, and
+runs the command with AWS_ENDPOINT_URL and the server's own keys in the environment.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 HOST = "127.0.0.1"
 START_SECONDS = 60
 GRPC = 10_000
-"""SeaweedFS has a second port for each, so much higher."""
+"""SeaweedFS opens a second port for each of its ports, with a number higher by `GRPC`."""
 
 EVERYTHING = ("Admin", "Read", "Write", "List")
 READING = ("Read", "List")
@@ -33,7 +33,7 @@ READING = ("Read", "List")
 
 @dataclass(frozen=True)
 class Keys:
-    """An access key, and what it may do."""
+    """An access key, and the actions that it allows."""
 
     actions: tuple[str, ...]
     access: str = field(default_factory=lambda: f"AK{secrets.token_hex(8).upper()}")
@@ -42,7 +42,7 @@ class Keys:
 
 @dataclass
 class S3Server:
-    """One server; its data stays in the folder."""
+    """One server; its data stays in `folder` after it stops."""
 
     folder: Path
     owner: Keys = field(default_factory=lambda: Keys(EVERYTHING))
@@ -52,16 +52,16 @@ class S3Server:
 
     @property
     def url(self) -> str:
-        """The end point."""
+        """The address of the server."""
         return f"http://{HOST}:{self.port}"
 
     def environment(self, keys: Keys | None = None) -> dict[str, str]:
-        """What a client finds the server by, and nothing else of AWS that this machine may have."""
-        found = keys or self.owner
+        """Variables by which a client finds this server, and ignores any AWS configuration of this machine."""
+        chosen = keys or self.owner
         return {
             "AWS_ENDPOINT_URL": self.url,
-            "AWS_ACCESS_KEY_ID": found.access,
-            "AWS_SECRET_ACCESS_KEY": found.secret,
+            "AWS_ACCESS_KEY_ID": chosen.access,
+            "AWS_SECRET_ACCESS_KEY": chosen.secret,
             "AWS_REGION": "us-east-1",
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
@@ -70,7 +70,7 @@ class S3Server:
         }
 
     def client(self) -> Any:
-        """A client with the owner's keys."""
+        """A boto3 client with the owner's keys."""
         return boto3.client(
             "s3",
             endpoint_url=self.url,
@@ -80,7 +80,7 @@ class S3Server:
         )
 
     def start(self) -> None:
-        """Start the server, at the port it had before if it had one, and wait until it answers."""
+        """Start the server, on its earlier port if it had one, and wait until it answers."""
         data = self.folder / "data"
         data.mkdir(parents=True, exist_ok=True)
         identities = [
@@ -115,13 +115,13 @@ class S3Server:
         self._wait()
 
     def stop(self) -> None:
-        """Stop the server at once; what it has acknowledged is on the disk."""
+        """Kill the server; all data that it acknowledged is on the disk."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
 
     def make_bucket(self, name: str) -> None:
-        """Make a bucket where it is missing."""
+        """Make a bucket unless it exists."""
         try:
             self.client().create_bucket(Bucket=name)
         except ClientError as error:
@@ -134,7 +134,7 @@ class S3Server:
         while True:
             try:
                 self.make_bucket(probe)
-                self.client().put_object(Bucket=probe, Key="probe", Body=b"1")  # only now is there room for data
+                self.client().put_object(Bucket=probe, Key="probe", Body=b"1")  # works only once there is a volume
                 self.client().delete_object(Bucket=probe, Key="probe")
                 self.client().delete_bucket(Bucket=probe)
             except (BotoCoreError, ClientError):
@@ -147,13 +147,13 @@ class S3Server:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens at, nor at the second port that goes with each."""
-    found: list[int] = []
-    while len(found) < count:
+    """Free ports whose second ports are free as well."""
+    ports: list[int] = []
+    while len(ports) < count:
         port = random.randrange(20_000, 50_000)  # noqa: S311
-        if _is_free(port) and _is_free(port + GRPC) and not {port, port + GRPC, port - GRPC} & set(found):
-            found.append(port)
-    return found
+        if _is_free(port) and _is_free(port + GRPC) and not {port, port + GRPC, port - GRPC} & set(ports):
+            ports.append(port)
+    return ports
 
 
 def _is_free(port: int) -> bool:
@@ -166,7 +166,7 @@ def _is_free(port: int) -> bool:
 
 
 def main() -> int:
-    """Run a command beside a server; gives the command's exit code."""
+    """Run a command beside a server; returns the command's exit code."""
     folder, *words = sys.argv[1:]
     split = words.index("--")
     server = S3Server(Path(folder).resolve())

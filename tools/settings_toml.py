@@ -18,7 +18,7 @@ HEAD = (
 
 
 def as_toml() -> str:
-    """The text of the file. A setting without a fixed default stands there as a comment, with an example."""
+    """The text of the file. A setting without a fixed default becomes a comment with an example."""
     parts = [_comment(HEAD)]
     for section, field in Settings.model_fields.items():
         group = field.default.__class__

@@ -1,1 +1,1 @@
-"""On AWS: what runs there is built, deployed, run, looked at and removed by `python -m spark_app.aws`."""
+"""The deployment on AWS: `python -m spark_app.aws` builds, deploys, runs, shows and removes it."""

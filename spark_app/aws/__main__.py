@@ -1,4 +1,4 @@
-"""`python -m spark_app.aws`: build, deploy, run, look at and remove what runs on AWS."""
+"""`python -m spark_app.aws`: build, deploy, run, show and remove the deployment on AWS."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Do what the command line says; leaves the process with an exit code unless that is 0."""
+    """Run the command of the command line; ends the process with the command's exit code unless that is 0."""
     log.set_up(Log())
     with contextlib.suppress(AttributeError):
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
@@ -63,24 +63,24 @@ def _package(options: argparse.Namespace) -> None:
 
 def _deploy(options: argparse.Namespace) -> None:
     if options.release and options.config:
-        raise UsageError("a release has its settings: give --release or --config, not both")
-    given = dict(_pair("--parameter", text) for text in options.parameter)
+        raise UsageError("a release brings its own settings: give --release or --config, not both")
+    overrides = dict(_pair("--parameter", text) for text in options.parameter)
     account = Account(dry_run=options.dry_run)
-    _ = account.region  # no region, no work
+    _ = account.region  # raises before the build where no region is set
     built = None
     if not options.release:
         built = artefacts.build(options.out, options.config or CONFIG, emr=not options.without_emr)
-    buckets = stacks.deploy_storage(account, options.name, given, options.every)
+    buckets = stacks.deploy_storage(account, options.name, overrides, options.poll_seconds)
     if built:
         stacks.upload(account, buckets["ArtefactsBucket"], built)
         prefix = built.prefix
     else:
         prefix = f"releases/{options.release.removeprefix('releases/').strip('/')}"
         stacks.check_release(account, buckets["ArtefactsBucket"], prefix)
-    stack = stacks.deploy_jobs(account, options.name, buckets, prefix, given, options.every)
+    stack = stacks.deploy_jobs(account, options.name, buckets, prefix, overrides, options.poll_seconds)
     logger.info("deployed %s in %s", prefix, account.region)
     logger.info("deliver movies.csv and ratings.csv to s3://%s/", stack["RawBucket"])
-    logger.info("results come to s3://%s/recommendations/", stack["ProcessedBucket"])
+    logger.info("find the results in s3://%s/recommendations/", stack["ProcessedBucket"])
 
 
 def _run_job(options: argparse.Namespace) -> None:
@@ -94,7 +94,9 @@ def _run_job(options: argparse.Namespace) -> None:
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read the --config file {options.config}: {error}") from error
     settings = jobs.settings_of_run(account, stack, config, options.set)
-    order = Order(options.name, options.job, stack, settings, conf, options.executors, options.subnet, options.every)
+    order = Order(
+        options.name, options.job, stack, settings, conf, options.executors, options.subnet, options.poll_seconds
+    )
     jobs.run(account, options.on, order)
 
 
@@ -104,14 +106,14 @@ def _status(options: argparse.Namespace) -> None:
 
 def _destroy(options: argparse.Namespace) -> None:
     if options.data and not (options.yes or options.dry_run):
-        raise UsageError("--data deletes all buckets with every version of what is in them: say so with --yes")
+        raise UsageError("--data deletes all buckets with every version of every object: confirm with --yes")
     account = Account(dry_run=options.dry_run)
-    stacks.stop_application(account, stacks.jobs_stack(options.name), options.every)
-    stacks.destroy(account, stacks.jobs_stack(options.name), options.every)
+    stacks.stop_application(account, stacks.jobs_stack(options.name), options.poll_seconds)
+    stacks.destroy(account, stacks.jobs_stack(options.name), options.poll_seconds)
     if not options.data:
-        logger.info("the buckets and what is in them stay; `destroy --data --yes` deletes them too")
+        logger.info("the buckets and their data stay; `destroy --data --yes` deletes them too")
         return
-    stacks.destroy_storage(account, options.name, options.every)
+    stacks.destroy_storage(account, options.name, options.poll_seconds)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
@@ -126,29 +128,30 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="python -m spark_app.aws",
-        description="Build, deploy, run, look at and remove what runs on AWS. Credentials and region come by AWS's "
-        "chains: AWS_PROFILE, AWS_REGION and so on.",
-        epilog="Exit codes: 0 done, 2 usage, no credentials or no region, 7 AWS refused or cannot be reached; a job "
-        "that failed gives its own, as the README has them.",
+        description="Build, deploy, run, show and remove the deployment on AWS. Credentials and region come from "
+        "AWS's own chains: AWS_PROFILE, AWS_REGION and so on.",
+        epilog="Exit codes: 0 done; 2 wrong usage, no credentials or no region; 7 AWS refused a request or cannot be "
+        "reached. After a failed job, `run` ends with the exit code of the job; the README lists these codes.",
         allow_abbrev=False,
     )
     common = ArgumentParser(add_help=False)
-    common.add_argument("--name", default=NAME, help=f"what all names on AWS begin with (default {NAME})")
+    common.add_argument("--name", default=NAME, help=f"the prefix of all names on AWS (default {NAME})")
     common.add_argument("--dry-run", action="store_true", help="print each call to AWS and send none")
     common.add_argument(
         "--every",
+        dest="poll_seconds",
         type=float,
         default=POLL_SECONDS,
         metavar="SECONDS",
-        help="how often to look at what is waited for (default %(default)g)",
+        help="time between two checks while waiting (default %(default)g)",
     )
     build = ArgumentParser(add_help=False)
-    build.add_argument("--config", type=Path, metavar="FILE", help="settings of the jobs (default conf/pipeline.toml)")
+    build.add_argument("--config", type=Path, metavar="FILE", help="the jobs' settings (default conf/pipeline.toml)")
     build.add_argument(
-        "--out", type=Path, default=OUT, metavar="FOLDER", help=f"where releases are built (default {OUT})"
+        "--out", type=Path, default=OUT, metavar="FOLDER", help=f"the folder for releases (default {OUT})"
     )
     build.add_argument(
-        "--without-emr", action="store_true", help="leave out the packages for EMR, 150 MB; Glue needs none"
+        "--without-emr", action="store_true", help="leave out the packages for EMR (150 MB); Glue does not need them"
     )
 
     commands = parser.add_subparsers(dest="command", required=True, parser_class=ArgumentParser, metavar="COMMAND")
@@ -159,27 +162,27 @@ def _parser() -> ArgumentParser:
         "deploy", parents=[common, build], help="build and upload a release, and deploy both stacks"
     )
     deploy.add_argument(
-        "--release", metavar="NAME", help="go back to a release that was uploaded, instead of building one"
+        "--release", metavar="NAME", help="deploy a release that was uploaded before, instead of building one"
     )
     deploy.add_argument(
         "--parameter",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="a parameter of the templates in conf/aws, such as Email=me@example.com; others keep their values",
+        help="a parameter of the templates in conf/aws, such as Email=me@example.com; all others keep their values",
     )
-    run = commands.add_parser("run", parents=[common], help="run a stage, or the pipeline, and wait for its end")
+    run = commands.add_parser("run", parents=[common], help="run a stage or the pipeline, and wait for its end")
     run.add_argument("job", choices=sorted(JOBS), metavar="JOB", help=f"one of {', '.join(JOBS)}")
-    run.add_argument("--on", required=True, choices=list(jobs.SERVICES), help="the service")
-    run.add_argument("--config", type=Path, metavar="FILE", help="settings of this run, instead of the release's")
-    run.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="one setting of this run")
-    run.add_argument("--conf", action="append", default=[], metavar="KEY=VALUE", help="a setting of Spark for this run")
-    run.add_argument("--executors", type=int, default=3, help="executors on EMR, at most (default %(default)d)")
-    run.add_argument("--subnet", metavar="ID", help="the subnet of a cluster of EMR (default: one of the default VPC)")
-    commands.add_parser("status", parents=[common], help="show what is deployed and how the last runs went")
+    run.add_argument("--on", required=True, choices=list(jobs.SERVICES), help="the service that runs the job")
+    run.add_argument("--config", type=Path, metavar="FILE", help="settings for this run, instead of the release's")
+    run.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="one setting for this run")
+    run.add_argument("--conf", action="append", default=[], metavar="KEY=VALUE", help="a Spark setting for this run")
+    run.add_argument("--executors", type=int, default=3, help="the most executors on EMR (default %(default)d)")
+    run.add_argument("--subnet", metavar="ID", help="the subnet of an EMR cluster (default: one of the default VPC)")
+    commands.add_parser("status", parents=[common], help="show what is deployed and how the last runs ended")
     destroy = commands.add_parser("destroy", parents=[common], help="remove the jobs; the data stays")
-    destroy.add_argument("--data", action="store_true", help="also delete the buckets with all that is in them")
-    destroy.add_argument("--yes", action="store_true", help="yes, --data is meant")
+    destroy.add_argument("--data", action="store_true", help="also delete the buckets with all their data")
+    destroy.add_argument("--yes", action="store_true", help="confirm --data")
     return parser
 
 

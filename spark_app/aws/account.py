@@ -1,4 +1,4 @@
-"""An account of AWS, as the commands see it: calls that are sent, or only printed."""
+"""Calls to an AWS account: sent, or only printed with `--dry-run`."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from botocore.exceptions import NoRegionError
 from spark_app.platform import s3
 
 ATTEMPTS = 8
-"""How often a call is tried; where AWS throttles, the waits between grow to some twenty seconds each."""
+"""How often a call is tried. While AWS throttles, the waits between attempts grow to some twenty seconds each."""
 
 MAX_SHOWN = 400
 
 
 class Placeholder(dict[str, Any]):
-    """The answer to a call that was not sent: whatever is asked of it is its name, in angle brackets."""
+    """The answer to a call that was not sent: the value of each key is the key itself in angle brackets."""
 
     def __missing__(self, key: str) -> str:
         return f"<{key}>"
 
 
 class Account:
-    """Calls to AWS, with credentials, region and end points by the standard chains and from nowhere else.
+    """Calls to AWS. Credentials, region and end points come from AWS's standard chains only.
 
     With `dry_run` each call is printed and none is sent.
     """
@@ -42,7 +42,7 @@ class Account:
 
     @property
     def region(self) -> str:
-        """The region; with dry run it may be missing. Raises NoRegionError where nothing names one."""
+        """The region; a placeholder where a dry run has none. Raises NoRegionError where nothing names a region."""
         if self._session.region_name:
             return str(self._session.region_name)
         if self.dry_run:
@@ -50,18 +50,18 @@ class Account:
         raise NoRegionError
 
     def call(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
-        """Send one call, named as in boto3; returns the answer. With dry run it is printed, and the answer unknown."""
+        """Send one call, named as in boto3, and return its answer. A dry run prints it and returns a Placeholder."""
         if self.dry_run:
             self._print(service, operation, arguments)
             return Placeholder()
         return dict(getattr(self._client(service), operation)(**arguments))
 
     def pages(self, service: str, operation: str, key: str, **arguments: Any) -> list[Any]:
-        """Everything that an operation lists under a key, over all pages; nothing with dry run."""
+        """All items that an operation lists under `key`, over all pages; none with dry run."""
         return [item for page in self.each_page(service, operation, **arguments) for item in page.get(key, [])]
 
     def each_page(self, service: str, operation: str, **arguments: Any) -> Iterator[dict[str, Any]]:
-        """The answers of an operation that lists, page by page; none with dry run."""
+        """The answers of a listing operation, page by page; none with dry run."""
         if self.dry_run:
             self._print(service, operation, arguments)
         elif self._client(service).can_paginate(operation):
@@ -70,17 +70,17 @@ class Account:
             yield self.call(service, operation, **arguments)
 
     def upload(self, file: Path, bucket: str, key: str) -> None:
-        """Put a file into a bucket, in parts where it is large."""
+        """Upload a file to a bucket; a large file in parts."""
         if self.dry_run:
             self._print("s3", "upload_file", {"Filename": str(file), "Bucket": bucket, "Key": key})
             return
         try:
             self._client("s3").upload_file(str(file), bucket, key)
         except S3UploadFailedError as error:
-            raise error.__context__ or error from None  # what S3 said is behind it
+            raise error.__context__ or error from None  # the context is S3's own error
 
     def wait(self, seconds: float) -> None:
-        """Let time pass between two looks at something."""
+        """Sleep between two checks; not with dry run."""
         if not self.dry_run:
             time.sleep(seconds)
 
@@ -90,10 +90,10 @@ class Account:
 
     @functools.cache  # noqa: B019 - an account lives as long as the command
     def _client(self, service: str) -> Any:
-        patience = Config(
+        limits = Config(
             retries={"total_max_attempts": ATTEMPTS, "mode": "standard"}, connect_timeout=10, read_timeout=60
         )
-        return self._session.client(service, config=patience, region_name=self.region)
+        return self._session.client(service, config=limits, region_name=self.region)
 
 
 def _shortened(value: Any) -> Any:

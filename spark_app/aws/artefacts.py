@@ -1,12 +1,14 @@
-"""What a release on AWS consists of, built from this checkout on any machine.
+"""Build a release for AWS from this checkout, on any machine.
+
+A release consists of:
 
 movie_reco.zip            the package, for Glue's --extra-py-files and EMR's pyFiles
 jobs/STAGE.py             the entry scripts
-requirements-GLUE.txt     the packages that Glue installs, one file for each version of Glue
-environment.tar.gz        the same for EMR, unpacked beside the job
-settings.toml             what the jobs are to do: the --config of all of them
-spark-defaults.conf       what they need of Spark
-jobs.yaml                 the template that runs this release
+requirements-GLUE.txt     the packages that Glue installs, one file per version of Glue
+environment.tar.gz        the packages for EMR, which unpacks them beside the job
+settings.toml             the settings of all jobs, their --config
+spark-defaults.conf       the Spark settings that the jobs need
+jobs.yaml                 the CloudFormation template that runs this release
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ SETTINGS, SPARK_DEFAULTS, TEMPLATE = "settings.toml", "spark-defaults.conf", "jo
 
 @dataclass(frozen=True)
 class Runtime:
-    """A version of a service: its Python, the lock file that fits its Spark, and packages that it brings itself."""
+    """A version of a service: its Python, the lock file that fits its Spark, and the packages that it provides."""
 
     python: str
     lock: str
@@ -49,13 +51,13 @@ GLUE = {
     "6.0": Runtime("3.13", "runtime.lock", frozenset({"pyspark", "py4j", "delta-spark"})),
     "5.1": Runtime("3.11", "runtime-3.5.lock", frozenset({"pyspark", "py4j", "delta-spark"})),
 }
-"""Versions of Glue. With `--datalake-formats delta` Delta's Python comes with its jars."""
+"""Versions of Glue. With `--datalake-formats delta` Glue provides Delta's Python package beside Delta's jars."""
 
 EMR = Runtime("3.11", "runtime-3.5.lock", frozenset({"pyspark", "py4j"}))
-"""EMR 7.13, which has Python 3.9 and 3.11. Its Delta is jars alone, so the Python of Delta is packed."""
+"""EMR 7.13, which has Python 3.9 and 3.11. It provides Delta's jars only, so a release packs Delta's Python package."""
 
 MACHINE, NEWEST_GLIBC, OLDEST_GLIBC = "x86_64", 34, 17
-"""Both run on Amazon Linux 2023, with glibc 2.34: wheels that are built for an older one run there as well."""
+"""Glue and EMR run on Amazon Linux 2023, with glibc 2.34. Wheels built for an older glibc run there as well."""
 
 PYTHON = """#!/bin/sh
 # Python {python}, as EMR has it, with the packages of this archive.
@@ -65,15 +67,15 @@ PYTHONPATH="$here/lib${{PYTHONPATH:+:$PYTHONPATH}}" exec python{python} "$@"
 
 
 def pack(target: Path) -> None:
-    """Write spark_app, with the templates of the report, as a zip that Python imports from.
+    """Write `spark_app`, with the templates of the report, as a zip that Python imports from.
 
-    The same files give the same bytes: a file that is only touched changes nothing.
+    The same files give the same bytes: modification times do not enter.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     files = (path for path in (ROOT / "spark_app").rglob("*") if path.is_file() and path.suffix != ".pyc")
     with ZipFile(target, "w") as archive:
         for path in sorted(files):
-            # ZipInfo has a fixed date.
+            # A ZipInfo made from a name has a fixed date.
             archive.writestr(ZipInfo(path.relative_to(ROOT).as_posix()), path.read_bytes(), ZIP_DEFLATED)
 
 
@@ -83,14 +85,14 @@ def parse_conf(text: str) -> dict[str, str]:
 
 
 def chained(settings: dict[str, str]) -> str:
-    """Settings of Spark as Glue takes them, all as the value of one `--conf`: A=B --conf C=D."""
+    """Spark settings in the form that Glue takes, all in the value of one `--conf`: A=B --conf C=D."""
     return " --conf ".join(f"{key}={value}" for key, value in settings.items())
 
 
 def requirements(runtime: Runtime, lock: Path) -> list[str]:
-    """The locked packages that a service has to install, each with its hashes: NAME==VERSION --hash=...
+    """The locked packages that a service must install, one line per package: NAME==VERSION --hash=...
 
-    Markers are resolved for the service's Python on Linux, which need not be that of this machine.
+    Markers are evaluated for the service's Python on Linux, not for the Python of this machine.
     """
     target = {
         "python_version": runtime.python,
@@ -102,7 +104,7 @@ def requirements(runtime: Runtime, lock: Path) -> list[str]:
         "implementation_name": "cpython",
         "platform_python_implementation": "CPython",
     }
-    found = []
+    lines = []
     for line in lock.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
         if not line.strip() or line.startswith("#"):
             continue
@@ -110,15 +112,17 @@ def requirements(runtime: Runtime, lock: Path) -> list[str]:
         requirement = Requirement(pinned)
         fits = requirement.marker is None or requirement.marker.evaluate(target)
         if fits and requirement.name not in runtime.brings:
-            found.append(" ".join([f"{requirement.name}{requirement.specifier}", *(f"--hash={one}" for one in hashes)]))
-    return found
+            options = (f"--hash={digest}" for digest in hashes)
+            lines.append(" ".join([f"{requirement.name}{requirement.specifier}", *options]))
+    return lines
 
 
 def pack_environment(target: Path, wanted: list[str], python: str) -> None:
-    """Write the packages, and a `bin/python` that finds them, as an archive that works wherever it is unpacked.
+    """Write packages, and a `bin/python` that finds them, as an archive that works wherever it is unpacked.
 
-    Only wheels for Amazon Linux are taken, so it can be built anywhere, and it needs the service's Python and no other
-    path. Raises JobError where a package cannot be had.
+    `wanted` are lines of `requirements()`. The archive can be built on any machine, since it takes only wheels for
+    Amazon Linux. It runs the service's own Python, of version `python`. Raises JobError where a package cannot be
+    downloaded.
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -137,12 +141,12 @@ def pack_environment(target: Path, wanted: list[str], python: str) -> None:
         program.chmod(0o755)
         target.parent.mkdir(parents=True, exist_ok=True)
         with tarfile.open(target, "w:gz", compresslevel=6) as archive:
-            archive.add(program, "bin/python", filter=_of_nobody)
-            archive.add(library, "lib", filter=_of_nobody)
+            archive.add(program, "bin/python", filter=_without_owner_and_time)
+            archive.add(library, "lib", filter=_without_owner_and_time)
 
 
-def _of_nobody(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """A file as a release has it: of no user and no time, and without what Python has compiled here."""
+def _without_owner_and_time(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """The member without user and time; None for a file that Python compiled on this machine."""
     if "__pycache__" in member.name:
         return None
     member.uid = member.gid = 0
@@ -157,21 +161,23 @@ def _pip(*words: str) -> None:
     command = [sys.executable, "-m", "pip", *words, "--quiet", "--disable-pip-version-check"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - pip, with our own words
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-        why = said[-1].removeprefix("ERROR: ") if said else f"pip ended with {done.returncode}"
-        raise JobError(f"the packages for EMR cannot be had: {why[:300]}; check the network, or --without-emr")
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+        why = errors[-1].removeprefix("ERROR: ") if errors else f"pip ended with {done.returncode}"
+        raise JobError(
+            f"the packages for EMR cannot be downloaded: {why[:300]}; check the network, or use --without-emr"
+        )
 
 
 @dataclass(frozen=True)
 class Release:
-    """A release that was built: its folder here, and its name, VERSION-CHECKSUM."""
+    """A built release: its local folder, and its name, VERSION-CHECKSUM."""
 
     folder: Path
     name: str
 
     @property
     def prefix(self) -> str:
-        """Where it lies in the artefacts bucket."""
+        """The prefix of its keys in the artefacts bucket."""
         return f"releases/{self.name}"
 
     @property
@@ -180,17 +186,17 @@ class Release:
         return sorted(path for path in self.folder.rglob("*") if path.is_file())
 
     def key(self, file: Path) -> str:
-        """Where a file of it lies in the artefacts bucket."""
+        """The key of one of its files in the artefacts bucket."""
         return f"{self.prefix}/{file.relative_to(self.folder).as_posix()}"
 
 
 def build(out: Path, config: Path, *, emr: bool = True) -> Release:
-    """Build a release under a folder; its checksum is that of all it holds, so what is the same has one name.
+    """Build a release in a folder under `out`. Its name has a checksum of its content: equal releases have equal names.
 
-    Raises UsageError for a `config` that is not valid, JobError where packages cannot be had.
+    Raises UsageError where `config` is not valid, JobError where packages cannot be downloaded.
     """
     if not (ROOT / "jobs").is_dir() or not CONF.is_dir():
-        raise UsageError(f"{ROOT} is no checkout of movie-reco: packages are built from one")
+        raise UsageError(f"{ROOT} is not a checkout of movie-reco: a release is built from a checkout")
     try:
         settings = config.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -212,7 +218,7 @@ def build(out: Path, config: Path, *, emr: bool = True) -> Release:
         name = _name(folder, emr=emr)
         release = Release(out / name, name)
         if release.folder.exists():
-            logger.info("release %s was built before", name)
+            logger.info("release %s exists already", name)
             return release
         if emr:
             logger.info("packing the environment for EMR: Python %s, some 200 MB", EMR.python)
@@ -222,9 +228,10 @@ def build(out: Path, config: Path, *, emr: bool = True) -> Release:
 
 
 def _name(folder: Path, *, emr: bool) -> str:
-    """VERSION-CHECKSUM, by the content of all files.
+    """VERSION-CHECKSUM, where the checksum is that of the content of all files.
 
-    That of the environment is by what it is made from: an archive has other bytes on another version of zlib.
+    For the environment it is the checksum of what the archive is made from: the archive's own bytes depend on the
+    version of zlib.
     """
     digest = hashlib.sha256()
     for piece in _content(folder, emr=emr):

@@ -21,7 +21,7 @@ from spark_app.platform.log import logger
 
 CLUSTER_HAS_ENDED = ("TERMINATED", "TERMINATED_WITH_ERRORS")
 CLUSTER_END_SECONDS = 600.0
-"""After the end of its step, a cluster has brought all its logs to S3 within this time."""
+"""A cluster writes all its logs to S3 within this time after the end of its step."""
 
 GLUE_CATALOGUE = "com.amazonaws.glue.catalog.metastore.AWSGlueDataCatalogHiveClientFactory"
 
@@ -30,21 +30,21 @@ MACHINE = "r5.xlarge"
 
 
 class Emr:
-    """A cluster of EMR on EC2 that is made for one run, and ends with it."""
+    """A cluster of EMR on EC2 that is made for one run and ends with that run."""
 
     def __init__(self, account: Account, order: Order) -> None:
         self._account, self._bucket, self._poll_seconds = account, order.stack["ArtefactsBucket"], order.poll_seconds
         self._prefix = "logs/emr"
 
     def start(self, order: Order) -> str:
-        """Have a cluster made that runs the job as its one step; returns the id of the cluster."""
+        """Start a cluster whose only step is the job; returns the id of the cluster."""
         check_environment(self._account, order)
         settings = {
             **spark_defaults(self._account, self._bucket, order.stack["Release"]),
             **SIZES,
             "spark.dynamicAllocation.maxExecutors": str(order.executors),
             "spark.jars": DELTA_JARS,
-            # What failed once fails again, and says less: that another run holds the lock.
+            # A second attempt would fail too, and would hide the cause: it reports that another run holds the lock.
             "spark.yarn.maxAppAttempts": "1",
             "spark.yarn.appMasterEnv.PYSPARK_DRIVER_PYTHON": PYTHON,
             "spark.yarn.appMasterEnv.PYSPARK_PYTHON": PYTHON,
@@ -55,7 +55,7 @@ class Emr:
         confs = [word for key, value in settings.items() for word in ("--conf", f"{key}={value}")]
         files = ["--py-files", order.at(PACKAGE), "--archives", f"{order.at(ENVIRONMENT)}#environment"]
         submit = ["spark-submit", "--deploy-mode", "cluster", "--name", order.title, *files, *confs, *order.entry]
-        # A driver, which in cluster mode has a machine among the others, and the executors.
+        # In cluster mode YARN places the driver on one of the core machines, and the executors on the others.
         groups = [("MASTER", 1), ("CORE", order.executors + 1)]
         instances: dict[str, Any] = {
             "InstanceGroups": [
@@ -92,7 +92,7 @@ class Emr:
             ],
             Tags=[
                 {"Key": "application", "Value": order.name},
-                # By this tag AWS's policy for EMR knows what it may touch.
+                # AWS's policy for EMR allows access only to resources with this tag.
                 {"Key": "for-use-with-amazon-emr-managed-policies", "Value": "true"},
             ],
             VisibleToAllUsers=True,
@@ -100,35 +100,35 @@ class Emr:
         return str(answer["JobFlowId"])
 
     def look(self, run: str) -> Look:
-        """The state of the step; that of the cluster where it ended before the step began."""
+        """The state of the step; the state of the cluster where the cluster ended before the step began."""
         steps = self._account.pages("emr", "list_steps", "Steps", ClusterId=run)
         if self._account.dry_run:
             return NOT_ASKED
         step = steps[0]["Status"]
         details = step.get("FailureDetails", {})
-        said = " ".join(details[key] for key in ("Reason", "Message") if key in details)
-        if step["State"] in DONE or (step["State"] in ENDED and said):
-            return Look(step["State"], said)
-        # A step that has not begun, or that its cluster has taken along: why, only that knows.
-        state, why = self._cluster(run)
+        reason = " ".join(details[key] for key in ("Reason", "Message") if key in details)
+        if step["State"] in DONE or (step["State"] in ENDED and reason):
+            return Look(step["State"], reason)
+        # The step has not begun, or it ended together with its cluster: only the cluster has the reason.
+        state, reason = self._cluster(run)
         if step["State"] in ENDED:
-            return Look(step["State"], why)
+            return Look(step["State"], reason)
         if state in CLUSTER_HAS_ENDED:
-            return Look("FAILED", why)
+            return Look("FAILED", reason)
         return Look(step["State"] if step["State"] != "PENDING" else f"PENDING, cluster {state}")
 
     def _cluster(self, run: str) -> tuple[str, str]:
-        """The state of the cluster, and what EMR says of it."""
+        """The state of the cluster, and EMR's reason for it."""
         status = self._account.call("emr", "describe_cluster", ClusterId=run)["Cluster"]["Status"]
         return status["State"], status.get("StateChangeReason", {}).get("Message", "")
 
-    def news(self, run: str) -> list[str]:  # noqa: ARG002 - as the others
-        """Nothing: a cluster writes its logs to S3, minutes later."""
+    def news(self, run: str) -> list[str]:  # noqa: ARG002 - the signature of Service
+        """No lines: a cluster writes its logs to S3 only minutes later."""
         return []
 
     def tail(self, run: str) -> list[str]:
-        """The last lines of the step and of the driver, which come to S3 when the cluster ends."""
-        logger.info("%s: waiting for the logs, which come with the end of the cluster; Ctrl-C ends that", run)
+        """The last lines of the step's log and of the driver's, which are in S3 once the cluster has ended."""
+        logger.info("%s: waiting for the logs, which arrive when the cluster ends; Ctrl-C stops the wait", run)
         until = time.monotonic() + CLUSTER_END_SECONDS
         try:
             with contextlib.suppress(KeyboardInterrupt):
@@ -143,7 +143,7 @@ class Emr:
         listed = self._account.pages(
             "s3", "list_objects_v2", "Contents", Bucket=self._bucket, Prefix=f"{self._prefix}/{run}/"
         )
-        logs = [found["Key"] for found in listed if _is_of_the_driver(found["Key"])]
+        logs = [entry["Key"] for entry in listed if _is_of_the_driver(entry["Key"])]
         lines: list[str] = []
         for key in logs:
             body = self._account.call("s3", "get_object", Bucket=self._bucket, Key=key)["Body"].read()
@@ -152,10 +152,10 @@ class Emr:
             except (OSError, EOFError, zlib.error):
                 continue
         return lines[-2 * TAIL_LINES :] or [
-            f"logs come to s3://{self._bucket}/{self._prefix}/{run}/ some minutes after the end"
+            f"logs arrive in s3://{self._bucket}/{self._prefix}/{run}/ some minutes after the end"
         ]
 
 
 def _is_of_the_driver(key: str) -> bool:
-    """Whether a log of a cluster is that of the step, or of the container in which YARN has started the driver."""
+    """Whether a cluster's log is that of the step, or that of the container in which YARN starts the driver."""
     return bool(re.search(r"/steps/[^/]+/stderr\.gz$|/container_[^/]*_000001/std(out|err)\.gz$", key))

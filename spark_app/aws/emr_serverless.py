@@ -11,7 +11,7 @@ from spark_app.aws.stacks import spark_defaults
 
 FIRST_EXECUTORS = ("spark.executor.instances", "spark.dynamicAllocation.initialExecutors")
 DEFAULT_FIRST_EXECUTORS = 3
-"""The executors that EMR Serverless begins with by default; it refuses a job whose maximum is lower."""
+"""The executors with which EMR Serverless starts a job by default; it refuses a job whose maximum is lower."""
 
 
 class EmrServerless:
@@ -23,7 +23,7 @@ class EmrServerless:
         self._logs = Logs(account, self._group, is_driver=lambda stream: "DRIVER" in stream)
 
     def start(self, order: Order) -> str:
-        """Submit the job; the application starts by itself."""
+        """Submit the job, which also starts the application; returns the id of the run."""
         check_environment(self._account, order)
         entry, *arguments = order.entry
         region = self._account.region
@@ -67,11 +67,11 @@ class EmrServerless:
         return NOT_ASKED if self._account.dry_run else Look(answer["state"], answer.get("stateDetails", ""))
 
     def news(self, run: str) -> list[str]:
-        """What the driver has said since the last look."""
+        """The lines that the driver logged since the last call."""
         return self._logs.news(self._stream(run))
 
     def tail(self, run: str) -> list[str]:
-        """The last lines that the driver said."""
+        """The last lines that the driver logged."""
         return self._logs.tail(self._stream(run))
 
     def _stream(self, run: str) -> str:

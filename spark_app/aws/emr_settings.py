@@ -1,4 +1,4 @@
-"""What a release of EMR needs to run the jobs, on EMR Serverless and on a cluster alike."""
+"""Settings with which EMR runs the jobs, the same on EMR Serverless and on a cluster."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from spark_app.platform.errors import UsageError
 
 DELTA_JARS = "/usr/share/aws/delta/lib/delta-spark.jar,/usr/share/aws/delta/lib/delta-storage.jar"
 PYTHON = "./environment/bin/python"
-"""The archive's Python, from the working folder of a driver or an executor."""
+"""The archive's Python, relative to the working folder of a driver or an executor."""
 
 SIZES = {
     "spark.driver.cores": "4",
@@ -19,8 +19,8 @@ SIZES = {
     "spark.executor.memory": "18g",
     "spark.executor.memoryOverhead": "5g",
 }
-"""Drivers and executors on EMR: 4 cores and, with what Python needs beside Java, 23 GB. EMR Serverless has workers of
-that size, and YARN gives 24 GB on a machine of 32."""
+"""Drivers and executors on EMR: 4 cores and 23 GB, including the memory that Python needs beside Java. EMR Serverless
+offers workers of that size, and YARN offers 24 GB on a machine of 32 GB."""
 
 
 def check_environment(account: Account, order: Order) -> None:
@@ -29,4 +29,4 @@ def check_environment(account: Account, order: Order) -> None:
     if not account.pages("s3", "list_objects_v2", "Contents", Bucket=order.stack["ArtefactsBucket"], Prefix=key):
         if account.dry_run:
             return
-        raise UsageError(f"{order.stack['Release']} was built with --without-emr: deploy again without that")
+        raise UsageError(f"{order.stack['Release']} was built with --without-emr: deploy again without that option")

@@ -1,4 +1,4 @@
-"""What AWS says when it refuses, in plain words and with a way out."""
+"""Failures of AWS calls as errors of the command: a plain message that says what to do, and an exit code."""
 
 from __future__ import annotations
 
@@ -50,16 +50,20 @@ _FAILURES: tuple[tuple[tuple[type[Exception], ...], type[JobError], str], ...] =
         RefusedError,
         "AWS cannot be reached: check the network and the region ({error})",
     ),
-    ((BotoCoreError, ResponseParserError), RefusedError, "AWS could not be asked, or understood: {error}"),
+    (
+        (BotoCoreError, ResponseParserError),
+        RefusedError,
+        "a request to AWS could not be sent, or its answer could not be read: {error}",
+    ),
 )
-"""Failures before an answer; the first that fits counts."""
+"""Failures without an answer: exceptions, the error to raise, its message. The first that fits is used."""
 
 _ANSWERS: tuple[tuple[str, type[JobError], str], ...] = (
     (
         r"InvalidClientTokenId|UnrecognizedClient|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|"
         r"InvalidSignature|IncompleteSignature|MissingAuthenticationToken|AuthFailure|OptInRequired|RequestExpired",
         RefusedError,
-        "AWS does not take the credentials ({code}): get new ones, or check AWS_PROFILE",
+        "AWS rejects the credentials ({code}): get new ones, or check AWS_PROFILE",
     ),
     (
         r"AccessDenied|AllAccessDisabled|Unauthorized|Forbidden|^403$|NotAuthorized",
@@ -69,7 +73,7 @@ _ANSWERS: tuple[tuple[str, type[JobError], str], ...] = (
     (
         r"Throttl|TooManyRequests|RequestLimitExceeded|SlowDown",
         RefusedError,
-        "AWS has too many requests ({call}: {code}), also after waiting: try again in some minutes",
+        "AWS throttles {call} ({code}), even after retries: try again in some minutes",
     ),
     (
         r"LimitExceeded|QuotaExceeded|ConcurrentRunsExceeded|NumberLimit|InsufficientCapacity",
@@ -84,45 +88,45 @@ _ANSWERS: tuple[tuple[str, type[JobError], str], ...] = (
     ),
     (r"", RefusedError, "AWS refused {call} ({code}): {why}"),
 )
-"""Answers of AWS, by the name of what went wrong; the first that fits counts."""
+"""Error answers of AWS: a pattern of the error code, the error to raise, its message. The first that fits is used."""
 
 _EXIT_CODE = re.compile(
     r"(?:SystemExit|ExitCode|exited with(?: status| exitCode)?|exit code)\W{0,3}(\d{1,3})", re.IGNORECASE
 )
-"""How the services tell the code with which a Python program left: Glue, EMR Serverless, and YARN for EMR."""
+"""How Glue, EMR Serverless and YARN (for EMR) report the exit code of a Python program."""
 
 LARGEST_CODE = 7
 MAX_SHOWN = 300
 
 
 def exit_code(text: str) -> int:
-    """The exit code of a job that a service's message tells; 1 where it tells none of ours."""
-    found = _EXIT_CODE.search(text)
-    code = int(found.group(1)) if found else JobError.exit_code
+    """The exit code of a job, from a service's message; 1 where the message has no exit code of a job."""
+    match = _EXIT_CODE.search(text)
+    code = int(match.group(1)) if match else JobError.exit_code
     return code if 0 < code <= LARGEST_CODE else JobError.exit_code
 
 
 def explain(error: Exception) -> JobError | None:
-    """The plain words for a failure of AWS, or None where it is none."""
+    """The error of the command for a failed AWS call; None for any other exception."""
     if isinstance(error, JobError):
         return error
     if isinstance(error, ClientError):
         code, why = code_of(error), _line(message(error))
-        kind, words = next((kind, words) for pattern, kind, words in _ANSWERS if re.search(pattern, code))
-        return kind(words.format(call=error.operation_name, code=code, why=why))
-    for failures, kind, words in _FAILURES:
+        job_error, text = next((job_error, text) for pattern, job_error, text in _ANSWERS if re.search(pattern, code))
+        return job_error(text.format(call=error.operation_name, code=code, why=why))
+    for failures, job_error, text in _FAILURES:
         if isinstance(error, failures):
-            return kind(words.format(error=_line(str(error))))
+            return job_error(text.format(error=_line(str(error))))
     return None
 
 
 def message(error: ClientError) -> str:
-    """What the service says, without the words that boto3 puts before it."""
+    """The service's own message, without the words that boto3 puts before it."""
     return str(error.response.get("Error", {}).get("Message", "")) or str(error)
 
 
 def code_of(error: ClientError) -> str:
-    """The name of what went wrong, as the service calls it."""
+    """The service's error code, such as AccessDenied."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 

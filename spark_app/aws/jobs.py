@@ -1,6 +1,7 @@
-"""Runs of a stage, or of the pipeline, on Glue, EMR Serverless or a cluster of EMR: started, followed and reported.
+"""Start a stage or the pipeline on Glue, EMR Serverless or a cluster of EMR, follow the run and report its end.
 
-All services are used alike: `start` gives the id of a run, `look` its state, `tail` the last lines of its log.
+All services have the same methods: `start` returns the id of a run, `look` its state, `news` the new lines of its log,
+`tail` the last lines.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ SERVICES: Mapping[str, type[Glue] | type[EmrServerless] | type[Emr]] = {
 def settings_of_run(
     account: Account, stack: Mapping[str, str], config: str | None, assignments: Sequence[str]
 ) -> str | None:
-    """Put the settings of one run into S3, and return where; None where the release's are to be used.
+    """Put the settings of one run into S3 and return their URI; None where the run uses the release's settings.
 
-    `config` is the text of a TOML file that takes the place of the release's. Raises UsageError for what is not valid.
+    `config` is the text of a TOML file that replaces the release's; `assignments` are texts SECTION.KEY=VALUE. Raises
+    UsageError where a setting is not valid.
     """
     if config is None and not assignments:
         return None
@@ -48,33 +50,35 @@ def settings_of_run(
     return f"s3://{bucket}/{key}"
 
 
-def run(account: Account, on: str, order: Order) -> None:
-    """Run a job and wait for its end, showing its states and what it says. Raises FailedJobError where it fails."""
-    service: Service = SERVICES[on](account, order)
+def run(account: Account, service_name: str, order: Order) -> None:
+    """Run a job and wait for its end; log its states and its own log lines. Raises FailedJobError where it fails."""
+    service: Service = SERVICES[service_name](account, order)
     started = time.monotonic()
     run_id = service.start(order)
     if account.dry_run:
         service.look(run_id)
         service.news(run_id)
         return
-    logger.info("%s on %s: run %s", order.job, on, run_id)
+    logger.info("%s on %s: run %s", order.job, service_name, run_id)
     try:
-        found = _follow(account, service, run_id, order.poll_seconds)
+        end = _follow(account, service, run_id, order.poll_seconds)
     except KeyboardInterrupt:
-        logger.warning("%s goes on as run %s: `status` shows it, and its service's console ends it", order.job, run_id)
+        logger.warning(
+            "%s continues as run %s: `status` shows it; stop it in the console of the service", order.job, run_id
+        )
         raise
     minutes = (time.monotonic() - started) / 60
-    if found.state in DONE:
-        logger.info("%s on %s: done in %.1f minutes", order.job, on, minutes)
+    if end.state in DONE:
+        logger.info("%s on %s: done in %.1f minutes", order.job, service_name, minutes)
         return
     tail = service.tail(run_id)
     _show(tail)
-    code = exit_code(found.message)
+    code = exit_code(end.message)
     if code == FailedJobError.exit_code:
         code = exit_code("\n".join(tail))
     raise FailedJobError(
-        f"{order.job} on {on} is {found.state} after {minutes:.1f} minutes (run {run_id}): "
-        f"{' '.join(found.message.split())[:300] or 'the service does not say why'}; see the lines above",
+        f"{order.job} on {service_name} is {end.state} after {minutes:.1f} minutes (run {run_id}): "
+        f"{' '.join(end.message.split())[:300] or 'the service gives no reason'}; see the lines above",
         code,
     )
 
@@ -82,13 +86,13 @@ def run(account: Account, on: str, order: Order) -> None:
 def _follow(account: Account, service: Service, run_id: str, poll_seconds: float) -> Look:
     state = ""
     while True:
-        found = service.look(run_id)
+        look = service.look(run_id)
         _show(service.news(run_id))
-        if found.state != state:
-            logger.info("%s: %s", run_id, found.state)
-        state = found.state
+        if look.state != state:
+            logger.info("%s: %s", run_id, look.state)
+        state = look.state
         if state in ENDED:
-            return found
+            return look
         account.wait(poll_seconds)
 
 

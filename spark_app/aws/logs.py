@@ -1,4 +1,4 @@
-"""What a job writes to its log in CloudWatch."""
+"""The log of a job in CloudWatch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from spark_app.aws.failures import explain
 from spark_app.platform.log import logger
 
 OURS = re.compile(r'\d\d:\d\d:\d\d (DEBUG|INFO|WARNING|ERROR) |\{"(time|level|levelname)"')
-"""How lines of these jobs begin, as text or as JSON, among all the lines that Spark writes."""
+"""The start of a log line of this package, as text or as JSON; all other lines are Spark's."""
 
 TAIL_LINES = 20
-"""Lines that are shown of a job that failed."""
+"""The number of last log lines that are shown of a failed job."""
 
 
 class Logs:
-    """What a job says in a group of CloudWatch, read on where the last look ended."""
+    """The log of a job in a log group of CloudWatch.
+
+    `is_driver` tells by the name of a log stream whether the driver writes it.
+    """
 
     def __init__(self, account: Account, group: str, is_driver: Any) -> None:
         self._account, self._group, self._is_driver = account, group, is_driver
@@ -27,7 +30,7 @@ class Logs:
         self._is_readable = True
 
     def news(self, prefix: str) -> list[str]:
-        """Lines of these jobs that have come since the last look."""
+        """The lines of this package that arrived since the last call, from streams whose names begin with `prefix`."""
         lines = []
         for event in self._events(prefix, self._since):
             self._since = max(self._since, event["timestamp"])
@@ -37,11 +40,11 @@ class Logs:
         return lines
 
     def tail(self, prefix: str) -> list[str]:
-        """The last lines, whoever said them."""
+        """The last lines, Spark's included."""
         return [line for event in self._events(prefix, 0) for line in event["message"].splitlines()][-TAIL_LINES:]
 
     def _events(self, prefix: str, since: int) -> list[dict[str, Any]]:
-        """The driver's events of a run, by time. A group that cannot be read is told once, and is no failure."""
+        """The driver's events of a run, by time. A group that cannot be read is reported once, and is no failure."""
         if not self._is_readable:
             return []
         arguments = {"logGroupName": self._group, "logStreamNamePrefix": prefix, "startTime": since}
@@ -57,5 +60,5 @@ class Logs:
 
 
 def warn_without_log(error: ClientError) -> None:
-    """Say why a log is not shown, which is no failure of the job."""
+    """Log why a job's log is not shown; this is no failure of the job."""
     logger.warning("the job's log cannot be shown: %s", explain(error))

@@ -1,4 +1,4 @@
-"""What is to run on AWS, and what each service that runs it can be asked."""
+"""An order of a run on AWS, and the interface of the services that run it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ ENDED = (
     *("FAILED", "STOPPED", "TIMEOUT", "ERROR", "EXPIRED"),  # Glue's
     *("CANCELLED", "INTERRUPTED"),  # EMR's
 )
-"""States in which a run stays."""
+"""Final states of a run."""
 
 POLL_SECONDS = 15.0
-"""Between two looks at a run, unless told otherwise."""
+"""The default time between two checks of a run."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is to run: a job of the package, on what was deployed under a name.
+    """The job to run, and the deployment to run it on, whose name is `name`.
 
-    `stack` are the outputs of the jobs stack; `settings` is a file that takes the place of the release's, `conf` are
-    further settings of Spark; `executors` and `subnet` are for EMR. Its state is asked for every `poll_seconds`.
+    `stack` has the outputs of the jobs stack. `settings` is the URI of a file that replaces the release's settings.
+    `conf` has further Spark settings. `executors` (the most) and `subnet` are for EMR. The state of the run is checked
+    every `poll_seconds`.
     """
 
     name: str
@@ -39,35 +40,35 @@ class Order:
 
     @property
     def title(self) -> str:
-        """What the run is called; alarms know ours by the name that it begins with."""
+        """The name of the run. The alarms match it by its prefix, the name of the deployment."""
         return f"{self.name}-{self.job}"
 
     def at(self, file: str) -> str:
-        """Where a file of the release lies."""
+        """The URI of a file of the release."""
         return f"s3://{self.stack['ArtefactsBucket']}/{self.stack['Release']}/{file}"
 
     @property
     def entry(self) -> list[str]:
         """The entry script and its arguments."""
         zones = {"--raw-path": self.stack["RawBucket"], "--processed-path": self.stack["ProcessedBucket"]}
-        given = [word for option, bucket in zones.items() for word in (option, f"s3://{bucket}")]
-        return [self.at(f"jobs/{self.job}.py"), "--config", self.settings or self.at(SETTINGS), *given]
+        paths = [word for option, bucket in zones.items() for word in (option, f"s3://{bucket}")]
+        return [self.at(f"jobs/{self.job}.py"), "--config", self.settings or self.at(SETTINGS), *paths]
 
 
 @dataclass(frozen=True)
 class Look:
-    """The state of a run, and what the service says of it."""
+    """The state of a run, and the service's message about it."""
 
     state: str
     message: str = ""
 
 
 NOT_ASKED = Look("NOT ASKED")
-"""The state of a run that was not started, with dry run."""
+"""The state of a run in a dry run, which starts nothing."""
 
 
 class Service(Protocol):
-    """What runs jobs."""
+    """A service that runs jobs."""
 
     def start(self, order: Order) -> str:
         """Start a run; returns its id."""
@@ -76,7 +77,7 @@ class Service(Protocol):
         """The state of a run."""
 
     def news(self, run: str) -> list[str]:
-        """What the job has said since the last look."""
+        """The lines that the job logged since the last call."""
 
     def tail(self, run: str) -> list[str]:
-        """The last lines that it said."""
+        """The last lines of the job's log."""

@@ -1,4 +1,4 @@
-"""What is deployed, and how the last runs went, as a table."""
+"""The command `status`: a table of what is deployed and how the last runs ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spark_app.aws.stacks import jobs_stack, outputs, status, storage_stack
 from spark_app.stages.pipeline import JOBS
 
 REGISTER = "register"
-"""A Glue job that is no stage: the end of the workflow."""
+"""The last Glue job of the workflow; unlike the others it is not a stage."""
 
 LAST_RUNS = 3
 ACTIVE = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING", "TERMINATING"]
@@ -25,8 +25,9 @@ def show_status(account: Account, name: str) -> None:
     table = Table("what", "state", "since")
     table.add_column("more", overflow="fold")
     stack = outputs(account, jobs_stack(name))
-    for of in (storage_stack(name), jobs_stack(name)):
-        table.add_row(of, status(account, of), "", stack["Release"] if of == jobs_stack(name) else "")
+    for stack_name in (storage_stack(name), jobs_stack(name)):
+        release = stack["Release"] if stack_name == jobs_stack(name) else ""
+        table.add_row(stack_name, status(account, stack_name), "", release)
     for row in (
         *_glue(account, name),
         *_workflow(account, stack["Workflow"]),
@@ -53,8 +54,8 @@ def _workflow(account: Account, workflow: str) -> Iterator[tuple[str, str, str, 
     run = {} if account.dry_run else answer["Workflow"].get("LastRun", {})
     if run:
         figures = run.get("Statistics", {})
-        told = ", ".join(f"{figures[key]} {key.removesuffix('Actions').lower()}" for key in figures if figures[key])
-        yield f"workflow {workflow}", run.get("Status", ""), _when(run.get("StartedOn")), told
+        counts = ", ".join(f"{figures[key]} {key.removesuffix('Actions').lower()}" for key in figures if figures[key])
+        yield f"workflow {workflow}", run.get("Status", ""), _when(run.get("StartedOn")), counts
 
 
 def _emr(account: Account, name: str, application: str) -> Iterator[tuple[str, str, str, str]]:

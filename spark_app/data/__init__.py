@@ -1,1 +1,1 @@
-"""DataFrame in, DataFrame out: the contract of the raw files, cleaning rules, aggregates, generated data."""
+"""Functions from DataFrame to DataFrame: the contract of the raw files, cleaning rules, aggregates, generated data."""

@@ -7,16 +7,16 @@ from pyspark.sql import functions as F
 
 
 def movie_stats(movies: DataFrame, ratings: DataFrame, damping: float) -> DataFrame:
-    """A row a movie: movieId, rating_count, average_rating (null where there is none), damped_rating.
+    """One row per movie: movieId, rating_count, average_rating (null if there is no rating), damped_rating.
 
     `damped_rating` is the Bayesian average: the mean over the movie's ratings and `damping` more at the mean of all
-    ratings, so that one enthusiast does not outrank a thousand. It is null only where nobody has rated anything.
-    Takes movies(movieId) and ratings(movieId, rating); one pass over the ratings.
+    ratings, so that one enthusiast does not outrank a thousand. It is null if nobody has rated anything, and for movies
+    without ratings if `damping` is 0. Takes movies(movieId) and ratings(movieId, rating); one pass over the ratings.
     """
     sums = ratings.groupBy("movieId").agg(F.sum("rating").alias("rating_sum"), F.count("*").alias("rating_count"))
-    # Over all movies, in one partition: a row a movie is little, and a second aggregate would be a second pass.
-    everything = Window.partitionBy()
-    overall_mean = F.sum("rating_sum").over(everything) / F.sum("rating_count").over(everything)
+    # One partition is enough for one row per movie; another aggregate would be a second pass over the ratings.
+    all_movies = Window.partitionBy()
+    overall_mean = F.sum("rating_sum").over(all_movies) / F.sum("rating_count").over(all_movies)
     damped_sum = F.coalesce("rating_sum", F.lit(0.0)) + damping * F.col("overall_mean")
     damped_count = F.coalesce("rating_count", F.lit(0)) + F.lit(damping)
     return (
@@ -33,9 +33,9 @@ def movie_stats(movies: DataFrame, ratings: DataFrame, damping: float) -> DataFr
 
 
 def final_movies(movies: DataFrame, stats: DataFrame) -> DataFrame:
-    """The table of the AWS design: movieId, title, genres (text, `A|B`), average_rating, rating_count, and more.
+    """The table `final`: movieId, title, genres (text, `A|B`), average_rating, rating_count, year, damped_rating.
 
-    Further columns: year, damped_rating. Ordered by movieId.
+    The first five are the columns of the AWS design. Ordered by movieId.
     """
     return (
         movies.join(stats, on="movieId", how="inner")

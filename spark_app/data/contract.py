@@ -1,4 +1,4 @@
-"""The contract of the raw files: their columns and types, and how a delivery is held against it."""
+"""The contract of the raw files: their columns and types, and the checks of a delivery against it."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from spark_app.platform.errors import InputError
 from spark_app.platform.settings import Input
 
 INTEGER, NUMBER, TEXT, EMPTY = "BIGINT", "DOUBLE", "STRING", "VOID"
-"""The types a CSV column may have, by their names in Spark SQL; VOID where it holds no value."""
+"""The types of a CSV column, by their names in Spark SQL; VOID if it has no values."""
 
 ID = "id (an integer or a text)"
-"""What a column of ids holds that may be of any type; a fraction is none."""
+"""The type of a column of ids that may be integers or texts, but not fractions."""
 
-FITTING = {
+ACCEPTED = {
     INTEGER: (INTEGER, EMPTY),
     NUMBER: (INTEGER, NUMBER, EMPTY),
     TEXT: (INTEGER, NUMBER, TEXT, EMPTY),
     ID: (INTEGER, TEXT, EMPTY),
 }
-"""The types that are found in a file where each is expected."""
+"""By expected type, the types that a column of a file may have."""
 
 ID_COLUMNS = frozenset({"userId", "movieId"})
 ID_KINDS = {"integer": INTEGER, "auto": ID, "any": TEXT}
 TIME_KINDS = {"seconds": INTEGER, "milliseconds": INTEGER, "iso": TEXT}
-"""What a column holds, by the settings input.ids and input.time_format."""
+"""The type of a column, by the settings input.ids and input.time_format."""
 
 MAX_SHOWN = 200
-"""Characters of a line that is no header that an error shows."""
+"""How many characters of a wrong header an error shows."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a raw file: what it is called there, and what it holds."""
+    """A column of a raw file: its name in the file, and its type."""
 
     name: str
     kind: str
@@ -44,9 +44,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Contract:
-    """A raw table: its name in the catalogue, the columns it must have by our names for them, and those it has not.
+    """A raw table: its name in the catalogue, its columns by our names for them, and our names of columns it lacks.
 
-    `delimiter` stands between two fields.
+    `delimiter` separates two fields.
     """
 
     table: str
@@ -56,7 +56,7 @@ class Contract:
 
     @property
     def names(self) -> dict[str, str]:
-        """Our name of each column, and that in the file."""
+        """The name of each column in the file, by our name for it."""
         return {ours: column.name for ours, column in self.columns.items()}
 
 
@@ -82,13 +82,13 @@ def ratings_contract(input_settings: Input) -> Contract:
 
 
 def _contract(table: str, wanted: dict[str, Column], input_settings: Input) -> Contract:
-    """A contract of the columns that have a name in the files."""
-    there = {ours: column for ours, column in wanted.items() if column.name}
-    return Contract(table, there, tuple(ours for ours in wanted if ours not in there), input_settings.delimiter)
+    """A contract of the columns that have a name in the files, according to the settings."""
+    present = {ours: column for ours, column in wanted.items() if column.name}
+    return Contract(table, present, tuple(ours for ours in wanted if ours not in present), input_settings.delimiter)
 
 
 def parse_line(line: str, delimiter: str = ",") -> list[str]:
-    """The fields of one CSV line; none where the line is empty or no parser would take it."""
+    """The fields of one CSV line; none if the line is empty or cannot be parsed."""
     try:
         return next(csv.reader([line], delimiter=delimiter), [])
     except csv.Error:
@@ -96,9 +96,9 @@ def parse_line(line: str, delimiter: str = ",") -> list[str]:
 
 
 def infer_type(values: Sequence[str]) -> str:
-    """The narrowest type that most of the values have that are not empty; EMPTY where there are none.
+    """The narrowest type that more than half of the values have; EMPTY if there are none. Empty values do not count.
 
-    Most, not all: a few broken values are rows to reject later, not another type of column.
+    A few broken values do not change the type of a column: their rows are rejected later.
     """
     filled = [value for value in values if value.strip()]
     if not filled:
@@ -110,13 +110,16 @@ def infer_type(values: Sequence[str]) -> str:
 
 
 def infer_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, str]:
-    """Each column of the header with its type, in the order of the file; rows of another length are passed over."""
+    """Each column of the header with its type, in the order of the file; skips rows with another number of fields."""
     whole = [row for row in rows if len(row) == len(header)]
     return {column: infer_type([row[place] for row in whole]) for place, column in enumerate(header)}
 
 
 def coded_ids(contract: Contract, header: Sequence[str], rows: Sequence[Sequence[str]]) -> frozenset[str]:
-    """Which of userId and movieId need codes: where it is left open, those of which fewer than half are integers."""
+    """The columns, of userId and movieId, that need codes.
+
+    A column of texts always does. A column that may have integers or texts does if fewer than half are integers.
+    """
     whole = [row for row in rows if len(row) == len(header)]
     coded = set()
     for ours in ID_COLUMNS & contract.columns.keys():
@@ -129,41 +132,41 @@ def coded_ids(contract: Contract, header: Sequence[str], rows: Sequence[Sequence
 
 
 def check_header(contract: Contract, header: Sequence[str], file: str) -> None:
-    """Hold the header line of a file against the contract; the order of columns is free, further ones are too.
+    """Check the header line of a file against the contract. Columns may be in any order, and there may be others.
 
-    Raises InputError naming the file and the column that is missing, renamed or doubled.
+    Raises InputError that names the file and the column that is missing, renamed or repeated.
     """
     expected = list(contract.names.values())
     missing = [name for name in expected if name not in header]
     if not missing:
-        _check_doubled(header, file)
+        _check_repeated(header, file)
         return
     if len(missing) == len(expected):
-        raise InputError(f"{file}: the first line is no header: {_expected_and_found(contract, header)}")
+        raise InputError(f"{file}: the first line is not a header: {_expected_and_found(contract, header)}")
     spare = [column for column in header if column not in expected]
     nearest = difflib.get_close_matches(missing[0], spare, n=1, cutoff=0.5)
     hint = f" (renamed to '{nearest[0]}'?)" if nearest else ""
     raise InputError(f"{file}: column '{missing[0]}' is missing{hint}: {_expected_and_found(contract, header)}")
 
 
-def _check_doubled(header: Sequence[str], file: str) -> None:
-    doubled = sorted({column for column in header if header.count(column) > 1})
-    if doubled:
-        raise InputError(f"{file}: column '{doubled[0]}' is there more than once: rename one of them")
+def _check_repeated(header: Sequence[str], file: str) -> None:
+    repeated = sorted({column for column in header if header.count(column) > 1})
+    if repeated:
+        raise InputError(f"{file}: column '{repeated[0]}' appears more than once: rename one of them")
 
 
 def _expected_and_found(contract: Contract, header: Sequence[str]) -> str:
     expected, found = (contract.delimiter.join(names) for names in (contract.names.values(), header))
-    return f"expected {expected}, found {found[:MAX_SHOWN]}; [input] in the settings says what columns are called"
+    return f"expected {expected}, found {found[:MAX_SHOWN]}; set the names of the columns under [input]"
 
 
 def check_types(contract: Contract, types: dict[str, str], file: str) -> None:
-    """Hold the types found in a file against the contract.
+    """Check the types found in a file against the contract.
 
-    Raises InputError naming the file and the column that changed its type.
+    Raises InputError that names the file and the column that has another type.
     """
     for column in contract.columns.values():
-        if types[column.name] not in FITTING[column.kind]:
+        if types[column.name] not in ACCEPTED[column.kind]:
             raise InputError(
                 f"{file}: column '{column.name}' should be {column.kind} but most of its values are "
                 f"{types[column.name]}: check that the values stand under their own header"
@@ -171,7 +174,7 @@ def check_types(contract: Contract, types: dict[str, str], file: str) -> None:
 
 
 def new_columns(contract: Contract, header: Sequence[str]) -> list[str]:
-    """Columns that the contract does not know; they are reported, and not read."""
+    """Columns that are not in the contract; they are reported, but not read."""
     return [column for column in header if column not in contract.names.values()]
 
 

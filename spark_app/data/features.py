@@ -1,4 +1,4 @@
-"""Features: what the ratings tell of each user and each movie."""
+"""Features of each user and each movie, computed from the ratings."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 FAVOURITES = 3
-"""Genres named as the favourites of a user, at most."""
+"""The largest number of favourite genres of a user."""
 
 FONDNESS_DECIMALS = 6
-"""Fondness is compared to so many decimals: sums of floats depend on their order in the digits behind."""
+"""Fondness is rounded to this many decimals before it is compared: digits after them depend on the order of the sum."""
 
 
 def user_features(ratings: DataFrame, movies: DataFrame) -> DataFrame:
-    """A row a user: userId, the columns of `_activity`, favourite_genres (array of text, the most favoured first).
+    """One row per user: userId, the columns of `_activity`, favourite_genres (array of text, the favourite first).
 
-    A favourite genre is one whose movies the user rates above their own average, weighed by how many they have rated:
-    the sum of (rating - average of the user) over its movies, largest first, ties by name. Users who rate all alike,
-    or only movies without genres, have none. Takes ratings(userId, movieId, rating, timestamp), movies(movieId, genres
+    The fondness of a user for a genre is the sum of (rating - average of the user) over its movies. Favourites are the
+    genres with a fondness above 0, the largest first, ties by name. Users who give all movies the same rating, or rate
+    only movies without genres, have none. Takes ratings(userId, movieId, rating, timestamp), movies(movieId, genres
     array); two passes over the ratings.
     """
     activity = ratings.groupBy("userId").agg(*_activity())
@@ -28,13 +28,13 @@ def user_features(ratings: DataFrame, movies: DataFrame) -> DataFrame:
         .agg(F.sum("rating").alias("rating_sum"), F.count("*").alias("ratings"))
     )
     fondness = F.round(F.col("rating_sum") - F.col("ratings") * F.col("average_rating"), FONDNESS_DECIMALS)
-    most_first = F.array_sort(F.collect_list(F.struct((-F.col("fondness")).alias("order"), "genre")))
+    fondest_first = F.array_sort(F.collect_list(F.struct((-F.col("fondness")).alias("order"), "genre")))
     favourites = (
         of_genre.join(activity.select("userId", "average_rating"), on="userId", how="inner")
         .withColumn("fondness", fondness)
         .filter(F.col("fondness") > 0)
         .groupBy("userId")
-        .agg(F.slice(F.transform(most_first, lambda entry: entry.genre), 1, FAVOURITES).alias("favourite_genres"))
+        .agg(F.slice(F.transform(fondest_first, lambda entry: entry.genre), 1, FAVOURITES).alias("favourite_genres"))
     )
     none = F.array().cast("array<string>")
     return activity.join(favourites, on="userId", how="left").withColumn(
@@ -43,7 +43,7 @@ def user_features(ratings: DataFrame, movies: DataFrame) -> DataFrame:
 
 
 def movie_features(ratings: DataFrame, movies: DataFrame) -> DataFrame:
-    """A row a movie of the catalogue: movieId, year, and the columns of `_activity`.
+    """One row per movie of the catalogue: movieId, year, and the columns of `_activity`.
 
     A movie that nobody has rated has rating_count 0 and nulls. Takes ratings(movieId, rating, timestamp) and
     movies(movieId, year); one pass over the ratings.

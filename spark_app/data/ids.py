@@ -1,7 +1,7 @@
 """Ids of any type as the 32-bit integers that MLlib takes.
 
 Integers from 1 to 2^31-1, written plainly, stand for themselves. Every other text gets a code of its own, a negative
-integer, so that the two never meet; once given, a code stays.
+integer, so codes never collide with ids. A code never changes.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ MAX_ID = 2**31 - 1
 """Largest userId and movieId: MLlib's ALS takes 32-bit integers only."""
 
 PLAIN = r"[1-9][0-9]{0,9}"
-"""Not `007`: it would come out as 7, which may be another id."""
+"""An integer written plainly. `007` is not: it would become 7, which may be another id."""
 
 SCHEMA = "id STRING, code INT"
-"""A table of codes."""
+"""The schema of a table of codes."""
 
 
 @dataclass(frozen=True)
 class Codes:
-    """The codes(id, code) of users and of movies; None where all ids stand for themselves."""
+    """The codes(id, code) of users and of movies; None if all ids stand for themselves."""
 
     users: DataFrame | None = None
     movies: DataFrame | None = None
 
     @property
     def by_column(self) -> dict[str, DataFrame]:
-        """The codes of each column that has some."""
+        """The codes of each column that has codes."""
         both = {"userId": self.users, "movieId": self.movies}
         return {column: codes for column, codes in both.items() if codes is not None}
 
@@ -42,20 +42,20 @@ def is_plain_id(text: str) -> bool:
 
 
 def new_codes(ids: DataFrame, known: DataFrame) -> DataFrame:
-    """Codes (id, code) for those of ids(id, text or null) that need one and have none in known(id, code).
+    """Codes (id, code) for the ids(id, text or null) that need a code and have none in known(id, code).
 
-    They go on below the lowest known code, in the order of the ids, so that the same deliveries give the same codes.
-    The new ids are numbered in one task; it sorts them on disk where they are many.
+    The codes continue below the lowest known code, in the order of the ids, so the same deliveries give the same codes.
+    One task numbers the new ids; it sorts them on disk if there are many.
     """
     (lowest,) = known.agg(F.least(F.min("code"), F.lit(0))).collect()[0]
-    fresh = ids.filter(F.col("id").isNotNull() & ~_is_plain(F.col("id"))).distinct()
-    fresh = fresh.join(known, on="id", how="left_anti")
-    place = F.row_number().over(Window.orderBy("id"))
-    return fresh.select("id", (F.lit(lowest) - place).cast("int").alias("code"))
+    uncoded = ids.filter(F.col("id").isNotNull() & ~_is_plain(F.col("id"))).distinct()
+    uncoded = uncoded.join(known, on="id", how="left_anti")
+    number = F.row_number().over(Window.orderBy("id"))
+    return uncoded.select("id", (F.lit(lowest) - number).cast("int").alias("code"))
 
 
 def with_codes(frame: DataFrame, codes: Codes) -> DataFrame:
-    """Replace userId and movieId, both text, by the text of their codes; null where an id that needs one has none."""
+    """Replace the ids in userId and movieId (text) that need codes by their codes (text); null if an id has no code."""
     for column, known in codes.by_column.items():
         if column in frame.columns:
             named = known.select(F.col("id").alias(column), F.col("code").cast("string").alias("id_code"))
@@ -65,9 +65,9 @@ def with_codes(frame: DataFrame, codes: Codes) -> DataFrame:
 
 
 def with_original_ids(frame: DataFrame, codes: Codes) -> DataFrame:
-    """Replace userId and movieId by the ids as they were delivered, as text; columns without codes stay integers.
+    """Replace userId and movieId by the ids as delivered, as text; columns without codes stay integers.
 
-    The order of the columns stays too.
+    The order of the columns does not change.
     """
     columns = frame.columns
     for column, known in codes.by_column.items():

@@ -1,7 +1,7 @@
-"""From lines of text to CSV fields, without losing a line.
+"""Parses lines of text into CSV fields, without losing a line.
 
-Spark's CSV reader forgets the text of a row it could parse, so a row that breaks a rule later could not be shown as it
-was delivered. Files are therefore read as text, one record a line, and parsed by `from_csv`, which is the same parser.
+Spark's CSV reader does not keep the text of a row that it parsed, so a row that breaks a rule later could not be shown
+as delivered. Files are therefore read as text, one record per line, and parsed by `from_csv`, which is the same parser.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from spark_app.platform.spark_versions import is_valid_utf8
 
 MAX_FIELDS = 20_000
-"""A line of more fields is not handed to the parser, which stops at 20,480 columns with an error."""
+"""A line with more fields is not passed to the parser, which fails at 20,480 columns."""
 
 SHORT_LINE_BYTES = MAX_FIELDS
 """A line of at most this many bytes cannot have more fields than MAX_FIELDS, so they need not be counted."""
@@ -27,14 +27,14 @@ UNQUOTED = r'(?!")[^{delimiter}]*+'
 def with_fields(lines: DataFrame, header: Sequence[str], wanted: Mapping[str, str], delimiter: str = ",") -> DataFrame:
     """Parse lines of files that share one header.
 
-    Takes `value` (the line) and any other columns; adds each `wanted` column, given as our name and the header's, as
-    text (null where the field is empty), and `is_utf8`, `is_well_quoted`, `has_all_fields` (booleans, never null).
+    Takes `value` (the line) and any other columns. Adds each column of `wanted` (the header's name by our name) as
+    text, null if the field is empty; and `is_utf8`, `is_well_quoted`, `has_all_fields` (booleans, never null).
     """
-    # Columns get names of our own in the parser: those of the file may be empty, or differ in case only.
+    # The parser gets column names of our own: the names in the file may be empty, or differ only in case.
     names = [f"field_{place}" for place in range(len(header))]
     schema = ", ".join([*(f"{name} STRING" for name in names), "misfit STRING"])
     options = {"columnNameOfCorruptRecord": "misfit", "escape": '"', "mode": "PERMISSIVE", "sep": delimiter}
-    # A line without quotes only needs to be cut at its delimiters, for which the parser takes several times as long.
+    # A line without quotes is only split at its delimiters: the parser takes several times as long for it.
     parsed = (
         lines.withColumn("is_bare", ~F.contains("value", F.lit('"')) & _is_short())
         .withColumn("parts", F.when(F.col("is_bare"), F.split("value", _literally(delimiter), -1)))
@@ -58,7 +58,7 @@ def _field(place: int, names: Sequence[str]) -> Column:
 
 
 def _well_quoted(delimiter: str) -> str:
-    """RFC 4180 as a regular expression: a field is quoted as a whole, quotes doubled, or does not begin with one.
+    """RFC 4180 as a regular expression: a field is quoted as a whole, with inner quotes doubled, or has no first quote.
 
     Every quantifier is possessive: Java's matcher recurses for others, and a long line would overflow its stack.
     """
@@ -68,7 +68,7 @@ def _well_quoted(delimiter: str) -> str:
 
 
 def _literally(delimiter: str) -> str:
-    """The delimiter in a regular expression: one that Java cuts at without its machinery for them, in half the time."""
+    """The delimiter as a regular expression, written so that Java splits without a matcher, in half the time."""
     return f"\\{delimiter}" if delimiter in string.punctuation else delimiter
 
 

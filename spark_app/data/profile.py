@@ -17,15 +17,15 @@ QUANTILES = {"min": 0.0, "median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 def rating_histogram(ratings: DataFrame, feedback: str) -> dict[str, int]:
     """How often each rating was given, lowest first. One pass.
 
-    Keys are ratings as text, such as `3.5`; counts go by powers of two, such as `1`, `2-3` or `4-7`, and fractions of
-    a count as `<1`.
+    Keys are ratings as text, such as `3.5`. Counts are grouped by powers of two, such as `1`, `2-3` or `4-7`; counts
+    below 1 are grouped as `<1`.
     """
     if feedback != "counts":
         rows = ratings.groupBy("rating").count().orderBy("rating").collect()
-        found: Counter[str] = Counter()
-        for row in rows:  # ratings that differ in the last digits of a float read alike
-            found[f"{row['rating']:g}"] += row["count"]
-        return dict(found)
+        histogram: Counter[str] = Counter()
+        for row in rows:  # ratings that differ only in the last digits have the same text
+            histogram[f"{row['rating']:g}"] += row["count"]
+        return dict(histogram)
     power = F.greatest(F.floor(F.log2("rating")), F.lit(-1)).alias("power")
     rows = ratings.groupBy(power).count().orderBy("power").collect()
     return {_power_of_two(row["power"]): row["count"] for row in rows}
@@ -38,7 +38,7 @@ def _power_of_two(power: int) -> str:
 
 
 def average_rating(features: DataFrame) -> float | None:
-    """The mean of all ratings, from the table of `user_features`; None where there are none."""
+    """The mean of all ratings, from the table of `user_features`; None if there are none."""
     total = F.sum(F.col("average_rating") * F.col("rating_count"))
     (row,) = features.agg(F.try_divide(total, F.sum("rating_count")).alias("mean")).collect()
     return None if row["mean"] is None else float(row["mean"])
@@ -47,28 +47,33 @@ def average_rating(features: DataFrame) -> float | None:
 def activity(features: DataFrame) -> dict[str, float]:
     """How `rating_count` is distributed over users, or over movies: quantiles and concentration.
 
-    Keys: those of QUANTILES (ratings each has); those of TOP_SHARES (share, 0 to 1, of all ratings that the most active
-    1 % and 10 % have); gini (0: all alike, near 1: one has all). Brings a row for each number of ratings to the driver,
-    not one for each user or movie.
+    Keys: those of QUANTILES (ratings of a user or movie); those of TOP_SHARES (share, 0 to 1, of all ratings that the
+    most active 1 % and 10 % have); gini (0: all have equally many, near 1: one has all). Collects one row per number of
+    ratings, not one per user or movie.
     """
     rows = features.groupBy("rating_count").agg(F.count("*").alias("holders")).orderBy("rating_count").collect()
     return concentration({row["rating_count"]: row["holders"] for row in rows})
 
 
 def concentration(holders: Mapping[int, int]) -> dict[str, float]:
-    """The figures of `activity`, from how many holders there are of each number of ratings.
+    """The figures of `activity`, from the number of users or movies (holders) by their number of ratings.
 
     The Gini coefficient is twice the area between the Lorenz curve and the diagonal (Gastwirth 1972).
     """
     values = np.array(sorted(holders), dtype=np.float64)
     counts = np.array([holders[value] for value in sorted(holders)], dtype=np.float64)
-    people = np.concatenate([[0.0], np.cumsum(counts)])
-    held = np.concatenate([[0.0], np.cumsum(counts * values)])
-    if not held[-1]:
+    cum_holders = np.concatenate([[0.0], np.cumsum(counts)])
+    cum_ratings = np.concatenate([[0.0], np.cumsum(counts * values)])
+    if not cum_ratings[-1]:
         return {}
-    places = np.minimum(np.searchsorted(people[1:], np.array(list(QUANTILES.values())) * people[-1]), len(values) - 1)
-    shares = [1 - np.interp((1 - top) * people[-1], people, held) / held[-1] for top in TOP_SHARES.values()]
-    gini = 1 - np.sum(np.diff(people) / people[-1] * (held[1:] + held[:-1]) / held[-1])
+    places = np.minimum(
+        np.searchsorted(cum_holders[1:], np.array(list(QUANTILES.values())) * cum_holders[-1]), len(values) - 1
+    )
+    shares = [
+        1 - np.interp((1 - top) * cum_holders[-1], cum_holders, cum_ratings) / cum_ratings[-1]
+        for top in TOP_SHARES.values()
+    ]
+    gini = 1 - np.sum(np.diff(cum_holders) / cum_holders[-1] * (cum_ratings[1:] + cum_ratings[:-1]) / cum_ratings[-1])
     return {
         **dict(zip(QUANTILES, values[places].tolist(), strict=True)),
         **dict(zip(TOP_SHARES, map(float, shares), strict=True)),
@@ -76,15 +81,16 @@ def concentration(holders: Mapping[int, int]) -> dict[str, float]:
     }
 
 
-def genres(movies: DataFrame, of_movies: DataFrame) -> dict[str, dict[str, float]]:
-    """Of each genre: movies, ratings, average_rating (null where nobody has rated one); the most rated first.
+def genres(movies: DataFrame, features: DataFrame) -> dict[str, dict[str, float]]:
+    """For each genre: movies, ratings, average_rating (null if nobody has rated any); the most rated first.
 
-    Takes movies(movieId, genres array) and the table of `movie_features`. A movie counts for each of its genres.
+    Takes movies(movieId, genres array) and `features`, the table of `movie_features`. A movie counts for each of its
+    genres.
     """
     rating_sum = F.sum(F.col("average_rating") * F.col("rating_count"))
     rows = (
         movies.select("movieId", F.explode("genres").alias("genre"))
-        .join(of_movies, on="movieId", how="inner")
+        .join(features, on="movieId", how="inner")
         .groupBy("genre")
         .agg(
             F.count("*").alias("movies"),
@@ -97,10 +103,10 @@ def genres(movies: DataFrame, of_movies: DataFrame) -> dict[str, dict[str, float
     return {row["genre"]: {key: row[key] for key in ("movies", "ratings", "average_rating")} for row in rows}
 
 
-def decades(of_movies: DataFrame) -> dict[str, dict[str, int]]:
-    """Movies and ratings by the decade of release, the first first; movies without a year are left out."""
+def decades(features: DataFrame) -> dict[str, dict[str, int]]:
+    """Movies and ratings by the decade of release, the earliest first; movies without a year are left out."""
     rows = (
-        of_movies.filter(F.col("year").isNotNull())
+        features.filter(F.col("year").isNotNull())
         .groupBy((F.floor(F.col("year") / 10) * 10).alias("decade"))
         .agg(F.count("*").alias("movies"), F.sum("rating_count").alias("ratings"))
         .orderBy("decade")
@@ -109,18 +115,18 @@ def decades(of_movies: DataFrame) -> dict[str, dict[str, int]]:
     return {f"{row['decade']}s": {"movies": row["movies"], "ratings": row["ratings"]} for row in rows}
 
 
-def months(ratings: DataFrame, of_users: DataFrame, of_movies: DataFrame) -> list[dict[str, Any]]:
-    """A row a month (UTC, such as 2018-09) with any rating: ratings, active_users, new_users, new_movies.
+def months(ratings: DataFrame, user_features: DataFrame, movie_features: DataFrame) -> list[dict[str, Any]]:
+    """One row per month (UTC, such as 2018-09) with any rating: ratings, active_users, new_users, new_movies.
 
-    New is who or what was rated for the first time in that month. One pass over the ratings. Without timestamps there
-    are no months.
+    A user or movie is new in the month of its first rating. One pass over the ratings. Without timestamps there are no
+    months.
     """
     active = (
         ratings.filter(F.col("timestamp").isNotNull())
         .groupBy(_month("timestamp"))
         .agg(F.count("*").alias("ratings"), F.countDistinct("userId").alias("active_users"))
     )
-    for name, features in (("new_users", of_users), ("new_movies", of_movies)):
+    for name, features in (("new_users", user_features), ("new_movies", movie_features)):
         first = features.filter(F.col("first_rated").isNotNull())
         arrived = first.groupBy(_month("first_rated")).agg(F.count("*").alias(name))
         active = active.join(arrived, on="month", how="left")
@@ -128,6 +134,6 @@ def months(ratings: DataFrame, of_users: DataFrame, of_movies: DataFrame) -> lis
 
 
 def _month(timestamp: str) -> Column:
-    # Not date_format: it would give the month in the session's time zone.
+    # date_format alone would give the month in the session's time zone.
     is_utc = F.to_utc_timestamp(F.col(timestamp), F.current_timezone())
     return F.date_format(is_utc, "yyyy-MM").alias("month")

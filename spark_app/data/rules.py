@@ -1,4 +1,4 @@
-"""What a row must be. A rule is a condition that a row breaks, with the reason given when it does."""
+"""The rules for rows. A rule has a condition under which a row is rejected, and the reason that is then reported."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from spark_app.data.ids import MAX_ID
 from spark_app.platform.settings import Clean, Input
 
 RULES_VERSION = 1
-"""Raised whenever a change to the code makes a row be judged otherwise: `etl` then reads all files again.
+"""Raise this number with every change to the code that judges any row differently: `etl` then reads all files again.
 
-A test compares the code that judges rows with the one this version was given to.
+A test compares a digest of the code that judges rows with the digest of this version.
 """
 
 NO_GENRES = "(no genres listed)"
 SCALE_TOLERANCE = 1e-6
 PLAIN_NUMBER = r"^\s*[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?\s*$"
-"""Casts in Spark also take NaN, Infinity, 4.0f and 0x1p2, which are no ratings in a CSV file."""
+"""Casts in Spark also take NaN, Infinity, 4.0f and 0x1p2, which are not ratings in a CSV file."""
 
 LAST_SECOND = 86_399
-"""Of a day, the first being 0."""
+"""The last second of a day; the first one is 0."""
 
 NAMES_ZONE = r":\d{2}(?:\.\d+)?\s*(?:Z|[+-]\d{2}(?::?\d{2})?)\s*$"
 TIME_UNITS = {"seconds": "a second", "milliseconds": "a millisecond", "iso": "a time"}
@@ -33,14 +33,14 @@ MILLISECONDS = 1_000
 
 @dataclass(frozen=True)
 class Rule:
-    """A reason to turn a row away, and the condition (never null) under which it applies."""
+    """A reason to reject a row, and the condition (never null) under which it applies."""
 
     reason: str
     broken: Column
 
 
 def line_rules() -> list[Rule]:
-    """Rules of every CSV line, on the columns that `with_fields` adds, and `is_header`."""
+    """Rules for every CSV line, on `is_header` and the columns that `with_fields` adds."""
     return [
         Rule("the line is not UTF-8", ~F.col("is_utf8")),
         Rule("the header line is repeated", F.col("is_header")),
@@ -50,10 +50,10 @@ def line_rules() -> list[Rule]:
 
 
 def with_values(fields: DataFrame, input_settings: Input, coded: Collection[str] = ()) -> DataFrame:
-    """Put values in the place of the text of userId, movieId, rating and timestamp, as far as they are there.
+    """Replace the text of userId, movieId, rating and timestamp by values; null if a text is not a value.
 
-    Null where a text is no value. Ids become 64-bit integers, those in `coded` stay text; ratings become doubles,
-    timestamps integers (or, from ISO 8601, timestamps). What the input does not have is left as it is.
+    Ids become 64-bit integers, but ids of the columns in `coded` stay text. Ratings become doubles. Timestamps become
+    integers or, from ISO 8601, timestamps. Columns that the input lacks are unchanged.
     """
     values = {column: as_integer(column) for column in ("userId", "movieId") if column not in coded}
     if input_settings.rating:
@@ -64,9 +64,10 @@ def with_values(fields: DataFrame, input_settings: Input, coded: Collection[str]
 
 
 def rating_rules(input_settings: Input, clean: Clean, today: date, coded: Collection[str] = ()) -> list[Rule]:
-    """Rules of userId, movieId, rating and timestamp as `with_values` gives them; `today` is the day of the run (UTC).
+    """Rules for userId, movieId, rating and timestamp from `with_values`; `today` is the day of the run (UTC).
 
-    `coded` are those of userId and movieId that may be any text. What the input does not have has no rule.
+    `coded` names the columns, of userId and movieId, that may have any text. Columns that the input lacks
+    have no rule.
     """
     rules = [_id_rule("userId", input_settings.user, coded), _id_rule("movieId", input_settings.item, coded)]
     if input_settings.rating:
@@ -79,7 +80,7 @@ def rating_rules(input_settings: Input, clean: Clean, today: date, coded: Collec
 
 
 def movie_rules(input_settings: Input, coded: Collection[str] = ()) -> list[Rule]:
-    """Rules of movieId, as `with_values` gives it, and title. Genres may be anything."""
+    """Rules for movieId, from `with_values`, and title. Genres may be anything."""
     rules = [_id_rule("movieId", input_settings.item, coded)]
     if input_settings.title:
         rules.append(Rule(f"{input_settings.title} is empty", ~_has_text("title")))
@@ -87,22 +88,22 @@ def movie_rules(input_settings: Input, coded: Collection[str] = ()) -> list[Rule
 
 
 def unknown_movie(input_settings: Input) -> str:
-    """The reason to turn away a rating of a movie that is not listed."""
+    """The reason to reject a rating of a movie that is not in the movies table."""
     return f"{input_settings.item} is not in the movies table"
 
 
 def first_reason(rules: Sequence[Rule]) -> Column:
-    """The reason of the first rule that a row breaks; null where it breaks none."""
+    """The reason of the first rule that a row breaks; null if it breaks none."""
     return F.coalesce(*(F.when(rule.broken, F.lit(rule.reason)) for rule in rules))
 
 
 def as_integer(column: str) -> Column:
-    """A text as a 64-bit integer; null where it is none."""
+    """A text as a 64-bit integer; null if it is not one."""
     return _try_cast(column, "bigint")
 
 
 def as_number(column: str) -> Column:
-    """A text as a double; null where it is no plain decimal number."""
+    """A text as a double; null if it is not a plain decimal number."""
     return F.when(F.col(column).rlike(PLAIN_NUMBER), _try_cast(column, "double"))
 
 
@@ -112,25 +113,25 @@ def _try_cast(column: str, kind: str) -> Column:
 
 
 def as_time(column: str, time_format: str) -> Column:
-    """A value that is within the period of `_time_rule` as a timestamp."""
+    """A value that `_time_rule` accepts, as a timestamp."""
     if time_format == "iso":
         return F.col(column)
     return (F.timestamp_millis if time_format == "milliseconds" else F.timestamp_seconds)(F.col(column))
 
 
 def as_genres(column: str) -> Column:
-    """`A|B` as an array without doubles; empty for `(no genres listed)` and for nothing at all."""
+    """`A|B` as an array without repeats; empty for `(no genres listed)`, empty text and null."""
     names = F.transform(F.split(F.coalesce(F.col(column), F.lit("")), r"\|"), _trimmed)
     return F.array_distinct(F.filter(names, lambda name: ~name.isin("", NO_GENRES)))
 
 
 def _trimmed(text: Column) -> Column:
-    # F.trim itself takes a second argument, which F.transform would fill with the place in the array.
+    # F.trim itself takes a second argument, which F.transform would fill with the index in the array.
     return F.trim(text)
 
 
 def as_year(title: str) -> Column:
-    """The year in brackets at the end of a title, the first of a span such as (2006-2007); null where there is none."""
+    """The year in brackets at the end of a title, the first of a span such as (2006-2007); null if there is none."""
     year = F.regexp_extract(title, r"\((\d{4})(?:\s?[-\u2013]\s?(?:\d{4})?)?\)\s*$", 1)
     return F.nullif(year, F.lit("")).cast("int")
 
@@ -162,19 +163,19 @@ def _time_rule(input_settings: Input, earliest: date, latest: date) -> Rule:
     if kind == "iso":
         is_in_period = _is_between(F.unix_seconds("timestamp"), first, last)
     elif kind == "milliseconds":
-        in_a_second = MILLISECONDS - 1
-        is_in_period = _is_between(F.col("timestamp"), first * MILLISECONDS, last * MILLISECONDS + in_a_second)
+        last_millisecond = MILLISECONDS - 1
+        is_in_period = _is_between(F.col("timestamp"), first * MILLISECONDS, last * MILLISECONDS + last_millisecond)
     else:
         is_in_period = _is_between(F.col("timestamp"), first, last)
     return Rule(f"{input_settings.timestamp} is not {TIME_UNITS[kind]} from {earliest} to {latest}", ~is_in_period)
 
 
 def _iso_time(column: str) -> Column:
-    """A text of ISO 8601 as a timestamp, in UTC where it names no zone; null where it is none."""
-    # Without a zone Spark takes the session's: what it reads there is moved to the same reading in UTC.
-    found = F.try_to_timestamp(F.trim(F.col(column)))
-    in_utc = F.from_utc_timestamp(found, F.current_timezone())
-    return F.when(F.col(column).rlike(NAMES_ZONE), found).otherwise(in_utc)
+    """A text of ISO 8601 as a timestamp, in UTC if it names no zone; null if it is not a time."""
+    # Without a zone Spark reads the text in the session's zone; the same clock time is then taken in UTC.
+    parsed = F.try_to_timestamp(F.trim(F.col(column)))
+    in_utc = F.from_utc_timestamp(parsed, F.current_timezone())
+    return F.when(F.col(column).rlike(NAMES_ZONE), parsed).otherwise(in_utc)
 
 
 def _has_text(column: str) -> Column:

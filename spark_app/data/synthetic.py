@@ -16,9 +16,9 @@ import pyarrow as pa
 
 TASTES = 24
 FIRST_TASTE, SECOND_TASTE = 0.5, 0.3
-"""Shares of a user's movies that come from their first and second taste; the rest is popularity alone."""
+"""Shares of a user's movies that come from their first and second taste; the rest is drawn by popularity alone."""
 ROUNDS, TASTE_ROUNDS = 12, 5
-"""How often movies are drawn for users who are still short of some, and how often by taste."""
+"""How many times movies are drawn for users who still need some; TASTE_ROUNDS of them by taste."""
 ANY_TASTE = -1
 GENRES = (
     *("Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama", "Fantasy"),
@@ -40,7 +40,7 @@ RATINGS_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class World:
-    """What is hidden behind the ratings: one row a movie (taste, popularity weight, bias), one row a user."""
+    """The hidden structure of the ratings: one row per movie (taste, popularity weight, bias), one row per user."""
 
     movie_taste: np.ndarray
     movie_weight: np.ndarray
@@ -53,7 +53,7 @@ class World:
 def make_world(users: int, movies: int, ratings: int, seed: int) -> World:
     """Draw the hidden structure; `user_ratings` adds up to `ratings` exactly.
 
-    Raises ValueError where there are more ratings than half of users x movies, or fewer than users.
+    Raises ValueError if there are more ratings than half of users x movies, or fewer than users.
     """
     if not users <= ratings <= users * movies // 2:
         raise ValueError(
@@ -118,20 +118,20 @@ class _Chooser:
     def draw(self, tastes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """One movie for each taste given; ANY_TASTE, or a taste without movies, means any."""
         low, high = self.low[tastes], self.high[tastes]
-        anything = (tastes == ANY_TASTE) | (high <= low)
-        low, high = np.where(anything, 0.0, low), np.where(anything, self.cumulative[-1], high)
+        is_any = (tastes == ANY_TASTE) | (high <= low)
+        low, high = np.where(is_any, 0.0, low), np.where(is_any, self.cumulative[-1], high)
         spots = np.searchsorted(self.cumulative, low + rng.random(len(tastes)) * (high - low), side="right")
         return np.asarray(self.order[np.minimum(spots, len(self.order) - 1)])
 
 
 def _rate(world: World, choose: _Chooser, users: np.ndarray, rng: np.random.Generator) -> pa.Table:
-    """All ratings of a run of users: each user's number of different movies, with rating and time."""
+    """All ratings of a range of users: each user's number of different movies, with rating and time."""
     movies = len(world.movie_taste)
     wanted = world.user_ratings[users]
     keys = np.empty(0, dtype=np.int64)
     missing = wanted.copy()
     for round_number in range(ROUNDS):
-        # Draw with some to spare, drop what a user already has, and draw again for those still short.
+        # Draw more than needed, drop movies that a user has already, and draw again for users who need more.
         rows = np.repeat(np.arange(len(users)), np.where(missing > 0, missing + missing // 4 + 2, 0))
         roll = rng.random(len(rows))
         tastes = world.user_tastes[users[rows], np.where(roll < FIRST_TASTE, 0, 1)]
@@ -162,7 +162,7 @@ def _rate(world: World, choose: _Chooser, users: np.ndarray, rng: np.random.Gene
 
 
 def _keep_first(keys: np.ndarray, movies: int, wanted: np.ndarray) -> np.ndarray:
-    """The first keys of each user (row), at most as many as wanted, in the order of rows."""
+    """The first keys of each user (row), at most the number in `wanted`, in the order of rows."""
     rows = keys // movies
     order = np.argsort(rows, kind="stable")
     starts = np.searchsorted(rows[order], np.arange(len(wanted)))
@@ -171,7 +171,7 @@ def _keep_first(keys: np.ndarray, movies: int, wanted: np.ndarray) -> np.ndarray
 
 
 def _fill(keys: np.ndarray, missing: np.ndarray, movies: int, rng: np.random.Generator) -> np.ndarray:
-    """Give the few users still short any movies they do not have: chance alone would take long for heavy users."""
+    """Give users who still need movies any that they do not have: drawing would take long for very active users."""
     parts = [keys]
     for row in np.flatnonzero(missing):
         have = keys[keys // movies == row] % movies
@@ -180,13 +180,13 @@ def _fill(keys: np.ndarray, missing: np.ndarray, movies: int, rng: np.random.Gen
     return np.asarray(np.sort(np.concatenate(parts)))
 
 
-def _spread(total: int, weights: np.ndarray, most: int) -> np.ndarray:
-    """Split a total over users by weight: each at least 1 and at most `most`, adding up exactly."""
-    counts: np.ndarray = np.clip(np.floor(weights / weights.sum() * total).astype(np.int64), 1, most)
+def _spread(total: int, weights: np.ndarray, max_each: int) -> np.ndarray:
+    """Split a total over users by weight: each at least 1 and at most `max_each`, adding up exactly."""
+    counts: np.ndarray = np.clip(np.floor(weights / weights.sum() * total).astype(np.int64), 1, max_each)
     while difference := total - counts.sum():
-        open_users = np.flatnonzero(counts < most) if difference > 0 else np.flatnonzero(counts > 1)
+        open_users = np.flatnonzero(counts < max_each) if difference > 0 else np.flatnonzero(counts > 1)
         step = np.sign(difference)
         share = max(1, abs(int(difference)) // len(open_users))
         picked = open_users[: abs(int(difference)) // share]
-        counts[picked] = np.clip(counts[picked] + step * share, 1, most)
+        counts[picked] = np.clip(counts[picked] + step * share, 1, max_each)
     return counts

@@ -1,9 +1,9 @@
-"""The two factorisations of the product, by alternating least squares.
+"""The two factorisations of the product, by alternating least squares (ALS).
 
-One predicts ratings, one ranks. Explicit ALS fits the ratings that were given, and ranks badly, because which movies
-people choose to rate says more about their taste than the stars do. Implicit ALS (Y. Hu, Y. Koren, C. Volinsky:
-Collaborative Filtering for Implicit Feedback Datasets, ICDM 2008) fits that choice. Both are solved by `solver`, or by
-MLlib where their factors are too large to be broadcast.
+Explicit ALS predicts ratings. It ranks badly, because which movies people choose to rate says more about their taste
+than the stars they give. Implicit ALS (Y. Hu, Y. Koren, C. Volinsky: Collaborative Filtering for Implicit Feedback
+Datasets, ICDM 2008) fits that choice, and ranks. Our own `solver` solves both; MLlib does so where the factors are too
+large to be broadcast.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ FLOAT_BYTES = np.dtype(np.float32).itemsize
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What models are fitted to: ratings(userId, movieId, rating), and the same packed."""
+    """The ratings(userId, movieId, rating) that models are fitted to, and the same ratings packed into blocks."""
 
     ratings: DataFrame
     blocks: RatingBlocks
 
 
 def explicit_problem(als: ExplicitAls, mean: float) -> Problem:
-    """What explicit ALS minimises; with biases they are counted from the `mean` of all ratings."""
+    """The problem that explicit ALS solves. With `als.biases`, biases are offsets from `mean`, that of all ratings."""
     return Problem(SquaredError(), Ridge(als.reg, als.reg_power), mean if als.biases else None)
 
 
 def implicit_problem(als: ImplicitAls) -> Problem:
-    """What implicit ALS minimises."""
+    """The problem that implicit ALS solves."""
     loss = Preference(als.alpha, als.neutral, als.confidence == "log")
     return Problem(loss, Ridge(als.reg, als.reg_power))
 
 
 @dataclass(frozen=True)
 class ExplicitFit:
-    """Factors, and the settings that they were fitted with, as far as the solver can follow them."""
+    """Explicit factors, and the settings that the solver used: MLlib supports no biases and only reg_power 1."""
 
     factors: Factors
     als: ExplicitAls
@@ -55,7 +55,7 @@ class ExplicitFit:
 
 @dataclass(frozen=True)
 class ImplicitFit:
-    """The same of implicit ALS."""
+    """Implicit factors, and the settings that the solver used: MLlib supports only reg_power 1."""
 
     factors: Factors
     als: ImplicitAls
@@ -64,10 +64,10 @@ class ImplicitFit:
 def fit_explicit(
     training: TrainingSet, als: ExplicitAls, train: Train, mean: float, start: Factors | None = None
 ) -> ExplicitFit:
-    """Fit the ratings, from random factors or from those of another fit.
+    """Fit explicit ALS, starting from random factors or from `start`.
 
-    With `als.biases` two columns more hold the biases, unless MLlib fits: it knows no biases, and no power of
-    regularisation but 1.
+    With `als.biases` the factors have two more columns for the biases. MLlib supports neither biases nor a reg_power
+    other than 1: it fits without biases, with the regularisation of power 1 that is as strong in total.
     """
     solver_name = solver_for(training.blocks, als.rank, train)
     if solver_name == "mllib":
@@ -78,14 +78,15 @@ def fit_explicit(
 
 
 def fit_implicit(training: TrainingSet, als: ImplicitAls, train: Train, start: Factors | None = None) -> ImplicitFit:
-    """Fit preferences: a rating above `neutral` is a yes, one below it a no, more confident the further away.
+    """Fit implicit ALS, starting from random factors or from `start`.
 
-    Users who like nothing, and movies that nobody likes, get no factors: regularisation grows with likes, so theirs
-    would be zero. MLlib knows no power of regularisation but 1. Raises InputError where nobody likes anything.
+    A rating above `als.neutral` is a like, a rating below it a dislike. The confidence grows with the distance from
+    `als.neutral`. Users who like nothing and movies that nobody likes get no factors. MLlib supports only reg_power 1:
+    it fits with the regularisation of power 1 that is as strong in total. Raises InputError if nobody likes anything.
     """
     problem = implicit_problem(als)
     if not solver.counts_of(training.blocks.movies, problem.loss).any():
-        raise InputError(f"no rating is above implicit_als.neutral={als.neutral:g}: there is nothing to learn from")
+        raise InputError(f"no rating is above implicit_als.neutral={als.neutral:g}: lower implicit_als.neutral")
     solver_name = solver_for(training.blocks, als.rank, train)
     if solver_name == "mllib":
         als = als.model_copy(update=_of_power_1("implicit", als, problem, training))
@@ -94,7 +95,7 @@ def fit_implicit(training: TrainingSet, als: ImplicitAls, train: Train, start: F
 
 
 def _of_power_1(kind: str, als: ExplicitAls | ImplicitAls, problem: Problem, training: TrainingSet) -> dict[str, float]:
-    """The regularisation of power 1 that is as strong in all."""
+    """The settings `reg` and `reg_power` to update: power 1, and a `reg` that regularises as strongly in total."""
     if als.reg_power == 1:
         return {}
     return {"reg": mllib.equal_reg(kind, problem, training.blocks), "reg_power": 1.0}
@@ -109,28 +110,32 @@ def _fit(
     train: Train,
     start: Factors | None,
 ) -> Factors:
-    """Fit by a solver; ours makes `train.refit_sweeps` only where it starts from other factors."""
+    """Fit with the named solver. Our own makes at most `train.refit_sweeps` sweeps if it starts from other factors."""
     if solver_name == "mllib":
         return mllib.fit(kind, training.ratings, training.blocks, problem, als, train)
     sweeps = als.iterations if start is None else min(als.iterations, train.refit_sweeps)
     logger.info("fitting %s ALS: rank %d, at most %d sweeps", kind, als.rank, sweeps)
     options = solver.Options(als.rank, sweeps, train.seed, tolerance=train.tolerance)
-    known = None if start is None else as_solution(start, problem)
+    start_solution = None if start is None else as_solution(start, problem)
     progress = HalfSweeps(f"fitting {kind} ALS", 2 * sweeps)
-    solution = solver.fit(training.blocks, problem, options, known, progress)
+    solution = solver.fit(training.blocks, problem, options, start_solution, progress)
     return as_factors(solution, problem, training.ratings.sparkSession)
 
 
 def solver_for(blocks: RatingBlocks, rank: int, train: Train) -> Literal["own", "mllib"]:
-    """Which solver fits factors of this rank: ours, where those of both sides may be broadcast."""
+    """Choose the solver for factors of this rank.
+
+    With `train.solver` "auto" this is our own solver, unless the factors of users and movies together are larger than
+    `train.broadcast_bytes`.
+    """
     if train.solver != "auto":
         return train.solver
     users, movies = len(blocks.users.ids), len(blocks.movies.ids)
-    size = (users + movies) * rank * FLOAT_BYTES
-    if size <= train.broadcast_bytes:
+    factor_bytes = (users + movies) * rank * FLOAT_BYTES
+    if factor_bytes <= train.broadcast_bytes:
         return "own"
     logger.info(
-        "MLlib fits: the factors of %s users and %s movies are %s bytes, more than train.broadcast_bytes=%s",
-        *(f"{number:,}" for number in (users, movies, size, train.broadcast_bytes)),
+        "fitting with MLlib: factors of %s users and %s movies take %s bytes, more than train.broadcast_bytes=%s",
+        *(f"{number:,}" for number in (users, movies, factor_bytes, train.broadcast_bytes)),
     )
     return "mllib"

@@ -1,7 +1,8 @@
-"""The bias-only model: the mean of all ratings, plus how far each movie and each user lies from it.
+"""The bias-only model: a rating is predicted by the mean of all ratings, plus a movie bias, plus a user bias.
 
-Y. Koren, R. Bell, C. Volinsky: Matrix Factorization Techniques for Recommender Systems, Computer 42 (8), 2009, eq. 3;
-damped as in Y. Koren: Factor in the Neighbors, ACM TKDD 4 (1), 2010, section 2.1, and repeated (`sweeps`).
+Y. Koren, R. Bell, C. Volinsky: Matrix Factorization Techniques for Recommender Systems, Computer 42 (8), 2009, eq. 3.
+The biases are damped as in Y. Koren: Factor in the Neighbors, ACM TKDD 4 (1), 2010, section 2.1. Movie and user biases
+are estimated in turn, `sweeps` times.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ PACKED_USERS = "ids BINARY, biases BINARY, counts BINARY"
 
 @dataclass(frozen=True)
 class BiasModel:
-    """`mean` of all ratings; users(userId, user_bias, rating_count); movies(movieId, movie_bias, rating_count)."""
+    """The `mean` of all ratings, users(userId, user_bias, rating_count), movies(movieId, movie_bias, rating_count)."""
 
     mean: float
     users: DataFrame
@@ -37,9 +38,10 @@ class BiasModel:
 
 
 def fit_biases(ratings: RatingBlocks, bias_settings: Biases, spark: SparkSession) -> BiasModel:
-    """Fit to packed ratings: a sweep is one pass over them, and two numbers a movie on the driver.
+    """Fit the bias model to packed ratings.
 
-    The user biases are persisted and computed here, before whoever called frees the ratings.
+    A sweep is one pass over the ratings, and brings two numbers per movie to the driver. The user biases are computed
+    and persisted here, because the caller may free the ratings afterwards.
     """
     blocks, movie_ids = ratings.users.blocks, ratings.movies.ids
     sums = blocks.map(lambda block: _sums_of_movies(block, block.values.astype(np.float64), len(movie_ids))).collect()
@@ -58,7 +60,10 @@ def fit_biases(ratings: RatingBlocks, bias_settings: Biases, spark: SparkSession
 
 @dataclass(frozen=True)
 class _WithoutUsers:
-    """Sums and numbers of a movie's deviations from the mean and from the users' biases, which are estimated first."""
+    """Estimates the user biases of a block, and sums what they and the mean leave of each movie's ratings.
+
+    Gives the sum and the number of these deviations for each movie, as two rows.
+    """
 
     movie_biases: Broadcast[Doubles]
     mean: float
@@ -71,24 +76,24 @@ class _WithoutUsers:
 
 
 def _sums_of_movies(block: Block, values: NDArray[Any], movies: int) -> Doubles:
-    """The sum and the number of the values of each movie: two rows."""
+    """The sum and the number of the values of each movie, as two rows."""
     return np.array([np.bincount(block.others, values, movies), np.bincount(block.others, minlength=movies)])
 
 
 def _user_biases(block: Block, movie_biases: Doubles, mean: float, damping: float) -> Doubles:
-    """How far each user of a block lies from what the mean and the movies' biases say."""
+    """The bias of each user of a block: the damped mean of their ratings less the mean and the movies' biases."""
     deviations = block.values.astype(np.float64) - mean - movie_biases[block.others]
     return _damped(block.sums(deviations), block.lengths, damping)
 
 
 def _damped(sums: Doubles, counts: NDArray[Any], damping: float) -> Doubles:
-    """The mean over so many ratings, and `damping` more at 0; 0 where there are none at all."""
+    """The mean as if `damping` more ratings were 0: sums / (counts + damping), and 0 where that divides by 0."""
     weights = counts + damping
     return np.asarray(np.divide(sums, weights, out=np.zeros_like(sums), where=weights > 0))
 
 
 def _users(side: Side, spark: SparkSession, movie_biases: Doubles, mean: float, damping: float) -> DataFrame:
-    """The users of a BiasModel, a block a row on their way through Spark."""
+    """The users(userId, user_bias, rating_count) of a BiasModel. They enter Spark as one packed row per block."""
     shared = spark.sparkContext.broadcast((side.ids, movie_biases))
 
     def packed(block: Block) -> tuple[bytes, bytes, bytes]:
@@ -111,10 +116,10 @@ def _unpacked(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def user_biases(ratings: DataFrame, model: BiasModel, bias_settings: Biases) -> DataFrame:
-    """The users of a model as ratings(userId, movieId, rating) would make them, its mean and movies held fixed.
+    """Estimate the users(userId, user_bias, rating_count) of a model from ratings(userId, movieId, rating).
 
-    They have the columns of `model.users`, and come from the ratings of movies that the model knows: of the ratings it
-    was fitted to, they are the same up to rounding.
+    The mean and the movie biases of the model stay fixed. Ratings of movies that the model does not know are ignored.
+    The ratings that the model was fitted to give the users of the model, up to rounding.
     """
     without_movies = _without_movies(_deviations(ratings, model.mean), model.movies)
     of_known = without_movies.filter(F.col("deviation").isNotNull())
@@ -122,9 +127,10 @@ def user_biases(ratings: DataFrame, model: BiasModel, bias_settings: Biases) -> 
 
 
 def with_bias_prediction(pairs: DataFrame, model: BiasModel) -> DataFrame:
-    """Add the prediction, `bias`, to pairs(userId, movieId, ...), and how many ratings stand behind it.
+    """Add to pairs(userId, movieId, ...) the prediction `bias`, and the counts user_ratings and movie_ratings.
 
-    These are user_ratings and movie_ratings. Who or what is not in the model has bias 0 and no ratings.
+    The counts are the numbers of ratings that the model has seen of the user and of the movie. A user or movie that is
+    not in the model has bias 0 and count 0.
     """
     users = model.users.withColumnRenamed("rating_count", "user_ratings")
     movies = F.broadcast(model.movies.withColumnRenamed("rating_count", "movie_ratings"))
@@ -135,13 +141,13 @@ def with_bias_prediction(pairs: DataFrame, model: BiasModel) -> DataFrame:
 
 
 def _deviations(ratings: DataFrame, mean: float) -> DataFrame:
-    # In single precision, as the packed ratings are that the model was fitted to.
+    # Single precision, because the model was fitted to packed ratings, which are floats.
     rating = F.col("rating").cast("float").cast("double")
     return ratings.select("userId", "movieId", (rating - F.lit(mean)).alias("deviation"))
 
 
 def _without_movies(deviations: DataFrame, movies: DataFrame) -> DataFrame:
-    """What the movies' biases leave of the deviations; null where the movie has none."""
+    """Subtract the movies' biases from the deviations; null where the model does not know the movie."""
     joined = deviations.join(F.broadcast(movies.select("movieId", "movie_bias")), on="movieId", how="left")
     return joined.select("userId", "movieId", (F.col("deviation") - F.col("movie_bias")).alias("deviation"))
 

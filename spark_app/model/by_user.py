@@ -1,7 +1,7 @@
-"""Users and what they have seen, brought together by user, for code that works on a partition in numpy.
+"""Bring users and their rows (such as their ratings) into the same partition, for code that works in numpy.
 
-The rows are packed before the shuffle: each task sorts its own into as many record batches as there are partitions, and
-only those, a few large values, go through the shuffle. To shuffle the rows themselves takes as long as to rank them.
+The rows are packed before the shuffle: each task sorts its rows into one record batch per partition, and only these few
+large values go through the shuffle. Shuffling the rows themselves would take as long as ranking them.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ USERS = pa.schema([("userId", pa.int32()), ("features", pa.list_(pa.float32()))]
 PACKED = "partition INT, is_user BOOLEAN, rows BINARY"
 
 MULTIPLIER = 2_654_435_761
-"""Of Fibonacci hashing: D. Knuth: The Art of Computer Programming, volume 3, section 6.4."""
+"""The factor of Fibonacci hashing: D. Knuth: The Art of Computer Programming, volume 3, section 6.4."""
 
 
 @dataclass(frozen=True)
 class UserPartition:
-    """Some users (the schema USERS), and all rows of theirs, both in any order."""
+    """Users (of the schema USERS) and all rows of these users, both in any order."""
 
     users: pa.Table
     rows: pa.Table
@@ -38,13 +38,16 @@ class UserPartition:
 
 @dataclass(frozen=True)
 class ByUser:
-    """Users and their rows, packed: a partition of `packed` has users who are in no other, and all rows of theirs."""
+    """Packed users and rows: each user is in one partition of `packed`, with all of their rows.
+
+    `schema` is that of the rows before packing.
+    """
 
     packed: DataFrame
     schema: pa.Schema
 
     def map(self, function: Callable[[UserPartition], Iterable[pa.RecordBatch]], schema: StructType | str) -> DataFrame:
-        """The record batches that a function makes of each partition, as a frame of that schema."""
+        """Apply a function to each partition; the record batches that it returns become a frame of the given schema."""
         rows_schema = self.schema
 
         def mapped(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
@@ -54,24 +57,21 @@ class ByUser:
 
 
 def together_by_user(users: DataFrame, rows: DataFrame) -> ByUser:
-    """Both frames in one shuffle, by user.
-
-    Takes users(userId, features array of float) and rows(userId, ...).
-    """
+    """Bring users(userId, features array of float) and rows(userId, ...) together by user, in one shuffle."""
     spark = users.sparkSession
     partitions = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
     keys = _partition_keys(spark, partitions)
-    served = users.select(*USERS.names).mapInArrow(_Packer(keys, is_user=True), PACKED)
-    theirs = rows.mapInArrow(_Packer(keys, is_user=False), PACKED)
-    return ByUser(served.union(theirs).repartition(partitions, "partition"), to_arrow_schema(rows.schema))
+    packed_users = users.select(*USERS.names).mapInArrow(_Packer(keys, is_user=True), PACKED)
+    packed_rows = rows.mapInArrow(_Packer(keys, is_user=False), PACKED)
+    return ByUser(packed_users.union(packed_rows).repartition(partitions, "partition"), to_arrow_schema(rows.schema))
 
 
 def _unpacked(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> UserPartition:
-    found: dict[bool, list[pa.Table]] = {True: [USERS.empty_table()], False: [schema.empty_table()]}
+    tables: dict[bool, list[pa.Table]] = {True: [USERS.empty_table()], False: [schema.empty_table()]}
     for batch in batches:
         for is_user, rows in zip(batch["is_user"].to_pylist(), batch["rows"], strict=True):
-            found[is_user].append(pa.ipc.open_stream(rows.as_buffer()).read_all().cast(found[is_user][0].schema))
-    return UserPartition(pa.concat_tables(found[True]), pa.concat_tables(found[False]))
+            tables[is_user].append(pa.ipc.open_stream(rows.as_buffer()).read_all().cast(tables[is_user][0].schema))
+    return UserPartition(pa.concat_tables(tables[True]), pa.concat_tables(tables[False]))
 
 
 @dataclass(frozen=True)
@@ -107,14 +107,17 @@ def _as_bytes(batch: pa.RecordBatch) -> bytes:
 
 
 def _places(user_ids: NDArray[np.int32], partitions: int) -> NDArray[np.uint16]:
-    """Which partition each user belongs to."""
+    """The partition of each user."""
     hashed = (user_ids.astype(np.uint32) * np.uint64(MULTIPLIER) & np.uint64(0xFFFFFFFF)) >> np.uint64(16)
     return (hashed % np.uint64(partitions)).astype(np.uint16)
 
 
 @functools.cache
 def _partition_keys(spark: SparkSession, partitions: int) -> NDArray[np.int32]:
-    """A number for each partition that Spark's hash puts there, so that none gets two shares and another none."""
+    """For each partition, a number that Spark's hash assigns to it.
+
+    With the partition numbers themselves as keys, some partitions would get the rows of two and others would be empty.
+    """
     tried = 16 * partitions
     while True:
         numbers = spark.range(tried).select(F.col("id").cast("int").alias("key"))

@@ -1,4 +1,4 @@
-"""The movies that can be recommended, as matrices that tasks hold."""
+"""The candidates (the movies that can be recommended) as matrices that are broadcast to the tasks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from spark_app.platform.spark_versions import to_arrow
 
 LAST = np.float32(-1e9)
-"""What puts movies without factors behind all others: they are recommended only where those run out."""
+"""Added to the score of movies without factors. It ranks them last: they are recommended if no others are left."""
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -25,8 +25,8 @@ Ints = NDArray[np.int64]
 class Candidates:
     """The movies that can be recommended, in the order of movieId.
 
-    `vectors` has a row for each movie: its factors times its lift, then 0 or LAST, then its popularity. `user_vectors`
-    gives what they are multiplied by, so that one product ranks for users with factors and for users without.
+    `vectors` has one row per movie: its factors times its lift, then LAST if it has no factors and 0 otherwise, then
+    its popularity. Their product with `user_vectors` is the score, for users with factors and for users without.
     """
 
     movie_ids: NDArray[np.int32]
@@ -35,22 +35,22 @@ class Candidates:
 
     @property
     def rank(self) -> int:
-        """Number of latent factors."""
+        """The number of latent factors."""
         return int(self.vectors.shape[1]) - 2
 
     @property
     def lifted_factors(self) -> Floats:
-        """The latent factors times the lift, a row for each movie; zeros where a movie has none."""
+        """The latent factors times the lift, one row per movie; zeros for a movie without factors."""
         return self.vectors[:, : self.rank]
 
     @property
     def factors(self) -> Floats:
-        """The latent factors as they were fitted, a row for each movie; zeros where a movie has none."""
+        """The latent factors as fitted, one row per movie; zeros for a movie without factors."""
         return self.lifted_factors / self.lifts[:, None]
 
     @property
     def has_factors(self) -> NDArray[np.bool_]:
-        """Whether the model knows each movie."""
+        """Whether each movie has factors."""
         return np.asarray(self.vectors[:, self.rank] == 0)
 
     @property
@@ -60,15 +60,15 @@ class Candidates:
 
     @property
     def lifts(self) -> Floats:
-        """What the scores of each movie are multiplied by for its popularity."""
+        """The factor for popularity by which the scores of each movie are multiplied."""
         return (1 + self.popularity) ** np.float32(self.popularity_exponent)
 
 
 def user_vectors(users: int, rank: int, factors: Floats | None = None) -> Floats:
-    """What `Candidates.vectors` are multiplied by: factors, 1, 0 for users with factors, else zeros, 1, 1.
+    """The vectors of users, to multiply with `Candidates.vectors`: (factors, 1, 0), or (zeros, 1, 1) without factors.
 
-    The product is the predicted preference, or the popularity for users without factors; LAST is added to it for movies
-    without factors.
+    The product is the predicted preference for users with factors, and the popularity for users without. For movies
+    without factors LAST is added to it.
     """
     vectors = np.zeros((users, rank + 2), dtype=np.float32)
     vectors[:, rank] = 1.0
@@ -81,13 +81,13 @@ def user_vectors(users: int, rank: int, factors: Floats | None = None) -> Floats
 
 @dataclass(frozen=True)
 class CandidateBlocks:
-    """The candidates in blocks that a task can hold, one after the other; each is made when its turn comes."""
+    """The candidates in blocks that fit into the memory of a task. Iterating builds one block at a time."""
 
     makers: Sequence[Callable[[], Candidates]]
 
     @classmethod
     def of(cls, *candidates: Candidates) -> CandidateBlocks:
-        """Blocks that are made already."""
+        """Blocks from candidates that are already built."""
         return cls([partial(_same, block) for block in candidates])
 
     def __len__(self) -> int:
@@ -109,15 +109,15 @@ def candidate_blocks(
     popularity_exponent: float,
     max_bytes: int,
 ) -> CandidateBlocks:
-    """The candidates in one block, or by movieId in blocks of at most so many bytes.
+    """The candidates in one block, or, if they are larger than `max_bytes`, in several blocks by ranges of movieId.
 
-    Takes what `build_candidates` takes. Reads the ids of the movies to the driver.
+    The other arguments are those of `build_candidates`. Collects the ids of the movies to the driver.
     """
     ids = np.sort(to_arrow(movies.select("movieId"))["movieId"].to_numpy())
-    size = max(1, max_bytes // ((rank + 2) * np.dtype(np.float32).itemsize))
+    block_movies = max(1, max_bytes // ((rank + 2) * np.dtype(np.float32).itemsize))
     parts = [movies]
-    if len(ids) > size:
-        ranges = (ids[first : first + size] for first in range(0, len(ids), size))
+    if len(ids) > block_movies:
+        ranges = (ids[first : first + block_movies] for first in range(0, len(ids), block_movies))
         parts = [movies.filter(F.col("movieId").between(int(part[0]), int(part[-1]))) for part in ranges]
     return CandidateBlocks(
         [partial(build_candidates, part, popularity, factors, rank, popularity_exponent) for part in parts]
@@ -127,10 +127,10 @@ def candidate_blocks(
 def build_candidates(
     movies: DataFrame, popularity: DataFrame, factors: DataFrame, rank: int, popularity_exponent: float = 0.0
 ) -> Candidates:
-    """Collect the movies: movies(movieId), popularity(movieId, rating_count), factors(id, features array of `rank`).
+    """Collect movies(movieId) as candidates, with popularity(movieId, rating_count) and factors(id, features).
 
-    Scores are those of the factors times (1 + rating_count) to the power of `popularity_exponent`. Reads one row a
-    movie to the driver.
+    `features` are arrays of length `rank`. The lift is (1 + rating_count) to the power of `popularity_exponent`. Brings
+    one row per movie to the driver.
     """
     joined = to_arrow(
         movies.select("movieId")
@@ -150,13 +150,13 @@ def build_candidates(
 
 
 def as_matrix(features: pa.Array, rank: int) -> Floats:
-    """A column of equally long lists as a matrix; nulls are skipped."""
+    """Convert a column of lists of length `rank` to a matrix; nulls are skipped."""
     values: Floats = features.drop_null().flatten().to_numpy().reshape(-1, rank).astype(np.float32)
     return values
 
 
 def found_among(ids: NDArray[np.int32], among: NDArray[np.int32]) -> tuple[Ints, NDArray[np.bool_]]:
-    """The place of each id in an ascending array, and whether it is there."""
+    """The place of each id in the ascending array `among`, and whether the id is in it."""
     if not len(among):
         return np.zeros(len(ids), dtype=np.int64), np.zeros(len(ids), dtype=bool)
     places: Ints = np.minimum(np.searchsorted(among, ids), len(among) - 1)

@@ -1,7 +1,7 @@
-"""ALS with the interface of `pyspark.ml.recommendation.ALS`, solved by our own solver.
+"""An ALS estimator with the interface of `pyspark.ml.recommendation.ALS`, solved by our own solver.
 
-A user of MLlib changes an import. `Pipeline`, `CrossValidator` and `ParamGridBuilder` work; a model that is saved is
-read by MLlib's `ALSModel.load`.
+Code that uses MLlib's ALS only has to change the import. The estimator works in `Pipeline`, `CrossValidator` and with
+`ParamGridBuilder`. MLlib's `ALSModel.load` reads the models that it saves.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ OF_MLLIB_ALONE = (
     *("numUserBlocks", "numItemBlocks", "nonnegative", "checkpointInterval"),
     *("intermediateStorageLevel", "finalStorageLevel"),
 )
-"""Parameters that mean nothing here; `nonnegative` is refused."""
+"""Parameters of MLlib that have no effect here. `nonnegative=True` is rejected."""
 
 SEED = 42
 
 
 def _setter(name: str) -> Callable[[ALS, Any], ALS]:
-    """The method `setName` of a parameter."""
+    """Make the setter method of the parameter `name`."""
 
     def set_value(als: ALS, value: Any) -> ALS:
         return als.setParams(**{name: value})
@@ -42,33 +42,49 @@ def _setter(name: str) -> Callable[[ALS, Any], ALS]:
 
 
 class ALS(Estimator["FactorModel"], _ALSParams, HasTol, DefaultParamsReadable["ALS"], DefaultParamsWritable):
-    """Alternating least squares matrix factorisation of ratings, or of implicit preferences.
+    """Alternating least squares (ALS) matrix factorisation.
 
-    Approximates ratings by the product of factors of users and of items (Y. Zhou, D. Wilkinson, R. Schreiber, R. Pan:
-    Large-scale Parallel Collaborative Filtering for the Netflix Prize, 2008), or, with `implicitPrefs`, holds
-    preferences with confidence (Y. Hu, Y. Koren, C. Volinsky: Collaborative Filtering for Implicit Feedback Datasets,
-    ICDM 2008): a rating above 0 is a like, one below 0 a dislike, and alpha times its size the confidence.
+    ALS approximates the ratings matrix R by the product X Y' of two matrices of lower rank: the factors of the users
+    and of the items. It is iterative. Each sweep solves for the item factors by regularised least squares with the user
+    factors fixed, then for the user factors with the item factors fixed.
 
-    Takes the parameters of `pyspark.ml.recommendation.ALS`, with its names and defaults, but for the seed, which is
-    SEED. Those that say how MLlib shuffles and stores (OF_MLLIB_ALONE) mean nothing here. There are four more:
+    For explicit ratings the method is that of Y. Zhou, D. Wilkinson, R. Schreiber, R. Pan: Large-scale Parallel
+    Collaborative Filtering for the Netflix Prize, 2008. With `implicitPrefs` it is that of Y. Hu, Y. Koren, C.
+    Volinsky: Collaborative Filtering for Implicit Feedback Datasets, ICDM 2008: R is then a matrix of preferences
+    instead of ratings. A rating above 0 is a like, a rating below 0 a dislike, and alpha times its size is the
+    confidence in it.
 
-    - `cgSteps`: steps of conjugate gradients in a half sweep (default 3). 0 solves exactly, as MLlib does.
-    - `regPower`: regularisation is regParam times the number of ratings of a user or item to this power (default 1,
-      as in MLlib).
-    - `biases`: fit biases with the factors, which have two columns more then (default False; explicit only).
-    - `tol`: fitting ends after a sweep that lowers the objective by no more than this share of it (default 0).
+    Parameters, defaults and column names are those of `pyspark.ml.recommendation.ALS`, except that the default seed is
+    SEED. The parameters in OF_MLLIB_ALONE control how MLlib shuffles and stores, and have no effect here. Four
+    parameters are new:
 
-    The factors of both sides are broadcast, so they must fit in memory. The result depends on ratings, parameters and
-    seed alone, neither on the order or partitions of the rows nor on the cores.
+    - `cgSteps`: number of steps of conjugate gradients in a half sweep (>= 0, default 3). 0 solves exactly, as MLlib
+      does.
+    - `regPower`: the regularisation of a user or item is regParam times its number of ratings to this power (from 0 to
+      1, default 1, as in MLlib).
+    - `biases`: fit biases together with the factors, which then have two more columns (explicit ratings only, default
+      False).
+    - `tol`: fitting ends after a sweep that lowers the objective by no more than this share (default 0).
 
+    `fit` raises ValueError if there are no ratings, or for `nonnegative=True`, or for `biases` with `implicitPrefs`. It
+    fails if an id is not a 32-bit integer.
+
+    Notes: The input should be deterministic, because `fit` reads it twice. The model depends only on ratings,
+    parameters and seed, not on the order or partitions of the rows or the number of cores. The factors of users and
+    items are broadcast, so both must fit into the memory of the driver and of every task.
+
+    Example:
         als = ALS(rank=10, maxIter=8, regParam=0.1, userCol="userId", itemCol="movieId", coldStartStrategy="drop")
-        als.fit(ratings).transform(pairs).select("userId", "movieId", "prediction")
+        model = als.fit(ratings)  # userId, movieId, rating
+        model.transform(pairs).select("userId", "movieId", "prediction")
+        model.save("als-model")  # pyspark.ml.recommendation.ALSModel.load reads it
+
     """
 
     cgSteps: Param[int] = Param(
         Params._dummy(),
         "cgSteps",
-        "steps of conjugate gradients in a half sweep (>= 0); 0 solves exactly",
+        "number of steps of conjugate gradients in a half sweep (>= 0); 0 solves exactly",
         typeConverter=TypeConverters.toInt,
     )
     regPower: Param[float] = Param(
@@ -91,7 +107,7 @@ class ALS(Estimator["FactorModel"], _ALSParams, HasTol, DefaultParamsReadable["A
         self.setParams(**params)
 
     def setParams(self, **params: Any) -> ALS:
-        """Set parameters by their names. Raises ValueError for a name that is none."""
+        """Set parameters by name. Raises ValueError for an unknown name."""
         if unknown := [name for name in params if not self.hasParam(name)]:
             raise ValueError(f"ALS has no parameter {', '.join(unknown)}")
         return self._set(**params)
@@ -108,7 +124,7 @@ class ALS(Estimator["FactorModel"], _ALSParams, HasTol, DefaultParamsReadable["A
     setFinalStorageLevel = _setter("finalStorageLevel")
 
     def startFrom(self, factors: Factors | None) -> ALS:
-        """Start the next fits from the factors of another one of the same rank (`FactorModel.factors`)."""
+        """Start later fits from these factors (`FactorModel.factors`) of the same rank; None means random factors."""
         self.start = factors
         return self
 
@@ -149,9 +165,9 @@ class ALS(Estimator["FactorModel"], _ALSParams, HasTol, DefaultParamsReadable["A
 
 
 class FactorModel(Model, _ALSModelParams, MLWritable):
-    """What `ALS` has fitted: factors of users and items, and the objective after each sweep.
+    """The model that `ALS.fit` returns: factors of users and items, and the objective after each sweep.
 
-    `save` writes them so that `pyspark.ml.recommendation.ALSModel.load` reads them.
+    `transform` adds predictions. `save` writes a folder that `pyspark.ml.recommendation.ALSModel.load` reads.
     """
 
     def __init__(self, factors: Factors, objective: tuple[float, ...] = ()) -> None:
@@ -161,21 +177,21 @@ class FactorModel(Model, _ALSModelParams, MLWritable):
 
     @property
     def rank(self) -> int:
-        """The columns of the factors: with biases two more than were asked for."""
+        """The number of columns of the factors: with biases, two more than the parameter `rank`."""
         return self.factors.rank
 
     @property
     def userFactors(self) -> DataFrame:
-        """The factors of users: id, features."""
+        """The factors of the users: a frame(id, features)."""
         return self.factors.users
 
     @property
     def itemFactors(self) -> DataFrame:
-        """The factors of items: id, features."""
+        """The factors of the items: a frame(id, features)."""
         return self.factors.movies
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
-        """Add the prediction. Unknown users and items have NaN, or are dropped: `coldStartStrategy`."""
+        """Add the prediction. `coldStartStrategy` decides whether unknown users and items get NaN or are dropped."""
         ids = {"userId": self.getUserCol(), "movieId": self.getItemCol()}
         pairs = dataset.select(
             F.struct("*").alias("row"), *(_as_id(column).alias(alias) for alias, column in ids.items())
@@ -185,7 +201,7 @@ class FactorModel(Model, _ALSModelParams, MLWritable):
         return predicted.filter(~F.isnan(name)) if self.getColdStartStrategy() == "drop" else predicted
 
     def write(self) -> MLWriter:
-        """What writes the model."""
+        """Return a writer for the model, in MLlib's format."""
         return _Writer(self)
 
 
@@ -195,18 +211,18 @@ class _Writer(MLWriter):
         self.model = model
 
     def saveImpl(self, path: str) -> None:
-        """Write in MLlib's format."""
+        """Write the model in MLlib's format."""
         model = self.model
         mllib.save(model.factors, path, {param.name: value for param, value in model.extractParamMap().items()})
 
 
 def _as_id(column: str) -> Column:
-    """A column as 32-bit integers. Fails, when it is computed, on what is none."""
-    given = F.col(column)
-    whole = given.cast("int")
-    is_id = given.isNotNull() & (given == whole)
-    return F.when(is_id, whole).otherwise(
+    """Convert a column to 32-bit integers. Computing it fails on a value that is not a 32-bit integer."""
+    value = F.col(column)
+    as_integer = value.cast("int")
+    is_id = value.isNotNull() & (value == as_integer)
+    return F.when(is_id, as_integer).otherwise(
         F.raise_error(
-            F.concat(F.lit(f"{column} is no 32-bit integer: "), F.coalesce(given.cast("string"), F.lit("null")))
+            F.concat(F.lit(f"{column} is not a 32-bit integer: "), F.coalesce(value.cast("string"), F.lit("null")))
         )
     )

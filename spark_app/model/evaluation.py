@@ -1,6 +1,6 @@
-"""How good models are on a holdout: numbers of each user in Spark, from which `metrics` makes figures.
+"""Evaluate models on a holdout: compute numbers for each user in Spark, from which `metrics` computes the figures.
 
-`train` judges what it publishes this way, and `tune` each of its trials.
+`train` judges the models that it publishes this way, and `tune` judges each of its trials.
 """
 
 from __future__ import annotations
@@ -35,18 +35,21 @@ from spark_app.platform.settings import Settings, Train
 from spark_app.platform.spark_versions import to_arrow
 
 BLOCK_USERS = 1_000
-"""Users judged at a time: their lists are compared pair by pair, in memory of users x k x (k + genres)."""
+"""Number of users judged together. Diversity compares all pairs of a list, in memory of users x k x (k + genres)."""
 
 
 def movie_facts(movies: DataFrame, popularity: DataFrame, users: int) -> MovieFacts:
-    """Collect movies(movieId, genres array) and popularity(movieId, rating_count): one row a movie, to the driver."""
+    """Collect movies(movieId, genres array) and popularity(movieId, rating_count), one row per movie, to the driver.
+
+    `users` is the number of users who gave the ratings that `rating_count` counts.
+    """
     counts = popularity.select("movieId", "rating_count")
     counted = movies.select("movieId", "genres").join(counts, on="movieId", how="left")
     rows = to_arrow(counted.orderBy("movieId"))
     names = rows["genres"].combine_chunks()
     lengths = np.asarray(names.value_lengths().fill_null(0), dtype=np.int64)
-    kinds, columns = np.unique(names.flatten().to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
-    genres = np.zeros((len(rows), len(kinds)), dtype=np.float32)
+    distinct, columns = np.unique(names.flatten().to_numpy(zero_copy_only=False).astype(str), return_inverse=True)
+    genres = np.zeros((len(rows), len(distinct)), dtype=np.float32)
     genres[np.repeat(np.arange(len(rows)), lengths), columns] = 1.0
     ids, popular = rows["movieId"].to_numpy(), rows["rating_count"].fill_null(0).to_numpy()
     return MovieFacts(ids.astype(np.int64), popular.astype(np.float64), genres, users)
@@ -63,8 +66,8 @@ def judge_ranking(
 ) -> Judged:
     """Judge the lists of implicit ALS and of popularity for users of the holdout, over the whole catalogue.
 
-    Takes training(userId, movieId, rating), holdout(userId, movieId, rating), the movies that can be
-    recommended, and user_factors(id, features). Of many users some are judged, as `train.judged_users` says.
+    Takes training(userId, movieId, rating), holdout(userId, movieId, rating), the candidates, and user_factors(id,
+    features). If there are more users than `train.judged_users`, about that many are judged.
     """
     k = settings.train.k
     training, holdout = (keep_judged(part, facts.users, settings.train) for part in (training, holdout))
@@ -79,16 +82,17 @@ def judge_ranking(
 
 
 def relevant_movies(holdout: DataFrame, relevant: float) -> DataFrame:
-    """What each user liked in the holdout: userId, relevant (array of movieId). No row for users who liked nothing."""
+    """The movies that each user rated at least `relevant`: userId, relevant (array of movieId). No row without any."""
     liked = holdout.filter(F.col("rating") >= relevant)
     return liked.groupBy("userId").agg(F.collect_list("movieId").alias("relevant"))
 
 
 def judge_lists(lists: DataFrame, models: Sequence[str], relevant: DataFrame, facts: MovieFacts, k: int) -> DataFrame:
-    """LIST_NUMBERS of each user in `relevant`, as columns `MODEL_NUMBER` beside userId, `seen` and the lists.
+    """Compute the LIST_NUMBERS of each model for each user in `relevant`.
 
-    Takes lists(userId, seen, seen_popularity, an array of movieId for each model, the best first) and
-    relevant(userId, relevant). Users without a row in `lists` have empty ones.
+    Takes lists(userId, seen, seen_popularity, one array of movieId per model, the best first) and relevant(userId,
+    relevant). Returns userId, seen, the lists cut to `k`, and a column `MODEL_NUMBER` for each model and number. Users
+    without a row in `lists` get empty lists.
     """
     shared = relevant.sparkSession.sparkContext.broadcast(facts)
     judged = relevant.join(lists, on="userId", how="left").select(
@@ -118,7 +122,7 @@ def _as_lists(column: pa.Array) -> Lists:
 
 
 def collect_judged(judged: DataFrame, models: Sequence[str], facts: MovieFacts) -> Judged:
-    """Fetch a few numbers for each user, and how often each model lists each movie. Computes `judged` once."""
+    """Collect the numbers of each user, and how often each model lists each movie. `judged` is computed only once."""
     judged = judged.persist()
     numbers = [f"{model}_{number}" for model in models for number in LIST_NUMBERS]
     table = to_arrow(judged.select("userId", "seen", *numbers).orderBy("userId"))
@@ -137,7 +141,10 @@ def collect_judged(judged: DataFrame, models: Sequence[str], facts: MovieFacts) 
 def judge_ratings(
     holdout: DataFrame, biases: BiasModel, explicit: Factors, facts: MovieFacts, settings: Settings
 ) -> tuple[StackWeights, RatingErrors]:
-    """The stack of both rating models, fitted to all of the holdout, and the errors of all three for judged users."""
+    """Fit the stack of both rating models to the whole holdout, and sum up the errors of all three models.
+
+    The errors are those of the judged users only.
+    """
     both = with_both_predictions(holdout.drop("timestamp"), biases, explicit).persist()
     stack, predicted = fit_stack(both, settings.input.scale)
     judged = keep_judged(predicted, facts.users, settings.train)
@@ -147,10 +154,11 @@ def judge_ratings(
 
 
 def rating_sums(predicted: DataFrame, models: Sequence[str], popular_from: int) -> DataFrame:
-    """Of each user, for popular and rare movies apart: ratings, and the sums of each model's errors.
+    """Sum the errors of each model, for each user, separately for popular and rare movies.
 
-    Takes predicted(userId, rating, user_ratings, movie_ratings, and the models). Gives userId, is_popular, seen
-    (ratings of the user that were learned from), ratings, and MODEL_METRIC for each of OF_ERRORS.
+    Takes predicted(userId, rating, user_ratings, movie_ratings, and a column for each model). Returns userId,
+    is_popular, seen (the user's ratings in the training part), ratings (those predicted), and a column `MODEL_METRIC`
+    for each model and each metric in OF_ERRORS. A movie is popular from `popular_from` ratings on.
     """
     errors = {model: F.col(model) - F.col("rating") for model in models}
     return predicted.groupBy("userId", (F.col("movie_ratings") >= popular_from).alias("is_popular")).agg(
@@ -166,7 +174,7 @@ def rating_sums(predicted: DataFrame, models: Sequence[str], popular_from: int) 
 
 
 def collect_rating_sums(sums: DataFrame, models: Sequence[str]) -> RatingErrors:
-    """Fetch `rating_sums`: one or two rows for each user."""
+    """Collect the result of `rating_sums`: one or two rows per user."""
     table = to_arrow(sums.orderBy("userId", "is_popular"))
     return RatingErrors(
         table["userId"].to_numpy().astype(np.int64),
@@ -181,15 +189,15 @@ def collect_rating_sums(sums: DataFrame, models: Sequence[str]) -> RatingErrors:
 
 
 def quality(judged: Judged, errors: RatingErrors | None, facts: MovieFacts, train: Train) -> dict[str, Any]:
-    """All figures for the manifest, with their intervals and slices; those of the ranking alone where `errors` is None.
+    """All figures for the manifest, with their intervals and slices; only those of the ranking if `errors` is None.
 
-    Keys: ranking and rating (figures by model), intervals (the same two), rating_model (the one with the lowest RMSE),
-    slices.
+    Keys: ranking and rating (figures by model), intervals (of both, by model), rating_model (the model with the lowest
+    RMSE), slices.
     """
     ranking, ranking_intervals = ranking_quality(judged, train.k, train.seed)
-    found: dict[str, Any] = {"ranking": ranking, "intervals": {"ranking": ranking_intervals}}
+    figures: dict[str, Any] = {"ranking": ranking, "intervals": {"ranking": ranking_intervals}}
     if errors is not None:
-        rating, found["intervals"]["rating"] = rating_errors(errors, train.seed)
-        found["rating"] = rating
-        found["rating_model"] = min(RATING_MODELS, key=lambda model: rating[model]["rmse"])
-    return {**found, "slices": slices(judged, errors, facts, train.k)}
+        rating, figures["intervals"]["rating"] = rating_errors(errors, train.seed)
+        figures["rating"] = rating
+        figures["rating_model"] = min(RATING_MODELS, key=lambda model: rating[model]["rmse"])
+    return {**figures, "slices": slices(judged, errors, facts, train.k)}

@@ -1,4 +1,4 @@
-"""Latent factors: what a factorisation gives, whoever fitted it, and what it predicts."""
+"""Latent factors, the result of a factorisation by either solver: conversions, replacement of users, predictions."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from spark_app.platform.spark_versions import to_arrow
 FACTORS_SCHEMA = "id INT, features ARRAY<FLOAT>"
 
 FRAME_ROWS = 20_000
-"""Rows of factors in a partition of a frame that is made of a matrix."""
+"""Rows of factors in each partition of a frame made from a matrix."""
 
 BATCH_PAIRS = 50_000
-"""Pairs whose factors are gathered at a time."""
+"""Number of pairs whose factors are gathered together."""
 
 
 @dataclass(frozen=True)
 class Factors:
     """Factors of users and movies: frames of (id INT, features ARRAY<FLOAT> of length `rank`).
 
-    The score, or the predicted rating, of a pair is the product of both. Whoever is not in a frame has no factors.
+    The score or predicted rating of a pair is the dot product of both. A user or movie without factors has no row.
     """
 
     rank: int
@@ -40,14 +40,14 @@ class Factors:
 
 @dataclass(frozen=True)
 class FactorMatrix:
-    """The factors of one side as a matrix, a row an id, ids ascending."""
+    """The factors of users or of movies as a matrix: one row per id, ids ascending."""
 
     ids: Ids
     rows: Floats
 
 
 def collected(factors: DataFrame, rank: int) -> FactorMatrix:
-    """The rows of factors(id, features), brought to the driver."""
+    """Collect factors(id, features) to the driver as a matrix."""
     rows = to_arrow(factors.select("id", "features"))
     return _in_order(rows["id"], rows["features"], rank)
 
@@ -59,7 +59,7 @@ def _in_order(ids: pa.ChunkedArray, features: pa.ChunkedArray, rank: int) -> Fac
 
 
 def as_factors(solution: Solution, problem: Problem, spark: SparkSession) -> Factors:
-    """What the solver has found, as frames of those who have factors; biases become two columns of `with_biases`."""
+    """Convert a solution to frames without the rows that have no factors. Biases become two columns (`with_biases`)."""
     users, movies = (
         FactorMatrix(side.ids[side.has_factors], side.factors[side.has_factors])
         for side in (solution.users, solution.movies)
@@ -71,7 +71,7 @@ def as_factors(solution: Solution, problem: Problem, spark: SparkSession) -> Fac
 
 
 def as_solution(factors: Factors, problem: Problem) -> Solution:
-    """Factors as the solver can start from them: the other way round, brought to the driver."""
+    """Collect factors to the driver as a solution that the solver can start from: the inverse of `as_factors`."""
     users, movies = (collected(side, factors.rank) for side in (factors.users, factors.movies))
     if problem.mean is not None:
         users = replace(users, rows=without_biases(users.rows, problem.mean))
@@ -83,9 +83,9 @@ def as_solution(factors: Factors, problem: Problem) -> Solution:
 
 
 def with_biases(rows: Floats, mean: float | None) -> Floats:
-    """Factors whose last column is the bias, with two in its place, so that a product is a predicted rating.
+    """Replace the last column, the bias, by two columns, so that the product of both sides is a predicted rating.
 
-    Of users, who are given the mean: mean + bias, 1. Of movies: 1, bias.
+    The two columns are (mean + bias, 1) for users, and (1, bias) for movies, which pass None as the mean.
     """
     bias, one = rows[:, -1], np.ones(len(rows), dtype=np.float32)
     columns = (one, bias) if mean is None else (bias + np.float32(mean), one)
@@ -93,13 +93,13 @@ def with_biases(rows: Floats, mean: float | None) -> Floats:
 
 
 def without_biases(rows: Floats, mean: float | None) -> Floats:
-    """The other way round."""
+    """Replace the last two columns by the bias: the inverse of `with_biases`."""
     bias = rows[:, -1] if mean is None else rows[:, -2] - np.float32(mean)
     return np.column_stack([rows[:, :-2], bias])
 
 
 def as_frame(spark: SparkSession, matrix: FactorMatrix) -> DataFrame:
-    """A matrix as a frame(id, features): it is broadcast, and each task takes its rows from there."""
+    """Make a frame(id, features) of a matrix. The matrix is broadcast, and each task takes its rows from it."""
     shared = spark.sparkContext.broadcast(matrix)
     parts = max(1, -(-len(matrix.ids) // FRAME_ROWS))
 
@@ -119,19 +119,19 @@ def as_batch(ids: Ids, rows: Floats) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array(ids, pa.int32()), features], names=["id", "features"])
 
 
-def with_users(factors: Factors, outdated: DataFrame, theirs: DataFrame) -> Factors:
-    """The factors with theirs(id, features) in the place of those of the outdated users(userId), if they had any."""
-    others = factors.users.join(outdated.selectExpr("userId AS id"), on="id", how="left_anti")
-    return replace(factors, users=others.unionByName(theirs))
+def with_users(factors: Factors, outdated: DataFrame, replacements: DataFrame) -> Factors:
+    """Remove the factors of the outdated users(userId), if they have any, and add replacements(id, features)."""
+    unchanged = factors.users.join(outdated.selectExpr("userId AS id"), on="id", how="left_anti")
+    return replace(factors, users=unchanged.unionByName(replacements))
 
 
 def with_prediction(pairs: DataFrame, factors: Factors, column: str) -> DataFrame:
-    """Add the product of both factors, a float, to pairs(userId, movieId, ...); NaN where one of them has none.
+    """Add `column` to pairs(userId, movieId, ...): the product of the user's and the movie's factors, a float.
 
-    The pairs are shuffled by user, packed; the movies' factors are broadcast.
+    It is NaN where the user or the movie has no factors. The pairs are packed and shuffled by user; the movies' factors
+    are broadcast.
     """
     movies = pairs.sparkSession.sparkContext.broadcast(collected(factors.movies, factors.rank))
-
     rank = factors.rank
 
     def predicted(part: UserPartition) -> Iterator[pa.RecordBatch]:
@@ -148,6 +148,6 @@ def _products(pairs: pa.RecordBatch, users: FactorMatrix, movies: FactorMatrix) 
     of_user, has_user = found_among(pairs["userId"].to_numpy(), users.ids)
     of_movie, has_movie = found_among(pairs["movieId"].to_numpy(), movies.ids)
     is_known = has_user & has_movie
-    found = np.full(len(of_user), np.nan, dtype=np.float32)
-    found[is_known] = np.einsum("ij,ij->i", users.rows[of_user[is_known]], movies.rows[of_movie[is_known]])
-    return pa.array(found, pa.float32(), from_pandas=False)
+    products = np.full(len(of_user), np.nan, dtype=np.float32)
+    products[is_known] = np.einsum("ij,ij->i", users.rows[of_user[is_known]], movies.rows[of_movie[is_known]])
+    return pa.array(products, pa.float32(), from_pandas=False)

@@ -1,4 +1,4 @@
-"""The models of one fit: the two factorisations and the biases, fitted together, and carried on by fold-in."""
+"""Fit all models of the product together (two factorisations and the biases), and add users to them by fold-in."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ from spark_app.platform.settings import Biases, ExplicitAls, ImplicitAls, Settin
 
 @dataclass(frozen=True)
 class FitSettings:
-    """The settings of a fit that matter to whoever uses its models, as far as its solver could follow them."""
+    """The settings that the models were fitted with, for code that uses the models (fold-in, candidates).
+
+    They differ from the configured settings where the solver does not support one: MLlib fits without biases and with
+    reg_power 1.
+    """
 
     implicit: ImplicitAls
     explicit: ExplicitAls
@@ -32,9 +36,10 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class Models:
-    """What one fit gives: the settings of the fit, the ranking model, the two rating models, and their stack.
+    """The result of one fit: its settings, the ranking model, the two rating models, and the stack of these two.
 
-    Of counts there is no explicit model: nothing predicts ratings, and the biases tell the popularity only.
+    `implicit` ranks; `explicit` and `biases` predict ratings. If the input has counts instead of ratings, `explicit` is
+    None, no ratings are predicted, and only the rating counts of `biases` are used, as popularity.
     """
 
     settings: FitSettings
@@ -44,28 +49,30 @@ class Models:
     stack: StackWeights = field(default_factory=StackWeights)
 
     def candidates(self, movies: DataFrame, max_bytes: int) -> CandidateBlocks:
-        """The movies(movieId) as the ranking model scores them, in blocks of at most so many bytes."""
+        """The movies(movieId) with their ranking factors and popularity, in blocks of at most `max_bytes` each."""
         exponent = self.settings.implicit.popularity_exponent
         ranking = self.implicit
         return candidate_blocks(movies, self.biases.movies, ranking.movies, ranking.rank, exponent, max_bytes)
 
 
 def fit_models(ratings: DataFrame, settings: Settings, start: Models | None = None) -> Models:
-    """Fit all models to the ratings(userId, movieId, rating) of users and movies that are active enough.
+    """Fit all models to ratings(userId, movieId, rating).
 
-    The factorisations go on from those of other models where these have the same rank.
+    Users and movies with too few ratings (`train.min_user_ratings`, `train.min_movie_ratings`) are left out. Each
+    factorisation starts from the factors in `start` if their rank is the same, otherwise from random ones.
     """
     training = training_set(ratings, settings.train)
     biases = fit_biases(training.blocks, settings.biases, ratings.sparkSession)
     explicit = None
     if settings.input.feedback == "ratings":
-        known = None
-        # Biases are columns too: without a look at the settings, 5 factors and 3 with biases would be the same.
+        explicit_start = None
+        # Biases are columns of the factors, so 5 factors without biases and 3 with biases have equally many columns.
+        # The settings tell these two apart.
         if start is not None and start.settings.explicit.rank == settings.explicit_als.rank:
-            known = _of_rank(start.explicit, settings.explicit_als.rank + 2 * settings.explicit_als.biases)
-        explicit = als.fit_explicit(training, settings.explicit_als, settings.train, biases.mean, known)
-    known = None if start is None else _of_rank(start.implicit, settings.implicit_als.rank)
-    implicit = als.fit_implicit(training, settings.implicit_als, settings.train, known)
+            explicit_start = _of_rank(start.explicit, settings.explicit_als.rank + 2 * settings.explicit_als.biases)
+        explicit = als.fit_explicit(training, settings.explicit_als, settings.train, biases.mean, explicit_start)
+    implicit_start = None if start is None else _of_rank(start.implicit, settings.implicit_als.rank)
+    implicit = als.fit_implicit(training, settings.implicit_als, settings.train, implicit_start)
     training.blocks.unpersist()
     fitted_with = FitSettings(
         implicit.als,
@@ -77,15 +84,15 @@ def fit_models(ratings: DataFrame, settings: Settings, start: Models | None = No
 
 
 def training_set(ratings: DataFrame, train: Train) -> TrainingSet:
-    """The ratings(userId, movieId, rating) that models are fitted to, packed; its blocks are persisted.
+    """Pack the ratings(userId, movieId, rating) of active users and movies for a fit. The blocks are persisted.
 
-    Raises InputError where no user or movie is active enough.
+    Raises InputError if no user and movie have enough ratings (`train.min_user_ratings`, `train.min_movie_ratings`).
     """
     active = keep_active(ratings, train.min_user_ratings, train.min_movie_ratings)
     blocks = pack(active, train.block_ratings)
     if not blocks.count:
         raise InputError(
-            f"no user has {train.min_user_ratings} ratings of movies with {train.min_movie_ratings}: "
+            f"no user with {train.min_user_ratings} ratings has rated a movie with {train.min_movie_ratings}: "
             "lower train.min_user_ratings or train.min_movie_ratings"
         )
     return TrainingSet(active, blocks)
@@ -95,25 +102,26 @@ def _of_rank(factors: Factors | None, rank: int) -> Factors | None:
     return factors if factors is not None and factors.rank == rank else None
 
 
-def with_fold_in(models: Models, ratings: DataFrame, whose: Literal["new", "changed"]) -> tuple[Models, int]:
-    """The models with factors and biases for users whose ratings the fit has not seen, and how many get a ranking.
+def with_fold_in(models: Models, ratings: DataFrame, which_users: Literal["new", "changed"]) -> tuple[Models, int]:
+    """Update the models for users whose ratings the fit has not seen; also return how many of these get a ranking.
 
-    Takes ratings(userId, movieId, rating) as they are now. `new`: users whom the fit has not seen; `changed`: also
-    those who had other ratings then. Users whom a fit would leave out are in none of the models any more.
+    Takes the current ratings(userId, movieId, rating). `new` updates users who are new since the fit; `changed` also
+    updates users whose ratings have changed since. An updated user with fewer than `min_user_ratings` ratings is
+    removed from all models.
     """
     fitted = models.settings
-    outdated = outdated_users(ratings, models.biases, fitted.biases, changed=whose == "changed").persist()
+    outdated = outdated_users(ratings, models.biases, fitted.biases, changed=which_users == "changed").persist()
     if outdated.isEmpty():
         return models, 0
-    theirs = ratings.join(outdated, on="userId", how="left_semi")
-    theirs = keep_active(theirs, fitted.min_user_ratings, 1).persist()
-    ranking = fold_in_implicit(theirs, models.implicit.movies, fitted.implicit).persist()
+    new_ratings = ratings.join(outdated, on="userId", how="left_semi")
+    new_ratings = keep_active(new_ratings, fitted.min_user_ratings, 1).persist()
+    ranking_factors = fold_in_implicit(new_ratings, models.implicit.movies, fitted.implicit).persist()
     explicit = None
     if models.explicit:
-        rating = fold_in_explicit(theirs, models.explicit, fitted.explicit, models.biases.mean)
-        explicit = with_users(models.explicit, outdated, rating)
-    others = models.biases.users.join(outdated, on="userId", how="left_anti")
-    biases = others.unionByName(user_biases(theirs, models.biases, fitted.biases))
-    implicit = with_users(models.implicit, outdated, ranking)
+        rating_factors = fold_in_explicit(new_ratings, models.explicit, fitted.explicit, models.biases.mean)
+        explicit = with_users(models.explicit, outdated, rating_factors)
+    unchanged = models.biases.users.join(outdated, on="userId", how="left_anti")
+    biases = unchanged.unionByName(user_biases(new_ratings, models.biases, fitted.biases))
+    implicit = with_users(models.implicit, outdated, ranking_factors)
     extended = replace(models, implicit=implicit, explicit=explicit, biases=replace(models.biases, users=biases))
-    return extended, ranking.count()
+    return extended, ranking_factors.count()

@@ -1,7 +1,8 @@
-"""Fold-in: factors for users whose ratings the fit has not seen, by the half sweep that ALS would give them.
+"""Fold-in: compute factors for users whose ratings the fit has not seen, by the half sweep that ALS would make.
 
-With the movies' factors held fixed each user is a small least squares problem of their own, so what came after a fit
-can be served without another one. It is solved exactly, as a fit does nearly in its last half sweep.
+With the movies' factors fixed, each user is a separate small least squares problem. So users and ratings that came
+after a fit can be served without another fit. Fold-in solves the problem exactly; a fit's last half sweep solves it
+almost exactly.
 """
 
 from __future__ import annotations
@@ -32,40 +33,42 @@ from spark_app.model.solver import EXACT
 from spark_app.platform.settings import Biases, ExplicitAls, ImplicitAls
 
 SAME_BIAS = 1e-7
-"""How far two biases of a user may be apart that come from the same ratings, added up in another order."""
+"""Largest difference between two biases of a user that comes only from adding the same ratings in another order."""
 
 
 def outdated_users(ratings: DataFrame, biases: BiasModel, bias_settings: Biases, *, changed: bool) -> DataFrame:
-    """The users(userId) in ratings(userId, movieId, rating) whom the fit has not seen, or not as they are now.
+    """The users(userId) in ratings(userId, movieId, rating) whom the fit has not seen.
 
-    With `changed` these are also users whose ratings of movies that the fit knows are others than they were, as their
-    number and the user's bias tell. Takes the models of the fit, and its settings.
+    With `changed`, also the users whose ratings have changed since the fit: their number of ratings or their bias is
+    different now. Only ratings of movies that the fit knows are considered. Takes the biases of the fit and their
+    settings.
     """
     fitted = biases.users.select(
         "userId", F.col("rating_count").alias("fitted_count"), F.col("user_bias").alias("fitted_bias")
     )
-    now = user_biases(ratings, biases, bias_settings).join(fitted, on="userId", how="left")
+    current = user_biases(ratings, biases, bias_settings).join(fitted, on="userId", how="left")
     is_outdated = F.col("fitted_count").isNull()
     if changed:
         has_other_count = F.col("rating_count") != F.col("fitted_count")
         has_other_bias = F.abs(F.col("user_bias") - F.col("fitted_bias")) > F.lit(SAME_BIAS)
         is_outdated = is_outdated | has_other_count | has_other_bias
-    return now.filter(is_outdated).select("userId")
+    return current.filter(is_outdated).select("userId")
 
 
 def fold_in_implicit(ratings: DataFrame, movies: DataFrame, als: ImplicitAls) -> DataFrame:
-    """The users' factors(id, features) of implicit ALS, for users in ratings(userId, movieId, rating).
+    """The factors(id, features) of implicit ALS for the users in ratings(userId, movieId, rating).
 
-    Takes the fixed factors of the movies(id, features), which are collected, and the settings of their fit. Users who
-    like no movie with factors get none, as in a fit.
+    Takes the fixed factors of the movies(id, features), which are collected to the driver, and the settings of their
+    fit. Users who like no movie that has factors get no factors, as in a fit.
     """
     return _solved(ratings, collected(movies, als.rank), implicit_problem(als))
 
 
 def fold_in_explicit(ratings: DataFrame, fitted: Factors, als: ExplicitAls, mean: float) -> DataFrame:
-    """The users' factors(id, features) of explicit ALS; takes the factors of the fit, and the mean of its ratings.
+    """The factors(id, features) of explicit ALS for the users in ratings(userId, movieId, rating).
 
-    Users who have rated no movie with factors get none.
+    Takes the factors of the fit, its settings, and the mean of its ratings. Users who have rated no movie that has
+    factors get no factors.
     """
     has_biases = fitted.rank > als.rank
     movies = collected(fitted.movies, fitted.rank)
@@ -75,7 +78,7 @@ def fold_in_explicit(ratings: DataFrame, fitted: Factors, als: ExplicitAls, mean
 
 
 def _solved(ratings: DataFrame, fixed: FactorMatrix, problem: Problem) -> DataFrame:
-    """Factors(id, features) of the users in ratings(userId, movieId, rating): one shuffle, a partition at a time."""
+    """Solve for the users in ratings(userId, movieId, rating), one partition at a time after one shuffle by user."""
     gram = half_sweep.gram_of(fixed.rows) if problem.loss.over_all_pairs else None
     shared = ratings.sparkSession.sparkContext.broadcast((fixed, gram))
 
@@ -89,7 +92,7 @@ def _solved(ratings: DataFrame, fixed: FactorMatrix, problem: Problem) -> DataFr
 def _solve_partition(
     batches: Iterable[pa.RecordBatch], fixed: FactorMatrix, gram: half_sweep.Doubles | None, problem: Problem
 ) -> Iterator[pa.RecordBatch]:
-    """The factors of all users of one partition."""
+    """The factors(id, features) of all users of one partition."""
     tables = [batch for batch in batches if batch.num_rows]
     if not tables or not len(fixed.ids):
         return

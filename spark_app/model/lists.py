@@ -1,7 +1,7 @@
-"""Every user's list: the top N of what they have not seen, with what speaks for it.
+"""Every user's list: the top N of the movies that they have not seen, with the reasons.
 
-MLlib's `recommendForAllUsers` returns movies that a user has seen, and is slow at it. Here the ratings are shuffled
-once, packed and by user, and each partition is ranked in numpy against the candidates, which every task holds.
+MLlib's `recommendForAllUsers` also returns movies that a user has seen, and is slow. Here the ratings are packed and
+shuffled by user once, and each partition is ranked in numpy against the candidates, which are broadcast to every task.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ PERSONAL, POPULAR, LAST_REASON = "based on your ratings", "popular", "all others
 LISTS_SCHEMA = "userId INT, rank INT, movieId INT, score DOUBLE, reason STRING, because ARRAY<INT>"
 
 JUDGED_MODELS = ("implicit", "popularity")
-"""The rankings that are compared, and the columns of their lists."""
+"""The rankings that are compared; also the names of the columns with their lists."""
 
 _RANKED = "ARRAY<STRUCT<negative_score: DOUBLE, movieId: INT>>"
 JUDGED_SCHEMA = ", ".join(
     ["userId INT, seen INT, seen_ratings DOUBLE", *(f"{model} {_RANKED}" for model in JUDGED_MODELS)]
 )
-"""What one block of candidates gives. Lists are ascending, so that those of several blocks can be merged by a sort."""
+"""The result of one block of candidates. Lists are ascending, so the lists of several blocks are merged by a sort."""
 
 
 @dataclass(frozen=True)
 class Explain:
-    """What the ranking minimised, and how many of a user's movies (at least 1) are named as reasons."""
+    """The problem that the ranking model solved, and the maximum number of reasons per movie (at least 1)."""
 
     problem: Problem
-    most: int
+    max_reasons: int
 
 
 @dataclass(frozen=True)
 class _History:
-    """What users have seen: a row a (user, movie), by user and then movie, both as places; and the rating."""
+    """What users have seen: one row per user and movie, both as places, with the rating; sorted by user, then movie."""
 
     users: Ints
     movies: Ints
     ratings: Floats
 
     def part(self, first: int, last: int) -> _History:
-        """The rows of some users, who are counted from the first of them."""
+        """The rows of the users `first` to `last` - 1; their places start from 0 at `first`."""
         rows = slice(*np.searchsorted(self.users, [first, last]))
         return _History(self.users[rows] - first, self.movies[rows], self.ratings[rows])
 
@@ -73,18 +73,21 @@ def recommend(
     """The top N of every user in `users`: userId, rank (1 is best), movieId, score, reason, because.
 
     Takes users(userId, features: array of float, null where the user has no factors) and seen(userId, movieId, rating).
-    With `everyone` it serves every user in `seen`, and `users` has the factors of those who have some.
+    With `everyone`, every user in `seen` gets a list, and `users` needs only rows for those who have factors.
 
-    A user gets N movies, or all they have not seen where those are fewer; those without factors get popular ones.
-    `score` is the predicted preference, for popular movies the number of ratings. `because` are the movies that the
-    user likes which weigh most in the score, the heaviest first; empty where nothing is to be explained.
+    A user gets N movies, or all unseen movies if these are fewer. Users without factors get popular movies. `score` is
+    the predicted preference, or the number of ratings for a popular movie. `because` names the liked movies that
+    contribute most to the score, the largest contribution first; it is empty for popular movies and without `explain`.
 
-    The rows of `seen` are shuffled by user, once for each block of candidates; a task holds those of one partition.
-    With more than one block nothing is explained: the reasons of a list need all that a user has seen at once.
+    The rows of `seen` are shuffled by user, once for each block of candidates, and a task holds one partition of them.
+    With more than one block no reasons are named, because these need all movies that a user has seen at once.
     """
     is_whole = len(candidate_blocks) == 1
     if explain and not is_whole:
-        logger.warning("the movies are ranked in %d blocks, so no reasons are named", len(candidate_blocks))
+        logger.warning(
+            "no reasons are named, because the catalogue is ranked in %d blocks: see recommend.catalogue_bytes",
+            len(candidate_blocks),
+        )
         explain = None
     together = _by_user(users, seen, F.col("rating") if explain else F.lit(None))
 
@@ -111,10 +114,11 @@ def lists_to_judge(
     n: int,
     block_users: int,
 ) -> DataFrame:
-    """The top N by factors and by popularity of every user in `users`: what `train` compares.
+    """The top N by factors and the top N by popularity of every user in `users`, which `train` compares.
 
-    Takes the same as `recommend`. A row for each user: userId, seen (candidates they have rated), seen_popularity (mean
-    number of ratings of these, 0 where there are none), and JUDGED_MODELS (arrays of movieId, the best first).
+    Takes the same arguments as `recommend`. Returns one row per user: userId, seen (number of candidates they have
+    rated), seen_popularity (mean number of ratings of these candidates, 0 if there are none), and JUDGED_MODELS (arrays
+    of movieId, the best first).
     """
     together = _by_user(users, seen, F.lit(None))
 
@@ -139,14 +143,14 @@ def lists_to_judge(
 
 
 def _by_user(users: DataFrame, seen: DataFrame, rating: Column) -> ByUser:
-    """Users to serve and what they have seen, together: the ratings are shuffled once, by user."""
+    """Bring the users to serve and their ratings together; the ratings are shuffled once, by user."""
     served = users.select("userId", F.col("features").cast("array<float>"))
     return together_by_user(served, seen.select("userId", "movieId", rating.cast("float").alias("rating")))
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Some users of one partition: their ids, vectors as Candidates explains, who has no factors, and the history."""
+    """Some users of one partition: ids, vectors (`candidates.user_vectors`), who has no factors, and what they saw."""
 
     user_ids: NDArray[np.int32]
     vectors: Floats
@@ -155,7 +159,7 @@ class _Block:
 
 
 def _blocks(part: UserPartition, candidates: Candidates, size: int, *, everyone: bool) -> Iterator[_Block]:
-    """The users that a partition serves, in order, so many at a time."""
+    """The users that a partition serves, ordered by id, in blocks of `size` users."""
     user_ids, vectors, is_cold = _user_vectors(part, candidates.rank, everyone=everyone)
     if not len(user_ids):
         return
@@ -168,7 +172,7 @@ def _blocks(part: UserPartition, candidates: Candidates, size: int, *, everyone:
 def _rank_partition_twice(
     part: UserPartition, candidates: Candidates, n: int, block_users: int
 ) -> Iterator[pa.RecordBatch]:
-    """Both lists of all users of one partition, a record batch for each block of them."""
+    """Both lists of all users of one partition, one record batch per block of users."""
     top = TopN(candidates, n, block_users)
     for block in _blocks(part, candidates, block_users, everyone=False):
         seen, users = block.seen, len(block.user_ids)
@@ -203,9 +207,9 @@ def _rank_partition(
     *,
     everyone: bool = False,
 ) -> Iterator[pa.RecordBatch]:
-    """The lists of all users of one partition, a record batch for each block of them."""
+    """The lists of all users of one partition, one record batch per block of users."""
     top = TopN(candidates, n, block_users)
-    reasons = Reasons(candidates.factors, explain.problem, explain.most, candidates.lifts) if explain else None
+    reasons = Reasons(candidates.factors, explain.problem, explain.max_reasons, candidates.lifts) if explain else None
     for block in _blocks(part, candidates, block_users, everyone=everyone):
         of_users, positions, places, scores = top(block.vectors, block.seen.users, block.seen.movies)
         because = _because(reasons, block.seen, block.is_cold, of_users, places) if reasons else None
@@ -213,8 +217,8 @@ def _rank_partition(
 
 
 def _because(reasons: Reasons, history: _History, is_cold: NDArray[np.bool_], of_users: Ints, places: Ints) -> Ints:
-    """The reasons of each row of the lists of a block; none for users without factors."""
-    named = np.full((len(places), reasons.most), -1, dtype=np.int64)
+    """The reasons for each row of a block's lists, as places padded with -1; none for users without factors."""
+    named = np.full((len(places), reasons.max_reasons), -1, dtype=np.int64)
     for user in np.flatnonzero(~is_cold).tolist():
         rows = slice(*np.searchsorted(of_users, [user, user + 1]))
         if rows.start < rows.stop:
@@ -226,7 +230,7 @@ def _because(reasons: Reasons, history: _History, is_cold: NDArray[np.bool_], of
 def _user_vectors(
     part: UserPartition, rank: int, *, everyone: bool
 ) -> tuple[NDArray[np.int32], Floats, NDArray[np.bool_]]:
-    """The users that a partition serves, in order; their vectors as Candidates explains; and who has no factors."""
+    """The users that a partition serves, ordered by id, their vectors (`user_vectors`), and who has no factors."""
     served = part.rows if everyone else part.users
     user_ids = np.unique(served["userId"].to_numpy()).astype(np.int32)
     vectors = user_vectors(len(user_ids), rank)
@@ -241,13 +245,13 @@ def _user_vectors(
 
 
 def _seen(history: pa.Table, user_ids: NDArray[np.int32], movie_ids: NDArray[np.int32]) -> _History:
-    """What users have seen; users who are not served and movies that are no candidates are left out."""
+    """What the served users have seen of the candidates."""
     places, is_movie = found_among(history["movieId"].to_numpy(), movie_ids)
     users, is_user = found_among(history["userId"].to_numpy(), user_ids)
-    matters = is_movie & is_user
-    users, places = users[matters], places[matters]
-    ratings = history["rating"].to_numpy()[matters]
-    # One number for both is sorted several times as fast as two.
+    is_kept = is_movie & is_user
+    users, places = users[is_kept], places[is_kept]
+    ratings = history["rating"].to_numpy()[is_kept]
+    # Sorting one combined number is several times as fast as sorting by two keys.
     order = np.argsort(users * len(movie_ids) + places, kind="stable")
     return _History(users[order], places[order], ratings[order])
 
@@ -279,7 +283,7 @@ def _as_batch(
 
 
 def _as_lists(places: Ints | None, movie_ids: NDArray[np.int32], rows: int) -> pa.Array:
-    """A row of places each, -1 for none, as lists of movieId."""
+    """Rows of places (-1 means none) as lists of movieId; `rows` empty lists if `places` is None."""
     if places is None:
         places = np.empty((rows, 0), dtype=np.int64)
     is_named = places >= 0

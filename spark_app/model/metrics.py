@@ -1,10 +1,10 @@
-"""The metrics: how each is counted, what it is called, which way is better and what it says.
+"""The metrics: how each is computed, its label, which values are better, and its meaning.
 
-`METRICS` is the one place that knows a metric: the evaluation counts what stands there, and the report, the terminal
-and the comparison of runs take its label, its direction and its meaning from it.
+`METRICS` defines every metric in one place: the evaluation computes the metrics listed there, and the report, the
+terminal and the comparison of runs take labels, directions and meanings from it.
 
-Every figure is a sum over users divided by another one, so the same few numbers a user, fetched once, give the figure,
-its interval (`bootstrap`) and that of any slice of users. Relevance is binary.
+A metric of lists is a sum over users divided by another sum over users. So a few numbers per user, collected once, give
+the figure, its interval (`bootstrap`), and the figure of any slice of users. Relevance is binary.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ Bools = NDArray[np.bool_]
 Figures = dict[str, float]
 Intervals = dict[str, list[float]]
 Ratio = tuple[Numbers, Numbers]
-"""A numerator and a denominator for each user."""
+"""The numerators and the denominators, one of each per user."""
 
 
 @dataclass(frozen=True)
 class MovieFacts:
-    """The catalogue as metrics see it, in the order of movieId.
+    """What the metrics need to know of the catalogue, in the order of movieId.
 
-    `popularity` is the number of ratings learned from, given by `users` users; `genres` has a column for each genre, 1
-    where the movie belongs to it. Movies with `popular_from` or more ratings are popular, the others rare.
+    `popularity` is the number of ratings of each movie in the training part; `users` users gave these ratings. `genres`
+    has one column per genre, 1 where the movie belongs to it. Movies with `popular_from` or more ratings are popular,
+    the others rare.
     """
 
     movie_ids: Ints
@@ -46,13 +47,14 @@ class MovieFacts:
 
     @property
     def popular_from(self) -> int:
-        """The fewest ratings of a popular movie: the most rated ones that have at least half of all ratings.
+        """The smallest number of ratings of a popular movie.
 
-        The short head, as opposed to the long tail: O. Celma, P. Cano: From Hits to Niches?, Netflix-KDD 2008.
+        The popular movies are the most rated ones that together have at least half of all ratings: the short head, as
+        opposed to the long tail: O. Celma, P. Cano: From Hits to Niches?, Netflix-KDD 2008.
         """
-        most = np.sort(self.popularity)[::-1]
-        held = np.cumsum(most)
-        return max(int(most[np.searchsorted(held, held[-1] / 2)]) if len(most) else 0, 1)
+        counts = np.sort(self.popularity)[::-1]
+        up_to = np.cumsum(counts)
+        return max(int(counts[np.searchsorted(up_to, up_to[-1] / 2)]) if len(counts) else 0, 1)
 
     @property
     def is_popular(self) -> Bools:
@@ -61,7 +63,7 @@ class MovieFacts:
 
     @property
     def information(self) -> Numbers:
-        """Self-information of each movie in bits; a movie that nobody has rated counts as if one user had."""
+        """The self-information of each movie in bits; a movie without ratings counts as if one user had rated it."""
         return np.asarray(np.log2(max(self.users, 1) / np.maximum(self.popularity, 1.0)), dtype=np.float64)
 
     def places(self, movies: Ints) -> Ints:
@@ -71,7 +73,7 @@ class MovieFacts:
 
 @dataclass(frozen=True)
 class Lists:
-    """Arrays of movieId, one for each row, laid end to end: the row of each movie, and its position there from 0."""
+    """Lists of movieId, one per row, laid end to end. Each movie has its row, and its position in the list from 0."""
 
     rows: Ints
     positions: Ints
@@ -80,17 +82,17 @@ class Lists:
 
     @classmethod
     def of(cls, lengths: Ints, movies: Ints) -> Lists:
-        """Lists of these lengths from the movies in them."""
+        """Make lists of the given lengths from their movies, laid end to end."""
         rows = np.repeat(np.arange(len(lengths)), lengths)
         return cls(rows, np.arange(len(movies)) - (np.cumsum(lengths) - lengths)[rows], movies, lengths)
 
     @property
     def keys(self) -> Ints:
-        """One number for each (row, movie)."""
+        """One number for each (row, movie), equal only for equal pairs."""
         return (self.rows << 32) + self.movies
 
     def totals(self, values: NDArray[Any]) -> Numbers:
-        """The sum of the values, one for each listed movie, of each row."""
+        """Sum `values`, one per listed movie, over each row."""
         return np.asarray(np.bincount(self.rows, weights=values, minlength=len(self.lengths)), dtype=np.float64)
 
 
@@ -98,7 +100,7 @@ class Lists:
 class UserLists:
     """The lists of some users, at most k long, and what metrics compare them with.
 
-    `seen_popularity` is the mean number of ratings of what each user has rated, 0 for a user without history.
+    `seen_popularity` is the mean number of ratings of the movies that each user has rated, 0 for a user without any.
     """
 
     listed: Lists
@@ -124,15 +126,15 @@ class UserLists:
 
     @property
     def has_list(self) -> Numbers:
-        """1 for each user whose list holds anything."""
+        """1 for each user whose list is not empty, else 0."""
         return np.asarray(self.listed.lengths > 0, dtype=np.float64)
 
 
 def _ndcg(lists: UserLists) -> Ratio:
-    """Binary gains over log2(1 + position), over the value of the best list of k.
+    """The sum of binary gains, each divided by log2(1 + position), over the same sum for the best possible list of k.
 
-    K. Jarvelin, J. Kekalainen: Cumulated Gain-Based Evaluation of IR Techniques, ACM TOIS 20 (4), 2002; as MLlib and
-    trec_eval have it.
+    K. Jarvelin, J. Kekalainen: Cumulated Gain-Based Evaluation of IR Techniques, ACM TOIS 20 (4), 2002; in the variant
+    of MLlib and trec_eval.
     """
     discounts = 1 / np.log2(np.arange(2, lists.k + 2))
     best = np.concatenate([[0.0], np.cumsum(discounts)])[np.minimum(lists.relevant.lengths, lists.k)]
@@ -146,7 +148,7 @@ def _recall(lists: UserLists) -> Ratio:
 
 
 def _map(lists: UserLists) -> Ratio:
-    """The sum of the precision at each relevant movie in the list, over min(k, relevant movies), as MLlib has it."""
+    """The sum of the precision at each relevant movie in the list, over min(k, relevant movies), as in MLlib."""
     so_far = np.concatenate([[0], np.cumsum(lists.is_hit)])
     first = np.arange(len(lists.is_hit)) - lists.listed.positions
     precision = lists.is_hit * (so_far[1:] - so_far[first]) / (lists.listed.positions + 1)
@@ -154,7 +156,7 @@ def _map(lists: UserLists) -> Ratio:
 
 
 def _novelty(lists: UserLists) -> Ratio:
-    """The mean over the list of -log2 of the share of users who have rated the movie (self-information).
+    """The mean self-information over the list: -log2 of the share of users who have rated the movie.
 
     T. Zhou et al.: Solving the Apparent Diversity-Accuracy Dilemma, PNAS 107 (10), 2010.
     """
@@ -162,10 +164,10 @@ def _novelty(lists: UserLists) -> Ratio:
 
 
 def _diversity(lists: UserLists) -> Ratio:
-    """The mean over pairs of the list of 1 - |shared genres| / |genres of either|: Jaccard's distance.
+    """The mean of 1 - |shared genres| / |genres of either| (Jaccard's distance) over the pairs of movies in the list.
 
-    Intra-list diversity: B. Smyth, P. McClave: Similarity vs. Diversity, ICCBR 2001. Pairs in which neither movie has
-    a genre are left out.
+    This is intra-list diversity: B. Smyth, P. McClave: Similarity vs. Diversity, ICCBR 2001. Pairs in which neither
+    movie has a genre are left out.
     """
     listed, genres = lists.listed, lists.facts.genres
     width = int(listed.lengths.max(initial=0))
@@ -183,49 +185,49 @@ def _diversity(lists: UserLists) -> Ratio:
 
 
 def _popularity_lift(lists: UserLists) -> Ratio:
-    """The mean number of ratings of what is listed over that of what the user has rated, both summed over users.
+    """The mean number of ratings of the listed movies over that of the movies that the user has rated.
 
-    H. Abdollahpouri et al.: The Unfairness of Popularity Bias in Recommendation, RMSE 2019: their group average
-    popularities, as a ratio. Users without a list or without history are left out.
+    Both are summed over users. It is the ratio of the group average popularities in H. Abdollahpouri et al.: The
+    Unfairness of Popularity Bias in Recommendation, RMSE 2019. Users without a list or without ratings are left out.
     """
     listed = _list_mean(lists, lists.facts.popularity)
     return listed * (lists.seen_popularity > 0), lists.seen_popularity * lists.has_list
 
 
 def _recall_of(lists: UserLists, *, popular: bool) -> Ratio:
-    """Recall of the relevant movies that are popular, or rare, over the users who have any of them."""
-    is_meant = lists.facts.is_popular == popular
-    wanted = lists.relevant.totals(is_meant[lists.facts.places(lists.relevant.movies)])
-    hits = lists.listed.totals(lists.is_hit & is_meant[lists.places])
-    return _quotient(hits, wanted), np.asarray(wanted > 0, dtype=np.float64)
+    """Recall of the popular (or of the rare) relevant movies, over the users who have any such movie."""
+    is_chosen = lists.facts.is_popular == popular
+    relevant = lists.relevant.totals(is_chosen[lists.facts.places(lists.relevant.movies)])
+    hits = lists.listed.totals(lists.is_hit & is_chosen[lists.places])
+    return _quotient(hits, relevant), np.asarray(relevant > 0, dtype=np.float64)
 
 
 def coverage(exposure: NDArray[Any]) -> float:
-    """The share of movies that are in any list, from the number of lists that each movie is in."""
+    """The share of movies that are in any list. `exposure` is the number of lists that each movie is in."""
     return float(np.count_nonzero(exposure) / len(exposure)) if len(exposure) else 0.0
 
 
 def gini(exposure: NDArray[Any]) -> float:
-    """How unevenly lists are spread over the catalogue: 0 for all movies alike, nearly 1 for one movie in all lists.
+    """How unevenly the catalogue is recommended: 0 if all movies are in equally many lists, near 1 if only one is.
 
-    D. Fleder, K. Hosanagar: Blockbuster Culture's Next Rise or Fall, Management Science 55 (5), 2009. Takes the number
-    of lists that each movie is in; movies in no list count. NaN where no list holds anything.
+    D. Fleder, K. Hosanagar: Blockbuster Culture's Next Rise or Fall, Management Science 55 (5), 2009. `exposure` is the
+    number of lists that each movie is in, including movies in no list. NaN if all lists are empty.
     """
-    sizes, count = np.sort(exposure), len(exposure)
-    if not sizes.any():
+    ascending, count = np.sort(exposure), len(exposure)
+    if not ascending.any():
         return math.nan
-    return float(((2 * np.arange(1, count + 1) - count - 1) @ sizes) / (count * sizes.sum()))
+    return float(((2 * np.arange(1, count + 1) - count - 1) @ ascending) / (count * ascending.sum()))
 
 
 def _list_mean(lists: UserLists, values: Numbers) -> Numbers:
-    """The mean of a value of each movie over each list; 0 for an empty list."""
+    """The mean over each list of `values`, one per movie of the catalogue; 0 for an empty list."""
     return _quotient(lists.listed.totals(values[lists.places]), lists.listed.lengths)
 
 
 def _quotient(numerators: NDArray[Any], denominators: NDArray[Any]) -> Numbers:
     """The quotient, 0 where the denominator is 0."""
-    found = numerators / np.where(denominators == 0, 1, denominators) * (denominators != 0)
-    return np.asarray(found, dtype=np.float64)
+    quotients = numerators / np.where(denominators == 0, 1, denominators) * (denominators != 0)
+    return np.asarray(quotients, dtype=np.float64)
 
 
 class Better(StrEnum):
@@ -238,12 +240,17 @@ class Better(StrEnum):
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: its name in the manifest, its label and meaning for people, which way is better, how it is counted.
+    """A metric: its name in the manifest, its label and meaning for people, which values are better, and its function.
 
-    Exactly one of these says how: `by_user` gives numerators and denominators for users' lists; `by_exposure` takes the
-    number of lists that each movie is in; `by_error` makes of a predicted rating's error the number whose mean is
-    taken, and `is_root` takes the root of the mean. With `at_k` the name in the manifest ends in `@` and the length of
-    the lists. `is_share` marks values of 0 to 1 that people read as percent.
+    Exactly one of three functions is set:
+
+    - `by_user` takes users' lists and returns numerators and denominators.
+    - `by_exposure` takes the number of lists that each movie is in and returns the figure.
+    - `by_error` takes the error of a predicted rating and returns the number whose mean is the figure; with `is_root`
+      the figure is the square root of that mean.
+
+    With `at_k`, the name in the manifest ends in `@` and the length of the lists. `is_share` marks values from 0 to 1
+    that are shown as percentages.
     """
 
     name: str
@@ -258,14 +265,14 @@ class Metric:
     is_root: bool = False
 
     def key(self, k: int) -> str:
-        """The name in the manifest, for lists of k."""
+        """The name in the manifest, for lists of length `k`."""
         return f"{self.name}@{k}" if self.at_k else self.name
 
-    def is_better(self, ours: float, theirs: float) -> bool:
-        """Whether the first value is better than the second."""
+    def is_better(self, value: float, reference: float) -> bool:
+        """Whether `value` is better than `reference`."""
         if self.better == Better.NEAR_ONE:
-            return abs(ours - 1) < abs(theirs - 1)
-        return ours < theirs if self.better == Better.LOWER else ours > theirs
+            return abs(value - 1) < abs(reference - 1)
+        return value < reference if self.better == Better.LOWER else value > reference
 
 
 METRICS = (
@@ -273,7 +280,7 @@ METRICS = (
         "ndcg",
         "NDCG",
         Better.HIGHER,
-        "how many of the movies that people went on to like are in their list, the top places counting most",
+        "how many of the held-out movies that users liked are in their list; positions near the top count more",
         by_user=_ndcg,
         at_k=True,
     ),
@@ -281,37 +288,44 @@ METRICS = (
         "recall",
         "recall",
         Better.HIGHER,
-        "the share of the movies that people went on to like that is in their list",
+        "what share of the held-out movies that users liked is in their list",
         by_user=_recall,
         at_k=True,
     ),
-    Metric("map", "MAP", Better.HIGHER, "how near the top of the lists those movies are", by_user=_map, at_k=True),
+    Metric(
+        "map",
+        "MAP",
+        Better.HIGHER,
+        "how close to the top of their list users find the held-out movies that they liked",
+        by_user=_map,
+        at_k=True,
+    ),
     Metric(
         "novelty",
         "novelty",
         Better.HIGHER,
-        "how little known the recommended movies are, in bits: 1 more is half as many users who rated them",
+        "how little known the recommended movies are, in bits: one more bit means half as many users rated them",
         by_user=_novelty,
     ),
     Metric(
         "diversity",
         "diversity",
         Better.HIGHER,
-        "how unlike in their genres the movies of one list are, 0 to 1",
+        "how different the genres of the movies in one list are, from 0 to 1",
         by_user=_diversity,
     ),
     Metric(
         "popularity_lift",
         "popularity lift",
         Better.NEAR_ONE,
-        "how many times as popular as what their users have rated the recommended movies are",
+        "how popular the recommended movies are, as a multiple of the movies that their users rated",
         by_user=_popularity_lift,
     ),
     Metric(
         "coverage",
         "coverage",
         Better.HIGHER,
-        "the share of the catalogue that is recommended to anybody",
+        "what share of the catalogue is recommended to at least one user",
         by_exposure=coverage,
         is_share=True,
     ),
@@ -319,20 +333,20 @@ METRICS = (
         "gini",
         "Gini",
         Better.LOWER,
-        "how unevenly recommendations are spread over movies: 0 evenly, near 1 on a few",
+        "how unevenly recommendations are spread over movies: 0 is even, near 1 means a few movies get almost all",
         by_exposure=gini,
     ),
     Metric(
         "rmse",
         "RMSE",
         Better.LOWER,
-        "how far predicted ratings are off, large errors counting more",
+        "how far predicted ratings are off, with more weight on large errors",
         by_error=lambda error: error * error,
         is_root=True,
     ),
-    Metric("mae", "MAE", Better.LOWER, "how far predicted ratings are off, on average", by_error=F.abs),
+    Metric("mae", "MAE", Better.LOWER, "how far predicted ratings are off on average", by_error=F.abs),
 )
-"""Every metric, in the order in which the manifest and the report have them."""
+"""Every metric, in the order of the manifest and the report."""
 
 OF_LISTS = tuple(metric for metric in METRICS if metric.by_user)
 OF_EXPOSURE = tuple(metric for metric in METRICS if metric.by_exposure)
@@ -341,60 +355,67 @@ OF_ERRORS = tuple(metric for metric in METRICS if metric.by_error)
 BY_NAME = {metric.name: metric for metric in METRICS}
 
 KINDS = {"popular": True, "rare": False}
-"""Kinds of movies for which recall is counted apart, and whether they are popular."""
+"""The kinds of movies for which recall is computed separately, and whether each is the popular one."""
 
 LIST_NUMBERS = tuple(
     column
     for name in (*(metric.name for metric in OF_LISTS), *(f"{kind}_recall" for kind in KINDS))
     for column in (name, f"{name}_of")
 )
-"""What is known of one user's list: the numerator of each metric, and its denominator, whose name ends in `_of`."""
+"""The numbers of one user's list: for each metric its numerator, and its denominator, whose name ends in `_of`."""
 
 
 def metric_of(key: str) -> Metric | None:
-    """The metric behind a name in the manifest, such as `ndcg@10`; None for a name that stands for no metric."""
+    """The metric of a name in the manifest, such as `ndcg@10`; None if no metric has that name."""
     return BY_NAME.get(key.partition("@")[0])
 
 
 def label_of(key: str) -> str:
-    """A name in the manifest as people read it: `NDCG@10`, `popularity lift`."""
+    """The label of a name in the manifest: `NDCG@10` for `ndcg@10`, `popularity lift` for `popularity_lift`."""
     metric, (name, at, k) = metric_of(key), key.partition("@")
     return f"{metric.label if metric else name.replace('_', ' ')}{at}{k}"
 
 
 def list_numbers(listed: Lists, relevant: Lists, seen_popularity: Numbers, facts: MovieFacts, k: int) -> Numbers:
-    """LIST_NUMBERS of users, one row each, from their lists (at most k long) and what is relevant to them."""
+    """Compute LIST_NUMBERS, one row per user, from users' lists (at most `k` long) and their relevant movies."""
     lists = UserLists(listed, relevant, seen_popularity, facts, k)
-    counted = [metric.by_user(lists) for metric in OF_LISTS if metric.by_user]
-    counted += [_recall_of(lists, popular=popular) for popular in KINDS.values()]
-    return np.column_stack([numbers for ratio in counted for numbers in ratio])
+    computed = [metric.by_user(lists) for metric in OF_LISTS if metric.by_user]
+    computed += [_recall_of(lists, popular=popular) for popular in KINDS.values()]
+    return np.column_stack([numbers for ratio in computed for numbers in ratio])
 
 
 def ratio_of(numbers: Numbers, name: str) -> Ratio:
     """The numerators and denominators of one metric, from LIST_NUMBERS."""
-    up, down = (numbers[:, LIST_NUMBERS.index(column)] for column in (name, f"{name}_of"))
-    return np.asarray(up, dtype=np.float64), np.asarray(down, dtype=np.float64)
+    numerators, denominators = (numbers[:, LIST_NUMBERS.index(column)] for column in (name, f"{name}_of"))
+    return np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class Judged:
-    """Lists as judged: users in order, and of each model LIST_NUMBERS and exposure (lists that each movie is in)."""
+    """The numbers of the judged users, from which figures are computed.
+
+    `seen` is the number of candidates that each user has rated. By model: `numbers` are the LIST_NUMBERS of each user;
+    `exposure` is the number of lists that each movie is in.
+    """
 
     seen: Ints
     numbers: Mapping[str, Numbers]
     exposure: Mapping[str, Ints]
 
     def mean(self, model: str, name: str, chosen: Bools | None = None) -> float:
-        """A metric over all users, or over some; 0 where nobody has anything to tell it by."""
-        up, down = (side if chosen is None else side[chosen] for side in ratio_of(self.numbers[model], name))
-        return float(up.sum() / down.sum()) if down.any() else 0.0
+        """A metric over all users, or over the chosen ones; 0 if it is defined for none of them."""
+        numerators, denominators = (
+            side if chosen is None else side[chosen] for side in ratio_of(self.numbers[model], name)
+        )
+        return float(numerators.sum() / denominators.sum()) if denominators.any() else 0.0
 
 
 @dataclass(frozen=True)
 class RatingErrors:
-    """Errors of predicted ratings: a row for each (user, popular or rare).
+    """Errors of predicted ratings, one row per user and kind of movie (popular or rare).
 
-    `sums` has, by model, a column for each of OF_ERRORS: the sum of what its `by_error` makes of the user's errors.
+    `seen` is the number of the user's ratings in the training part, `ratings` the number of predicted ratings. `sums`
+    has, by model, one column per metric in OF_ERRORS: the sum of its `by_error` over the errors of the row.
     """
 
     users: Ints
@@ -404,18 +425,18 @@ class RatingErrors:
     sums: Mapping[str, Numbers]
 
     def means(self, name: str, chosen: Bools) -> Figures:
-        """One metric of each model on some of the rows."""
+        """One metric of each model on the chosen rows."""
         metric = BY_NAME[name]
         place, count = OF_ERRORS.index(metric), self.ratings[chosen].sum()
         return {model: float(_finished(metric, sums[chosen, place].sum() / count)) for model, sums in self.sums.items()}
 
 
 def ranking_quality(judged: Judged, k: int, seed: int) -> tuple[dict[str, Figures], dict[str, Intervals]]:
-    """Figures of each model over all users, and the 95 % intervals of those that are sums over users.
+    """The figures of each model over all users, and the 95 % intervals of the metrics that are computed `by_user`.
 
-    Metrics of exposure are of all lists together, and have no interval: a resample of users holds fewer different
-    lists, and covers less by construction. A metric that there is nothing to tell by is left out, but those at k, which
-    are then 0.
+    Metrics `by_exposure` are of all lists together and have no interval: a resample of users has fewer different lists,
+    and so covers less by construction. A metric that is defined for no user is left out, except a metric at k, which is
+    then 0.
     """
     figures: dict[str, Figures] = {}
     intervals: dict[str, Intervals] = {}
@@ -435,7 +456,7 @@ def ranking_quality(judged: Judged, k: int, seed: int) -> tuple[dict[str, Figure
 
 
 def rating_errors(errors: RatingErrors, seed: int) -> tuple[dict[str, Figures], dict[str, Intervals]]:
-    """OF_ERRORS of each model, in units of the ratings, over all ratings, and their 95 % intervals over users."""
+    """OF_ERRORS of each model over all ratings, in units of the ratings, and their 95 % intervals over users."""
     users, rows = np.unique(errors.users, return_inverse=True)
 
     def by_user(values: Numbers) -> Numbers:
@@ -453,48 +474,48 @@ def rating_errors(errors: RatingErrors, seed: int) -> tuple[dict[str, Figures], 
 
 
 def _finished(metric: Metric, mean: Any) -> Any:
-    """The metric from the mean of what `by_error` gives."""
+    """Compute the metric from the mean of `by_error`: its root if `is_root`."""
     return np.sqrt(mean) if metric.is_root else np.asarray(mean)
 
 
 def _figures(pairs: Mapping[str, Ratio], seed: int) -> tuple[Figures, Intervals]:
-    """Ratios of sums over users by name, with their intervals; those without a denominator are left out."""
-    up, down = (np.column_stack([pair[side] for pair in pairs.values()]) for side in (0, 1))
-    values, bounds = ratios(up, down).tolist(), ratio_intervals(up, down, seed).tolist()
-    found = zip(pairs, values, bounds, strict=True)
-    known = [(name, value, bound) for name, value, bound in found if not math.isnan(value)]
+    """Ratios of sums over users by name, with their intervals; ratios with denominator 0 are left out."""
+    numerators, denominators = (np.column_stack([pair[side] for pair in pairs.values()]) for side in (0, 1))
+    values, bounds = ratios(numerators, denominators).tolist(), ratio_intervals(numerators, denominators, seed).tolist()
+    named = zip(pairs, values, bounds, strict=True)
+    known = [(name, value, bound) for name, value, bound in named if not math.isnan(value)]
     return {name: value for name, value, _ in known}, {name: bound for name, _, bound in known}
 
 
 def slices(judged: Judged, errors: RatingErrors | None, facts: MovieFacts, k: int) -> list[dict[str, Any]]:
-    """NDCG@k and RMSE of light and heavy users, recall@k and RMSE of popular and rare movies, beside their baselines.
+    """NDCG@k and RMSE of light and heavy users, and recall@k and RMSE of popular and rare movies, for every model.
 
-    Each is {slice, metric, count (of users; of ratings for RMSE), values by model}; empty slices are left out. Light
-    users have at most as many ratings as the median user judged. Recall of the relevant movies of a kind is the mean
-    over users who have any.
+    Each entry is {slice, metric, count (of users; of ratings for RMSE), values (by model)}. Empty slices are left out.
+    Light users have at most as many ratings as the median judged user. Recall of popular (or rare) movies is the mean
+    over the users who have such a relevant movie.
     """
-    middle = int(np.median(judged.seen)) if len(judged.seen) else 0
-    of_users = {f"users with at most {middle} ratings": True, f"users with more than {middle} ratings": False}
+    median = int(np.median(judged.seen)) if len(judged.seen) else 0
+    of_users = {f"users with at most {median} ratings": True, f"users with more than {median} ratings": False}
     of_movies = {
         f"movies with {facts.popular_from} or more ratings": "popular",
         f"movies with fewer than {facts.popular_from} ratings": "rare",
     }
-    found = []
+    entries = []
     for name, is_light in of_users.items():
-        chosen = (judged.seen <= middle) == is_light
+        chosen = (judged.seen <= median) == is_light
         values = {model: judged.mean(model, "ndcg", chosen) for model in judged.numbers}
-        found.append(_slice(name, f"ndcg@{k}", int(chosen.sum()), values))
+        entries.append(_slice(name, f"ndcg@{k}", int(chosen.sum()), values))
     for name, kind in of_movies.items():
         count = int(ratio_of(next(iter(judged.numbers.values())), f"{kind}_recall")[1].sum())
         values = {model: judged.mean(model, f"{kind}_recall") for model in judged.numbers}
-        found.append(_slice(name, f"recall@{k}", count, values))
+        entries.append(_slice(name, f"recall@{k}", count, values))
     if errors is not None:
-        rows = {name: (errors.seen <= middle) == is_light for name, is_light in of_users.items()}
+        rows = {name: (errors.seen <= median) == is_light for name, is_light in of_users.items()}
         rows |= {name: errors.is_popular == KINDS[kind] for name, kind in of_movies.items()}
         for name, chosen in rows.items():
             count = int(errors.ratings[chosen].sum())
-            found.append(_slice(name, "rmse", count, errors.means("rmse", chosen) if count else {}))
-    return [entry for entry in found if entry["count"]]
+            entries.append(_slice(name, "rmse", count, errors.means("rmse", chosen) if count else {}))
+    return [entry for entry in entries if entry["count"]]
 
 
 def _slice(name: str, metric: str, count: int, values: Figures) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The edge to Spark MLlib: its ALS as a second solver, and factors in the format of its `ALSModel`."""
+"""The interface to Spark MLlib: its ALS as a second solver, and factors in the file format of its `ALSModel`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from spark_app.platform.progress import Steps, progress
 from spark_app.platform.settings import ExplicitAls, ImplicitAls, Train
 
 CHECKPOINT_SWEEPS = 5
-"""Sweeps after which the lineage of the factors is cut. Each one nests them deeper in what a task has to deserialise,
-and a little beyond 10 sweeps a thread's default stack of 1 MiB overflows."""
+"""Number of sweeps after which a checkpoint cuts the lineage of the factors. Each sweep nests more deeply the objects
+that a task has to deserialise: a little beyond 10 sweeps a thread's default stack of 1 MiB overflows."""
 
 SENDING = "flatMap at ALS.scala"
-"""The stage of MLlib's that sends the factors of one side to the other: it is run twice in each sweep."""
+"""The start of the name of the MLlib stage that sends the factors of one side to the other, twice in each sweep."""
 
 
 def fit(
@@ -36,12 +36,14 @@ def fit(
     als: ExplicitAls | ImplicitAls,
     train: Train,
 ) -> Factors:
-    """Fit by MLlib, which knows no power of regularisation but 1, and no biases, and starts from random factors.
+    """Fit with MLlib's ALS, starting from random factors.
 
-    Takes ratings(userId, movieId, rating), the same packed, and a problem that is `as_fitted`.
+    Takes ratings(userId, movieId, rating), the same ratings packed, and the problem. MLlib supports only regularisation
+    of power 1 and no biases, so the problem must have neither another power nor a mean. Raises RuntimeError if a
+    checkpoint is needed and Spark has no folder for it.
     """
-    number = blocks_for(blocks.count, train.block_ratings)
-    rows = in_stable_order(ratings, number)
+    block_count = blocks_for(blocks.count, train.block_ratings)
+    rows = in_stable_order(ratings, block_count)
     liking = problem.loss if isinstance(problem.loss, Preference) else None
     if liking:
         rows = _of_likers(rows.withColumn("rating", preference(liking)))
@@ -54,14 +56,16 @@ def fit(
         itemCol="movieId",
         ratingCol="rating",
         seed=train.seed,
-        numUserBlocks=number,
-        numItemBlocks=number,
+        numUserBlocks=block_count,
+        numItemBlocks=block_count,
         implicitPrefs=liking is not None,
         alpha=liking.alpha if liking else 1.0,
     )
-    # Without a folder MLlib would pass over the checkpoints, and say nothing.
+    # Without a folder MLlib would skip the checkpoints silently.
     if als.iterations > CHECKPOINT_SWEEPS and ratings.sparkSession.sparkContext.getCheckpointDir() is None:
-        raise RuntimeError(f"more than {CHECKPOINT_SWEEPS} sweeps of MLlib's ALS need SparkContext.setCheckpointDir")
+        raise RuntimeError(
+            f"call SparkContext.setCheckpointDir: MLlib's ALS needs it for more than {CHECKPOINT_SWEEPS} sweeps"
+        )
     logger.info("fitting %s ALS by MLlib: rank %d, %d sweeps", kind, als.rank, als.iterations)
     rows = rows.persist()
     with progress(ratings.sparkSession, f"fitting {kind} ALS", Steps("sweep", als.iterations, SENDING, parts=2)):
@@ -71,21 +75,21 @@ def fit(
 
 
 def factors_of(model: ALSModel) -> Factors:
-    """The factors of an ALSModel."""
+    """The factors of MLlib's model."""
     return Factors(model.rank, model.userFactors, model.itemFactors)
 
 
 COLUMNS = {"userCol": "userId", "itemCol": "movieId", "predictionCol": "prediction"}
-"""What the columns of a model are called where nothing else is said."""
+"""The default column names of a saved model, as parameters of ALSModel."""
 
 
 def save(factors: Factors, path: str, params: Mapping[str, Any] = COLUMNS) -> None:
-    """Write factors so that `pyspark.ml.recommendation.ALSModel.load` reads them; what is there is replaced.
+    """Write factors to a folder that `pyspark.ml.recommendation.ALSModel.load` reads; replace what is in it.
 
-    The `params` are those of the ALSModel, by their names.
+    `params` are the parameters of the ALSModel, by their names.
     """
     spark = factors.users.sparkSession
-    facts = {
+    metadata = {
         "class": "org.apache.spark.ml.recommendation.ALSModel",
         "timestamp": int(time.time() * 1000),
         "sparkVersion": spark.version,
@@ -96,41 +100,38 @@ def save(factors: Factors, path: str, params: Mapping[str, Any] = COLUMNS) -> No
     }
     for name, side in (("userFactors", factors.users), ("itemFactors", factors.movies)):
         side.write.mode("overwrite").parquet(f"{path}/{name}")
-    spark.createDataFrame([(json.dumps(facts),)], "value STRING").coalesce(1).write.mode("overwrite").text(
+    spark.createDataFrame([(json.dumps(metadata),)], "value STRING").coalesce(1).write.mode("overwrite").text(
         f"{path}/metadata"
     )
 
 
 def load(spark: SparkSession, path: str) -> Factors:
-    """Read what `save`, or MLlib itself, has written.
-
-    It needs no more than the metadata and two tables, and does without MLlib's class.
-    """
-    (facts,) = spark.read.text(f"{path}/metadata").collect()
+    """Read factors that `save` or MLlib wrote. It reads the metadata and two tables, without MLlib's own class."""
+    (metadata,) = spark.read.text(f"{path}/metadata").collect()
     users, movies = (spark.read.parquet(f"{path}/{name}") for name in ("userFactors", "itemFactors"))
-    return Factors(int(json.loads(facts.value)["rank"]), users, movies)
+    return Factors(int(json.loads(metadata.value)["rank"]), users, movies)
 
 
 def in_stable_order(ratings: DataFrame, partitions: int) -> DataFrame:
-    """Ratings as MLlib takes them: partitioned by user, in an order that depends on the keys alone.
+    """Partition ratings by user, and sort each partition by the keys, before MLlib reads them.
 
-    It adds up floats in the order in which rows arrive: without this, two runs on the same ratings would differ in the
-    last digits, and a list now and then in its order.
+    MLlib adds up floats in the order in which rows arrive. Without a fixed order, two runs on the same ratings would
+    differ in the last digits, and occasionally in the order of a list.
     """
     rows = ratings.select("userId", "movieId", "rating")
     return rows.repartition(partitions, "userId").sortWithinPartitions("userId", "movieId")
 
 
 def preference(loss: Preference) -> Column:
-    """What a `rating` says: positive for a like, negative for a dislike, of the size that confidence grows with."""
+    """The preference in a `rating`: positive for a like, negative for a dislike. Confidence is alpha times its size."""
     distance = F.col("rating") - F.lit(loss.neutral)
     return F.signum(distance) * F.log1p(F.abs(distance)) if loss.logarithmic else distance
 
 
 def _of_likers(preferences: DataFrame) -> DataFrame:
-    """Preferences of users who like something for movies that somebody likes; their order stays.
+    """Keep the preferences of users who like something, for movies that somebody likes. The row order is unchanged.
 
-    MLlib regularises by the number of likes: without any the factors would be zero or the system singular.
+    MLlib regularises by the number of likes, so without a like the factors would be zero or the equations singular.
     """
     likes_of_user = F.max("rating").over(Window.partitionBy("userId"))
     liked = preferences.groupBy("movieId").agg(F.max("rating").alias("best")).filter(F.col("best") > 0)
@@ -139,14 +140,14 @@ def _of_likers(preferences: DataFrame) -> DataFrame:
 
 
 def equal_reg(kind: str, problem: Problem, blocks: RatingBlocks) -> float:
-    """The regularisation of power 1 that is as large in all: the sum of reg n^power over users and movies stays."""
+    """The `reg` for power 1 that keeps the total regularisation: the sum of reg n^power over all users and movies."""
     ridge = problem.ridge
     counts = np.concatenate([counts_of(side, problem.loss) for side in (blocks.users, blocks.movies)])
     if not counts.any():
         return ridge.reg
     reg = float(ridge.of(counts[counts > 0]).sum() / counts.sum())
     logger.warning(
-        "MLlib knows no reg_power but 1: %s_als.reg is %.4g, as strong in all as %.4g with reg_power %g",
+        "MLlib supports only reg_power 1: %s_als.reg is %.4g, as strong in total as %.4g with reg_power %g",
         *(kind, reg, ridge.reg, ridge.power),
     )
     return reg

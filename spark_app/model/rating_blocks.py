@@ -1,8 +1,8 @@
-"""Ratings packed into blocks, once by user and once by movie: what the solver reads in each half sweep.
+"""Ratings packed into blocks, once by user and once by movie: the input of the solver's half sweeps.
 
-Which block a user or a movie is in depends on the ratings, not on the machine, and within a block all is in order: what
-is computed from blocks is the same on any number of cores. The rows are packed before they are shuffled: each task
-cuts its own into a piece for each block, and only these few large values are moved.
+The block of a user or a movie depends on the ratings, not on the machine, and the rows of a block are sorted. So
+results computed from blocks are the same on any number of cores. The rows are packed before they are shuffled: each
+task cuts its rows into one piece per block, and the shuffle moves only these few large values.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ MIN_BLOCKS = 4
 BLOCK_RATINGS = 2_000_000
 
 USER, MOVIE = 0, 1
-"""The two sides, and the columns of their ids."""
+"""The two sides, and the positions of their id columns in a row of ratings."""
 
 SURVEY = "count LONG, users BINARY, movies BINARY"
 
 PIECES = "block INT, side INT, rows BINARY"
 
 TABLE_SIZE = 2**24
-"""Most entries of a table of places by id; ids that are further apart are searched for."""
+"""Maximum number of entries in a table from ids to places. Ids with a wider range are found by binary search."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """The ratings by user, or by movie: an RDD with a block a partition, and the ids of the users, ascending.
+    """The ratings by user (or by movie): an RDD with one block per partition, and the ids of the users, ascending.
 
-    A place, in the blocks, is the position of an id among these.
+    The blocks refer to a user by its place: the position of the user's id in `ids`.
     """
 
     blocks: RDD[Block]
@@ -51,7 +51,7 @@ class Side:
 
 @dataclass(frozen=True)
 class RatingBlocks:
-    """`count` ratings by user, where the others are movies, and by movie, where they are users. Both are persisted."""
+    """`count` ratings, packed by user (`Block.others` are movies) and by movie (they are users). Both are persisted."""
 
     count: int
     users: Side
@@ -64,10 +64,10 @@ class RatingBlocks:
 
 
 def pack(ratings: DataFrame, block_ratings: int = BLOCK_RATINGS) -> RatingBlocks:
-    """Pack ratings(userId, movieId, rating) into blocks of about so many ratings, at least MIN_BLOCKS on each side.
+    """Pack ratings(userId, movieId, rating) into blocks of about `block_ratings`, at least MIN_BLOCKS on each side.
 
-    Reads them twice: for the ids and the number, and for the rows. Ids are 32-bit integers, which are brought to the
-    driver; a pair that is there twice counts twice.
+    Reads the ratings twice: first to count them and to collect the ids on the driver, then for the rows. Ids are 32-bit
+    integers. A pair that occurs twice counts twice.
     """
     rows = ratings.select(F.col("userId").cast("int"), F.col("movieId").cast("int"), F.col("rating").cast("float"))
     count, all_ids = _survey(rows)
@@ -80,7 +80,7 @@ def pack(ratings: DataFrame, block_ratings: int = BLOCK_RATINGS) -> RatingBlocks
 
 
 def blocks_for(ratings: int, block_ratings: int) -> int:
-    """How many blocks so many ratings are divided into: by the data, not the machine, so that results agree."""
+    """The number of blocks for this many ratings. It depends on the data only, so results agree between machines."""
     return max(MIN_BLOCKS, math.ceil(ratings / block_ratings))
 
 
@@ -91,7 +91,7 @@ def mean_of(ratings: RatingBlocks) -> float:
 
 
 def places_among(all_ids: Ids) -> Callable[[Ids], Places]:
-    """What gives the position of each id in an ascending array that holds them all."""
+    """A function from ids to their positions in `all_ids`, which is ascending and contains every id asked for."""
     if not len(all_ids) or int(all_ids[-1]) - int(all_ids[0]) >= TABLE_SIZE:
         return lambda ids: np.searchsorted(all_ids, ids).astype(np.int32)
     low = all_ids[0]
@@ -101,9 +101,9 @@ def places_among(all_ids: Ids) -> Callable[[Ids], Places]:
 
 
 def cut(numbers: NDArray[np.uint16], parts: int) -> tuple[Ints, list[tuple[int, slice]]]:
-    """An order of rows that brings those of one part together, and which slice of it each part has that has some.
+    """An order that groups rows by part, and the slice of that order that belongs to each part (none if it is empty).
 
-    Takes the part of each row: small integers, since numpy sorts those by counting.
+    `numbers` is the part of each row, as small integers, because numpy sorts those in linear time.
     """
     order = np.argsort(numbers, kind="stable")
     ends = np.searchsorted(numbers[order], np.arange(parts + 1))
@@ -112,7 +112,7 @@ def cut(numbers: NDArray[np.uint16], parts: int) -> tuple[Ints, list[tuple[int, 
 
 
 def _survey(rows: DataFrame) -> tuple[int, tuple[Ids, Ids]]:
-    """The number of ratings, and the ids of users and of movies, ascending."""
+    """Count the ratings, and collect the ids of users and of movies, ascending."""
     count, ids = 0, ([np.empty(0, dtype=np.int32)], [np.empty(0, dtype=np.int32)])
     for row in rows.mapInArrow(_surveyed, SURVEY).collect():
         count += row["count"]
@@ -133,7 +133,7 @@ def _surveyed(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 @dataclass(frozen=True)
 class _Cutter:
-    """Cuts record batches of ratings into pieces, one for each block of either side, with places instead of ids."""
+    """Cuts record batches of ratings into one piece per block of each side, with places instead of ids."""
 
     blocks: int
     all_ids: Broadcast[tuple[Ids, Ids]]
@@ -143,13 +143,13 @@ class _Cutter:
         for batch in batches:
             places = [lookups[side](batch[side].to_numpy()) for side in (USER, MOVIE)]
             columns = (*places, batch["rating"].to_numpy())
-            found = [(block, side, rows) for side in (USER, MOVIE) for block, rows in self._cut(places[side], columns)]
-            numbers, sides, pieces = zip(*found, strict=True) if found else ((), (), ())
+            cuts = [(block, side, rows) for side in (USER, MOVIE) for block, rows in self._cut(places[side], columns)]
+            numbers, sides, pieces = zip(*cuts, strict=True) if cuts else ((), (), ())
             arrays = [pa.array(numbers, pa.int32()), pa.array(sides, pa.int32()), pa.array(pieces, pa.binary())]
             yield pa.RecordBatch.from_arrays(arrays, names=["block", "side", "rows"])
 
     def _cut(self, own: Places, columns: Iterable[NDArray[Any]]) -> Iterator[tuple[int, bytes]]:
-        """The rows of each block that has some."""
+        """Each block that gets rows, and these rows as bytes. `own` is the column of places that decides the block."""
         order, slices = cut((own % self.blocks).astype(np.uint16), self.blocks)
         columns = [column[order] for column in columns]
         for block, rows in slices:
@@ -157,7 +157,7 @@ class _Cutter:
 
 
 def _persisted(by_block: RDD[tuple[int, tuple[int, bytes]]], side: int, ids: Ids) -> Side:
-    """One side of what was shuffled, in order, computed and persisted."""
+    """One side of the shuffled pieces as sorted blocks, computed and persisted here."""
 
     def merged(pieces: Iterable[tuple[int, tuple[int, bytes]]]) -> Iterator[Block]:
         yield _in_order([piece for _, (of_side, piece) in pieces if of_side == side], side)
@@ -168,7 +168,7 @@ def _persisted(by_block: RDD[tuple[int, tuple[int, bytes]]], side: int, ids: Ids
 
 
 def _in_order(pieces: list[bytes], side: int) -> Block:
-    """A block of pieces: by its own place, then by the other, then by value."""
+    """Join pieces to a block, sorted by the side's own place, then by the other place, then by value."""
     columns = [np.frombuffer(piece, dtype=np.int32).reshape(3, -1) for piece in pieces]
     rows = np.concatenate([np.empty((3, 0), dtype=np.int32), *columns], axis=1)
     own, others, values = rows[side], rows[1 - side], rows[2].view(np.float32)

@@ -1,12 +1,12 @@
-"""Why a movie is recommended: which movies that a user likes weigh most in its score.
+"""Why a movie is recommended: which of the movies that a user likes contribute most to its score.
 
-Implicit ALS solves a user's factors from their history alone, so the score of a movie is a sum over that history:
+Implicit ALS computes a user's factors from their history alone, so the score of a movie is a sum over that history:
 Y. Hu, Y. Koren, C. Volinsky: Collaborative Filtering for Implicit Feedback Datasets, ICDM 2008, section 5. With the
 weights w, targets t and regularisation of `half_sweep`, for movie factors Y:
 
     score(i) = l_i sum over likes j of  t_j y_i' M^-1 y_j,    M = Y'Y + sum over rated j of w_j y_j y_j' + reg n^power I
 
-with the lift l_i that the catalogue gives a movie for its popularity.
+where l_i is the lift of the movie for its popularity (`Candidates.lifts`).
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ import numpy as np
 from spark_app.model.half_sweep import Doubles, Floats, Ints, Problem, gram_of, normal_matrices
 
 REASON_DECIMALS = 6
-"""Weights that agree in six decimals are a tie, and the lower movieId is named first."""
+"""Contributions that agree in six decimals are a tie, and the lower movieId is named first."""
 
 
 class Reasons:
-    """Splits scores over histories; keeps what all users share."""
+    """Splits scores into contributions of the movies that a user has rated. Keeps Y'Y, which all users share."""
 
-    def __init__(self, factors: Floats, problem: Problem, most: int, lifts: Floats | None = None) -> None:
+    def __init__(self, factors: Floats, problem: Problem, max_reasons: int, lifts: Floats | None = None) -> None:
         self.factors = factors
         self.lifts = np.ones(len(factors), dtype=np.float32) if lifts is None else lifts
         self.problem = problem
-        self.most = most
+        self.max_reasons = max_reasons
         self.gram = gram_of(factors)
 
     def __call__(self, history: Ints, ratings: Floats, recommended: Ints) -> Ints:
-        """The movies of a history that weigh most in the scores of recommended movies, the heaviest first.
+        """The liked movies that contribute most to the score of each recommended movie, the largest first.
 
-        Takes places in the catalogue, `history` ascending and with its ratings. Returns a row for each recommended
-        movie, `most` places wide, -1 where fewer movies speak for it.
+        Movies are places in the catalogue. `history` is ascending; `ratings` are those of `history`. Returns one row
+        per recommended movie with `max_reasons` places, -1 where fewer movies contribute more than 0.
         """
-        weights = self.weights(history, ratings, recommended)
+        added = self.contributions(history, ratings, recommended)
         liked = history[self.problem.loss.terms(ratings).counted]
-        named = np.full((len(recommended), self.most), -1, dtype=np.int64)
-        width = min(self.most, len(liked))
-        heaviest = np.argsort(-weights, axis=1, kind="stable")[:, :width]
-        speaks_for = np.take_along_axis(weights, heaviest, axis=1) > 0
-        named[:, :width] = np.where(speaks_for, liked[heaviest], -1)
+        named = np.full((len(recommended), self.max_reasons), -1, dtype=np.int64)
+        width = min(self.max_reasons, len(liked))
+        largest = np.argsort(-added, axis=1, kind="stable")[:, :width]
+        is_reason = np.take_along_axis(added, largest, axis=1) > 0
+        named[:, :width] = np.where(is_reason, liked[largest], -1)
         return named
 
-    def weights(self, history: Ints, ratings: Floats, recommended: Ints) -> Doubles:
-        """What each movie that the user likes adds to each score: a row a recommended movie, a column a like."""
+    def contributions(self, history: Ints, ratings: Floats, recommended: Ints) -> Doubles:
+        """The part of each score that each liked movie adds: one row per recommended movie, one column per like."""
         terms = self.problem.loss.terms(ratings)
         vectors, is_like = self.factors[history].astype(np.float64), terms.counted
         ridge = self.problem.ridge.of(np.array([is_like.sum()]))

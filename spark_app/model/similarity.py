@@ -1,4 +1,4 @@
-"""Which movies are alike: the cosine of their factors in the ranking model."""
+"""Similar movies, by the cosine of their factors in the ranking model."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from spark_app.model.candidates import Floats, Ints
 from spark_app.model.topn import Scores
 
 SIMILARITY_DECIMALS = 4
-"""Similarities that agree in so many decimals are a tie, and the movie in the lower place comes first."""
+"""Similarities that agree in this many decimals are a tie, and the movie in the lower place comes first."""
 
 
 def most_similar(factors: Floats, place: int, n: int) -> tuple[Ints, Scores]:
-    """The places of the n movies most like the one in a place, the most similar first, and their cosines, rounded.
+    """The places of the `n` movies most similar to the movie at `place`, the best first, and their rounded cosines.
 
-    Takes the factors of all movies, a row for each. Both are empty where the movie has no factors.
+    Takes the factors of all movies, one row per movie. Both arrays are empty if the movie has no factors.
     """
     lengths = np.linalg.norm(factors, axis=1)
     if not lengths[place]:

@@ -1,9 +1,9 @@
-"""Alternating least squares on packed ratings: half sweeps in numpy, each a Spark job of its own.
+"""Alternating least squares on packed ratings: each half sweep is one Spark job, computed in numpy.
 
-MLlib shuffles the factors in every half sweep, and forms and solves the equations of each user one by one. Here the
-factors of the side that is held are broadcast, and each task solves for the users of its block (`half_sweep`), by a few
-steps of conjugate gradients from where the sweep before has left them. The solved factors come back to the driver. No
-lineage grows, so there are no checkpoints, and an executor that is lost costs its tasks.
+MLlib shuffles the factors in every half sweep, and forms and solves the equations of each user separately. Here the
+factors of the fixed side are broadcast, and each task solves for the users of its block (`half_sweep`). A few steps of
+conjugate gradients suffice, because they start from the result of the previous sweep. The solved factors come back to
+the driver. So no lineage grows, no checkpoints are needed, and a lost executor costs only its tasks.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ CG_STEPS = 3
 """Steps of conjugate gradients in a half sweep."""
 
 LAST_STEPS = 8
-"""The same in the last half sweep of all."""
+"""Steps of conjugate gradients in the last half sweep of a fit."""
 
 EXACT = 0
-"""In the place of a number of steps: solve exactly."""
+"""As the number of steps: solve exactly, without conjugate gradients."""
 
 
 @dataclass(frozen=True)
 class Options:
     """How a problem is solved.
 
-    `steps` are those of conjugate gradients in a half sweep; EXACT takes none. It ends after `sweeps`, or after one
-    that has lowered the objective by no more than `tolerance` of it. The last half sweep, that of the users, takes
-    `last_steps`: what is published of them, and what fold-in solves exactly, then agree to about four digits.
+    A half sweep makes `steps` steps of conjugate gradients, or solves exactly (EXACT). A fit ends after `sweeps`
+    sweeps, or after a sweep that lowers the objective by no more than the share `tolerance`. The last half sweep solves
+    for the users, and makes `last_steps` steps: the published user factors then agree with those that fold-in solves
+    exactly to about four digits.
     """
 
     rank: int
@@ -47,18 +48,18 @@ class Options:
 
 @dataclass(frozen=True)
 class SolvedSide:
-    """The factors of one side, a row an id, ids ascending; zeros where no rating of an id counts."""
+    """The factors of users or movies: one row per id, ids ascending; zeros for ids without a rating that counts."""
 
     ids: Ids
     factors: Floats
     has_factors: Bools
 
     def of(self, ids: Ids) -> Floats:
-        """The factors of other ids, ascending; zeros where there are none."""
-        found = np.zeros((len(ids), self.factors.shape[1]), dtype=np.float32)
+        """The factors of the given ids (ascending), one row per id; zeros for ids that this side does not have."""
+        factors = np.zeros((len(ids), self.factors.shape[1]), dtype=np.float32)
         _, places, own = np.intersect1d(ids, self.ids, assume_unique=True, return_indices=True)
-        found[places] = self.factors[own]
-        return found
+        factors[places] = self.factors[own]
+        return factors
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Solution:
 
 
 HalfSweepDone = Callable[[int, "float | None"], None]
-"""Is told after each half sweep how many there have been, and after those of the users the objective."""
+"""Called after each half sweep with the number of half sweeps so far, and the objective (None after the movies)."""
 
 
 def fit(
@@ -81,21 +82,21 @@ def fit(
     start: Solution | None = None,
     on_half_sweep: HalfSweepDone | None = None,
 ) -> Solution:
-    """Fit factors to packed ratings, from random ones or from those of another fit of the same rank.
+    """Fit factors to packed ratings, starting from random factors or from `start`, which must have the same rank.
 
-    A half sweep solves for the movies, the next for the users, as in MLlib. The result depends on the ratings and the
-    options alone: neither on the order of the rows nor on the number of cores.
+    A sweep solves for the movies, then for the users, as in MLlib. The result depends only on the ratings, the problem,
+    the options and the start. It does not depend on the order of the rows or the number of cores.
     """
     users = _Side(ratings.users, problem, _first_users(ratings.users.ids, problem, options, start))
     movies = _Side(ratings.movies, problem, _first_movies(ratings.movies.ids, problem, options, start))
     objective: list[float] = []
-    told = on_half_sweep or (lambda *_: None)
+    report = on_half_sweep or (lambda *_: None)
     for sweep in range(1, options.sweeps + 1):
         penalty = movies.solve(users, options.steps).penalty
-        told(2 * sweep - 1, None)
+        report(2 * sweep - 1, None)
         is_last = sweep == options.sweeps
         objective.append(penalty + users.solve(movies, options.last_steps if is_last else options.steps).value)
-        told(2 * sweep, objective[-1])
+        report(2 * sweep, objective[-1])
         if not is_last and _has_converged(objective, options.tolerance):
             objective[-1] = penalty + users.solve(movies, options.last_steps).value
             break
@@ -106,20 +107,20 @@ def fit(
 
 
 def objective_with(ratings: RatingBlocks, problem: Problem, movie_ids: Ids, movies: Floats) -> float:
-    """The least objective that users can have with these factors of the movies, ids ascending."""
-    found = SolvedSide(movie_ids, movies, np.ones(len(movie_ids), dtype=bool))
-    held = _Side(ratings.movies, problem, found.of(ratings.movies.ids))
+    """The minimum of the objective over all user factors, with these movie factors fixed (movie ids ascending)."""
+    solved_movies = SolvedSide(movie_ids, movies, np.ones(len(movie_ids), dtype=bool))
+    fixed = _Side(ratings.movies, problem, solved_movies.of(ratings.movies.ids))
     users = _Side(ratings.users, problem, np.zeros((len(ratings.users.ids), movies.shape[1]), dtype=np.float32))
-    ridges = problem.ridge.of(held.counts)
-    penalty = float(ridges @ np.einsum("ij,ij->i", held.factors, held.factors, dtype=np.float64))
-    value = users.solve(held, EXACT).value
+    ridges = problem.ridge.of(fixed.counts)
+    penalty = float(ridges @ np.einsum("ij,ij->i", fixed.factors, fixed.factors, dtype=np.float64))
+    value = users.solve(fixed, EXACT).value
     users.close()
-    held.close()
+    fixed.close()
     return penalty + value
 
 
 def counts_of(side: Side, loss: Loss) -> Ints:
-    """How many ratings of each id count, ids ascending."""
+    """The number of ratings that count (`Loss`) for each id, ids ascending."""
     counts = np.zeros(len(side.ids), dtype=np.int64)
     for own, of_block in side.blocks.map(lambda block: (block.own, half_sweep.counted(block, loss))).collect():
         counts[own] = of_block
@@ -131,21 +132,21 @@ def _has_converged(objective: list[float], tolerance: float) -> bool:
 
 
 def _first_users(ids: Ids, problem: Problem, options: Options, start: Solution | None) -> Floats:
-    """The users' factors before the first sweep: those of another fit, or random ones of length 1, as in MLlib."""
+    """The user factors before the first sweep: those of `start`, or random ones of length 1, as in MLlib."""
     if start is not None:
         return start.users.of(ids)
     return random_factors(len(ids), problem, options)
 
 
 def random_factors(count: int, problem: Problem, options: Options) -> Floats:
-    """Random factors of length 1, a row each; biases are 0."""
+    """`count` rows of random factors of length 1; biases are 0."""
     random = np.random.default_rng(options.seed).standard_normal((count, options.rank), dtype=np.float32)
     random /= np.sqrt(np.einsum("ij,ij->i", random, random))[:, None]
     return np.pad(random, ((0, 0), (0, problem.extra_columns)))
 
 
 def _first_movies(ids: Ids, problem: Problem, options: Options, start: Solution | None) -> Floats:
-    """The same of the movies, which are solved first: without another fit they are zeros."""
+    """The movie factors before the first sweep: those of `start`, or zeros, since the movies are solved first."""
     if start is not None:
         return start.movies.of(ids)
     return np.zeros((len(ids), options.rank + problem.extra_columns), dtype=np.float32)
@@ -153,37 +154,37 @@ def _first_movies(ids: Ids, problem: Problem, options: Options, start: Solution 
 
 @dataclass(frozen=True)
 class _Sums:
-    """What a half sweep adds up over all blocks, in their order."""
+    """The objective and its penalty, summed over the blocks of a half sweep in their order."""
 
     value: float
     penalty: float
 
 
 class _Side:
-    """One side of a fit: its factors, on the driver and broadcast, and their Y'Y where the loss is over all pairs."""
+    """One side of a fit: its factors, on the driver and broadcast, and their Y'Y if the loss is over all pairs."""
 
     def __init__(self, ratings: Side, problem: Problem, factors: Floats) -> None:
         self.ratings = ratings
         self.problem = problem
         self.counts = counts_of(ratings, problem.loss)
         self._gram: Doubles | None = None
-        self._hold(np.where(self.counts[:, None] > 0, factors, np.float32(0)))
+        self._share(np.where(self.counts[:, None] > 0, factors, np.float32(0)))
 
     def solve(self, other: _Side, steps: int) -> _Sums:
-        """A half sweep: the factors of this side, with those of the other held."""
+        """Make a half sweep: solve for the factors of this side, with those of `other` fixed."""
         task = _HalfSweep(self.problem, steps, self.shared, other.shared, other.gram())
         parts = self.ratings.blocks.map(task).collect()
         factors = np.zeros_like(self.factors)
         for part in parts:
             factors[part.own] = part.solved.factors
         self.shared.destroy()
-        self._hold(factors)
+        self._share(factors)
         grams = [part.gram for part in parts if part.gram is not None]
         self._gram = np.sum(grams, axis=0) if grams else None
         return _Sums(sum(part.solved.objective for part in parts), sum(part.solved.penalty for part in parts))
 
     def gram(self) -> Doubles | None:
-        """Y'Y of the factors, where the loss is over all pairs. Half sweeps tell it, before the first a job does."""
+        """Y'Y of the factors if the loss is over all pairs, else None. A job computes it unless a half sweep has."""
         if self._gram is None and self.problem.loss.over_all_pairs:
             shared = self.shared
             grams = self.ratings.blocks.map(lambda block: half_sweep.gram_of(shared.value[block.own])).collect()
@@ -191,21 +192,21 @@ class _Side:
         return self._gram
 
     def solved(self) -> SolvedSide:
-        """The factors as they are now."""
+        """The current factors."""
         return SolvedSide(self.ratings.ids, self.factors, self.counts > 0)
 
     def close(self) -> None:
         """Free what was broadcast."""
         self.shared.destroy()
 
-    def _hold(self, factors: Floats) -> None:
+    def _share(self, factors: Floats) -> None:
         self.factors = factors
         self.shared: Broadcast[Floats] = self.ratings.blocks.context.broadcast(half_sweep.with_zero_row(factors))
 
 
 @dataclass(frozen=True)
 class _Part:
-    """What a half sweep has found for one block; `gram` is its part of Y'Y, None where nobody asks for it."""
+    """The result of a half sweep for one block. `gram` is its part of Y'Y, None if the loss is not over all pairs."""
 
     own: Places
     solved: half_sweep.SolvedBlock
@@ -214,16 +215,16 @@ class _Part:
 
 @dataclass(frozen=True)
 class _HalfSweep:
-    """Solves for one block, in a task."""
+    """Solves for one block, inside a task. `gram` is Y'Y of the fixed side."""
 
     problem: Problem
     steps: int
     start: Broadcast[Floats]
-    held: Broadcast[Floats]
+    fixed: Broadcast[Floats]
     gram: Doubles | None
 
     def __call__(self, block: Block) -> _Part:
         start = self.start.value[block.own]
-        solved = half_sweep.solve(block, self.held.value, self.gram, start, self.problem, self.steps)
+        solved = half_sweep.solve(block, self.fixed.value, self.gram, start, self.problem, self.steps)
         gram = half_sweep.gram_of(solved.factors) if self.problem.loss.over_all_pairs else None
         return _Part(block.own, solved, gram)

@@ -1,14 +1,14 @@
 """The N best unseen movies of every user, exactly.
 
-MLlib's `recommendForAllUsers` returns movies that a user has seen, and scores every pair of user and movie. Here movies
-are a matrix that every task holds, in chunks by the length of their factors, the longest first, and users come in
-blocks. One matrix product scores a chunk for a block, and two bounds say what need not be looked at:
+MLlib's `recommendForAllUsers` also returns movies that a user has seen, and scores every pair of user and movie. Here
+the movies are a matrix in every task, cut into chunks by the length (Euclidean norm) of their factors, the longest
+first. Users come in blocks. One matrix product scores a chunk for a block, and two bounds avoid unnecessary work:
 
-- No score is above the product of both lengths (Cauchy and Schwarz). A user is done when this is below the N-th best
-  score so far for all chunks that are left. C. Teflioudi, R. Gemulla: Exact and Approximate Maximum Inner Product
-  Search with LEMP, ACM TODS 42 (1), 2017.
-- The N-th largest of the maxima of disjoint groups of movies is a lower bound of the N-th best score, so a group whose
-  maximum is below it cannot hold a movie of the list.
+- No score is above the product of both lengths (Cauchy and Schwarz). A user is done when this product is below the
+  user's N-th best score so far for all remaining chunks. C. Teflioudi, R. Gemulla: Exact and Approximate Maximum Inner
+  Product Search with LEMP, ACM TODS 42 (1), 2017.
+- The N-th largest of the maxima of disjoint groups of movies is a lower bound of the N-th best score. So a group whose
+  maximum is below it cannot contain a movie of the list.
 """
 
 from __future__ import annotations
@@ -22,26 +22,30 @@ from numpy.typing import NDArray
 from spark_app.model.candidates import LAST, Candidates, Floats, Ints
 
 CHUNK = 2048
-"""Movies scored at a time: the scores of a block of users stay in the cache of a core."""
+"""Number of movies scored together: the scores of a block of users then stay in the cache of a core."""
 
 GROUP = 64
-"""Movies in a group. A few hundred groups are quick to bound, and 64 movies are quick to sort."""
+"""Number of movies in a group. A few hundred groups are quick to bound, and 64 movies are quick to sort."""
 
 GROUPS_TO_SPARE = 4
-"""With fewer groups than this many times N the bound would open nearly all: movies are then looked at one by one."""
+"""With fewer groups than this times N, nearly all groups would reach the bound: then every movie is its own group."""
 
 SCORE_DECIMALS = 6
-"""Scores are compared as they are published: two that agree in six decimals are a tie, and the lower movieId wins."""
+"""Scores are compared as published: two that agree in six decimals are a tie, and the lower movieId wins."""
 
 TOLERANCE = np.float32(1e-5)
-"""How far a score in single precision may be from the exact one, relative to the larger of it and 1."""
+"""Largest error of a score in single precision, relative to the score, or absolute if the score is below 1."""
 
 Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Some movies: vectors as columns, and of these and all movies in later chunks what bounds a score from above."""
+    """Some movies: the place of the first, their vectors as columns, and numbers that bound scores from above.
+
+    The bound holds for the movies of this chunk and of all later chunks: a score is at most `longest` times the length
+    of the user's factors, plus `most_popular` for users without factors, plus `least`.
+    """
 
     first: int
     vectors: Floats
@@ -51,7 +55,7 @@ class _Chunk:
 
 
 class TopN:
-    """Finds the N best movies for blocks of users; keeps the buffer of scores from one block to the next."""
+    """Finds the N best movies for blocks of users. It reuses its buffer of scores from one block to the next."""
 
     def __init__(self, candidates: Candidates, n: int, block_users: int) -> None:
         self.n = n
@@ -68,9 +72,10 @@ class TopN:
         self.buffer = np.empty((block_users, CHUNK), dtype=np.float32)
 
     def __call__(self, vectors: Floats, seen_users: Ints, seen_movies: Ints) -> tuple[Ints, Ints, Ints, Scores]:
-        """Lists for users with `vectors` (a row each) who have seen the given (row, movie place) pairs.
+        """Make the lists of users with `vectors`, one row per user.
 
-        Returns arrays, ordered by row and position: row, position (from 1), place in the catalogue, score.
+        `seen_users` (row) and `seen_movies` (place in the catalogue) are the pairs to leave out. Returns four arrays,
+        ordered by row and position: row, position (from 1), place in the catalogue, score.
         """
         rows, places = self._candidates(vectors, seen_users, self.position[seen_movies])
         exact = self._exact(vectors, rows, places)
@@ -81,14 +86,14 @@ class TopN:
         return rows[chosen], positions[chosen], places[chosen], exact[chosen]
 
     def _candidates(self, vectors: Floats, seen_users: Ints, seen: Ints) -> tuple[Ints, Ints]:
-        """Pairs (row, place) that may be among the N best; all that can be are among them."""
+        """Pairs (row, place) that include all of the N best of each row, and usually few others."""
         order = np.argsort(seen, kind="stable")
         seen_users, seen = seen_users[order], seen[order]
         lengths = np.linalg.norm(vectors[:, :-2].astype(np.float64), axis=1)
         best = np.full((len(vectors), self.n), -np.inf, dtype=np.float32)
         bound = best[:, 0].copy()
         nothing = np.zeros(0, dtype=np.int64)
-        found: list[tuple[Ints, Ints, Floats]] = [(nothing, nothing, np.zeros(0, dtype=np.float32))]
+        opened: list[tuple[Ints, Ints, Floats]] = [(nothing, nothing, np.zeros(0, dtype=np.float32))]
         users = np.arange(len(vectors))
         for chunk in self.chunks:
             highest = lengths * chunk.longest + vectors[:, -1] * chunk.most_popular + chunk.least
@@ -100,13 +105,13 @@ class TopN:
             best[users] = _largest(np.concatenate([best[users], maxima], axis=1), self.n)
             bound[users] = _just_below(best[users].min(axis=1))
             rows, positions, values = self._opened(scores, maxima, bound[users])
-            found.append((users[rows], chunk.first + positions, values))
-        rows, positions, values = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        may_be = values >= bound[rows]
-        return rows[may_be], self.place[positions[may_be]]
+            opened.append((users[rows], chunk.first + positions, values))
+        rows, positions, values = (np.concatenate(parts) for parts in zip(*opened, strict=True))
+        reaches = values >= bound[rows]
+        return rows[reaches], self.place[positions[reaches]]
 
     def _scores(self, chunk: _Chunk, vectors: Floats, users: Ints, seen_users: Ints, seen: Ints) -> Floats:
-        """Scores of one chunk for some users, a row each; -inf for what they have seen."""
+        """Scores of one chunk, one row per user; -inf for movies that the user has seen and for padding."""
         width = chunk.vectors.shape[1]
         scores = self.buffer.ravel()[: len(users) * width].reshape(len(users), width)
         np.matmul(vectors[users], chunk.vectors, out=scores)
@@ -121,8 +126,8 @@ class TopN:
     def _opened(self, scores: Floats, maxima: Floats, bound: Floats) -> tuple[Ints, Ints, Floats]:
         """The scores (row, position in the chunk, score) that reach the bound of their row.
 
-        Group g of a chunk holds its movies g, g + groups, g + 2 groups, ...: strided slices, whose maximum is a single
-        pass.
+        Group g of a chunk consists of its movies g, g + groups, g + 2 groups, ... The maxima of such strided slices are
+        computed in a single pass.
         """
         rows, groups = np.nonzero((maxima >= bound[:, None]) & (maxima > -np.inf))
         positions = (groups[:, None] + maxima.shape[1] * np.arange(self.group)[None, :]).ravel()
@@ -132,13 +137,13 @@ class TopN:
         return rows[reaches], positions[reaches], values[reaches]
 
     def _exact(self, vectors: Floats, rows: Ints, places: Ints) -> Scores:
-        """Scores of a few (row, movie) pairs, in double precision: single ones depend on who shares a block."""
+        """Rounded scores of (row, place) pairs in double precision. Scores in single precision depend on the block."""
         users, movies = vectors[rows].astype(np.float64), self.vectors[places].astype(np.float64)
         return np.where(self.has_factors[places], np.round(np.einsum("ij,ij->i", users, movies), SCORE_DECIMALS), LAST)
 
 
 def _chunks(candidates: Candidates, lengths: Scores, group: int) -> Iterator[_Chunk]:
-    """Movies in their order as chunks, filled up to whole groups with columns of zeros."""
+    """Cut movies into chunks, in their order, each padded to whole groups with columns of zeros."""
     vectors = candidates.vectors
     for first in range(0, len(vectors), CHUNK):
         part = vectors[first : first + CHUNK]
@@ -162,12 +167,12 @@ def _largest(values: Floats, n: int) -> Floats:
 
 
 def _just_below(bound: Floats) -> Floats:
-    """A score just below the bound may be above it when it is computed exactly, or round to the same value."""
+    """Lower a bound by TOLERANCE: a score just below the bound could reach it when computed exactly or rounded."""
     with np.errstate(invalid="ignore"):
         below = bound - TOLERANCE * np.maximum(np.float32(1.0), np.abs(bound))
     return np.where(np.isnan(below), np.float32(-np.inf), below)
 
 
 def _just_above(bound: Scores) -> Scores:
-    """The same for a bound from above."""
+    """Raise an upper bound by TOLERANCE, for the same reason."""
     return np.asarray(bound + TOLERANCE * np.maximum(1.0, np.abs(bound)))

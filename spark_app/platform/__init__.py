@@ -1,1 +1,1 @@
-"""What everything else stands on: settings, Spark session, storage, catalogue, manifest, lock and errors."""
+"""What all other packages build on: settings, Spark session, storage, catalogue, lock, log and errors."""

@@ -1,4 +1,4 @@
-"""Command lines: errors in them are one line that says what to do."""
+"""The parser of command lines, whose errors are one line that says what to do."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ class ArgumentParser(argparse.ArgumentParser):
     """A parser that raises UsageError where argparse would print its usage and exit."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError with what argparse found wrong."""
+        """Raise UsageError with the message of argparse."""
         raise UsageError(f"{message}; --help lists the options")

@@ -1,4 +1,4 @@
-"""Downloads: resumable, shown as they go, checked against the publisher's checksum."""
+"""Resumable downloads with a progress bar, checked against the publisher's checksum."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from spark_app.platform.errors import InputError, StorageError
 from spark_app.platform.log import logger
 
 CHUNK = 1 << 20
-TIMEOUT = (10, 60)  # seconds to connect, and without a byte
+TIMEOUT = (10, 60)  # seconds to connect, and seconds to wait for the next byte
 MAX_CHECKSUM_BYTES = 4096
 
 
 class CutShortError(requests.ConnectionError):
-    """A download ended before all of it had come."""
+    """The connection closed before the whole file arrived."""
 
 
 def download(url: str, path: str) -> None:
-    """Fetch a URL to a local path, going on where an earlier attempt stopped.
+    """Fetch a URL to a local path, and resume where an earlier attempt stopped.
 
-    Where the publisher has `URL.md5`, the file must agree with it. Raises StorageError where the server cannot be
-    reached or refuses, InputError where the checksum differs. A differing file is removed; a partial one stays.
+    Where the publisher has `URL.md5`, the file must match it. Raises StorageError where the server cannot be reached
+    or refuses; the partial file stays for the next attempt. Raises InputError where the checksum differs; the file is
+    removed.
     """
     target, partial = Path(path), Path(f"{path}.partial")
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():  # whole, but what was to be done with it failed
+    if target.exists():  # an earlier run fetched all of it and then failed: check it again
         target.replace(partial)
     with _session() as session:
         try:
@@ -39,13 +40,13 @@ def download(url: str, path: str) -> None:
             _fetch(session, url, partial)
         except requests.RequestException as error:
             raise StorageError(
-                f"cannot download {url}: {_why(error)}; check the network, or give a folder or zip"
+                f"cannot download {url}: {_reason(error)}; check the network, or give a folder or zip"
             ) from error
     if checksum is None:
-        logger.info("the publisher gives no checksum for %s; the zip's own will be checked", target.name)
-    elif (found := _md5(partial)) != checksum:
+        logger.info("the publisher has no checksum for %s: only the checksums inside the zip are checked", target.name)
+    elif (actual := _md5(partial)) != checksum:
         partial.unlink()
-        raise InputError(f"{url} does not have its publisher's checksum (MD5 {found}, not {checksum}): try again")
+        raise InputError(f"{url} does not match its publisher's checksum (MD5 {actual}, not {checksum}): try again")
     partial.replace(target)
 
 
@@ -62,8 +63,8 @@ def _published_md5(session: requests.Session, url: str) -> str | None:
     if answer.status_code == requests.codes.not_found:
         return None
     answer.raise_for_status()
-    found = re.search(r"\b[0-9a-fA-F]{32}\b", answer.text[:MAX_CHECKSUM_BYTES])
-    return found.group().lower() if found else None
+    checksum = re.search(r"\b[0-9a-fA-F]{32}\b", answer.text[:MAX_CHECKSUM_BYTES])
+    return checksum.group().lower() if checksum else None
 
 
 def _fetch(session: requests.Session, url: str, partial: Path) -> None:
@@ -71,14 +72,14 @@ def _fetch(session: requests.Session, url: str, partial: Path) -> None:
     headers = {"Range": f"bytes={done}-", "Accept-Encoding": "identity"} if done else {"Accept-Encoding": "identity"}
     with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         if done and answer.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # all of it is here already
+            return  # the partial file is complete
         answer.raise_for_status()
         resumed = answer.status_code == requests.codes.partial_content
         if resumed:
-            logger.info("going on with %s after %s bytes", url, f"{done:,}")
+            logger.info("resuming %s after %s bytes", url, f"{done:,}")
         total = int(answer.headers.get("Content-Length", 0)) + (done if resumed else 0)
         bar = tqdm(total=total or None, initial=done if resumed else 0, unit="B", unit_scale=True, desc=partial.stem)
-        # A body that ends early is told below; urllib3 would raise, and throw away what had come of its last chunk.
+        # The check below reports a body that ends early. urllib3 would raise, and lose the bytes of its last chunk.
         answer.raw.enforce_content_length = False
         with bar, partial.open("ab" if resumed else "wb") as stream:
             for chunk in answer.iter_content(CHUNK):
@@ -90,11 +91,11 @@ def _fetch(session: requests.Session, url: str, partial: Path) -> None:
 
 def _md5(path: Path) -> str:
     with path.open("rb") as stream:
-        # MD5 is what the publisher gives; it guards against damage, not against an attacker.
+        # The publisher gives MD5. It guards against damage, not against an attacker.
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _why(error: requests.RequestException) -> str:
+def _reason(error: requests.RequestException) -> str:
     if error.response is not None:
         return f"the server answered {error.response.status_code} {error.response.reason}"
     if isinstance(error, (requests.exceptions.ChunkedEncodingError, CutShortError)):

@@ -1,10 +1,10 @@
-"""One tree of expected failures; each class is one exit code of the command line."""
+"""The expected failures: one tree of classes, each with its own exit code of the command line."""
 
 from __future__ import annotations
 
 
 class JobError(Exception):
-    """A failure with one line to show: what is wrong, where, and what to do about it."""
+    """An expected failure. Its message is one line: what is wrong, where, and what to do about it."""
 
     exit_code = 1
 
@@ -16,13 +16,13 @@ class UsageError(JobError):
 
 
 class InputError(JobError):
-    """An input is missing, unreadable, or not what its contract says."""
+    """An input is missing, unreadable, or breaks its contract."""
 
     exit_code = 3
 
 
 class TooManyRejectsError(JobError):
-    """The cleaning rules turned away a larger share of the rows than the settings allow."""
+    """The cleaning rules rejected a larger share of the rows than the settings allow."""
 
     exit_code = 4
 
@@ -34,12 +34,12 @@ class GateError(JobError):
 
 
 class LockedError(JobError):
-    """Another run holds the processed zone or the metastore."""
+    """Another process holds the lock of a zone or of the metastore."""
 
     exit_code = 6
 
 
 class StorageError(JobError):
-    """Storage cannot be reached, or refused."""
+    """Storage cannot be reached, or refuses a request."""
 
     exit_code = 7

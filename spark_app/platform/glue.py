@@ -1,8 +1,8 @@
-"""The Glue Data Catalog: tables as Athena and Spark read them, and the crawler.
+"""The Glue Data Catalog: tables that both Athena and Spark can read, and the crawler.
 
-Spark's own `CREATE TABLE ... USING delta` leaves a table there whose one column is `col array<string>`, of no use to
-Athena. So tables are put there by Glue's API: with their real columns, in lower case as all of Hive's, for Athena; and
-with the properties by which Spark knows its own tables, so that it reads them as those of any other metastore.
+Spark's own `CREATE TABLE ... USING delta` registers a table with one column, `col array<string>`, which Athena cannot
+use. So this module registers tables by Glue's API. For Athena a table has its real columns, in lower case as in Hive.
+For Spark it has the properties that Spark gives its own tables, so Spark reads it as from any other metastore.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from spark_app.platform.log import logger
 
 METASTORE_CLIENT = "spark.hadoop.hive.metastore.client.factory.class"
 CLIENT = "AWSGlueDataCatalogHiveClientFactory"
-"""The setting by which Spark has the Glue Data Catalog for its metastore, and the name that its value ends with."""
+"""The setting that makes the Glue Data Catalog Spark's metastore, and the end of its value."""
 
 _HIVE = "org.apache.hadoop.hive"
 _FORMATS = {
@@ -43,41 +43,44 @@ _FORMATS = {
         f"{_HIVE}.ql.io.parquet.serde.ParquetHiveSerDe",
     ),
 }
-"""How Hive reads and writes each kind of table, by class. Those of Delta stand for none: its log says what there is."""
+"""Hive's classes to read, write and parse each format. Those of Delta are placeholders: its log lists the files."""
 
 _MISSING = "EntityNotFoundException"
 _RUNNING = "CrawlerRunningException"
 
 
 def is_metastore(spark: SparkSession) -> bool:
-    """Whether the session has the Glue Data Catalog for its metastore."""
+    """Whether the Glue Data Catalog is the metastore of the session."""
     return (spark.conf.get(METASTORE_CLIENT, "") or "").endswith(CLIENT)
 
 
 def csv_table(table: str, location: str, schema: StructType, options: Mapping[str, str]) -> dict[str, Any]:
-    """CSV files at a location (a path or glob, as Spark takes it), as Glue's TableInput.
+    """Glue's TableInput for the CSV files at a location (a path or glob, as Spark takes it).
 
-    Athena reads them by OpenCSVSerDe, which knows quotes that are doubled; Spark by its own reader with the `options`.
+    Athena reads them by OpenCSVSerDe, which understands doubled quotes; Spark by its own reader with these `options`.
     """
-    found = _table(table, "csv", _prefix(location), schema)
-    found["Parameters"] |= {"skip.header.line.count": "1", "delimiter": options["sep"]}
+    table_input = _table(table, "csv", _prefix(location), schema)
+    table_input["Parameters"] |= {"skip.header.line.count": "1", "delimiter": options["sep"]}
     quoting = {"separatorChar": options["sep"], "quoteChar": '"', "escapeChar": "\\"}
-    found["StorageDescriptor"]["SerdeInfo"]["Parameters"] = {**quoting, **options, "path": location}
-    return found
+    table_input["StorageDescriptor"]["SerdeInfo"]["Parameters"] = {**quoting, **options, "path": location}
+    return table_input
 
 
-def table(name: str, kind: str, location: str, schema: StructType) -> dict[str, Any]:
-    """A Delta or Parquet table as Glue's TableInput. Athena takes a table for Delta's by `table_type`."""
-    found = _table(name, kind, location, schema)
-    if kind == "delta":
-        found["Parameters"]["table_type"] = "DELTA"
-    return found
+def table(name: str, provider: str, location: str, schema: StructType) -> dict[str, Any]:
+    """Glue's TableInput for a table whose provider is `delta` or `parquet`.
+
+    Athena recognises a Delta table by its `table_type`.
+    """
+    table_input = _table(name, provider, location, schema)
+    if provider == "delta":
+        table_input["Parameters"]["table_type"] = "DELTA"
+    return table_input
 
 
 def put(database: str, table_input: dict[str, Any]) -> None:
-    """Make a table, or replace its entry where there is one.
+    """Create a table, or replace its entry where there is one.
 
-    Raises UsageError where there is no such database, StorageError where Glue refuses.
+    Raises UsageError where the database does not exist, StorageError where Glue refuses.
     """
     glue, name = _client(), table_input["Name"]
     try:
@@ -88,23 +91,28 @@ def put(database: str, table_input: dict[str, Any]) -> None:
                 raise
             glue.create_table(DatabaseName=database, TableInput=table_input)
     except (ClientError, BotoCoreError) as error:
-        raise _explained(error, f"register {database}.{name}", f"there is no database {database}: make it") from error
+        raise _as_job_error(
+            error, f"register {database}.{name}", f"there is no database {database}: create it"
+        ) from error
 
 
 def start_crawler(name: str) -> None:
-    """Start a crawler, unless it runs. Raises UsageError where there is none, StorageError where Glue refuses."""
+    """Start a crawler, unless it is running.
+
+    Raises UsageError where it does not exist, StorageError where Glue refuses.
+    """
     try:
         _client().start_crawler(Name=name)
     except (ClientError, BotoCoreError) as error:
         if isinstance(error, ClientError) and _code(error) == _RUNNING:
-            logger.info("the crawler %s runs already", name)
+            logger.info("the crawler %s is already running", name)
             return
-        raise _explained(error, f"start the crawler {name}", "catalog.crawler names none that is there") from error
+        raise _as_job_error(error, f"start the crawler {name}", "it does not exist: correct catalog.crawler") from error
     logger.info("started the crawler %s", name)
 
 
-def _table(name: str, kind: str, location: str, schema: StructType) -> dict[str, Any]:
-    reads, writes, serde = _FORMATS[kind]
+def _table(name: str, provider: str, location: str, schema: StructType) -> dict[str, Any]:
+    input_format, output_format, serde = _FORMATS[provider]
     return {
         "Name": name,
         "TableType": "EXTERNAL_TABLE",
@@ -112,43 +120,43 @@ def _table(name: str, kind: str, location: str, schema: StructType) -> dict[str,
         "StorageDescriptor": {
             "Columns": [{"Name": field.name.lower(), "Type": field.dataType.simpleString()} for field in schema.fields],
             "Location": location,
-            "InputFormat": reads,
-            "OutputFormat": writes,
+            "InputFormat": input_format,
+            "OutputFormat": output_format,
             "SerdeInfo": {
                 "SerializationLibrary": serde,
                 "Parameters": {"serialization.format": "1", "path": location},
             },
         },
-        # As Spark writes them for its own tables: by these it knows the format, and names in their own case.
+        # What Spark writes for its own tables: it reads the format from here, and the names in their own case.
         "Parameters": {
             "EXTERNAL": "TRUE",
-            "classification": kind,
-            "spark.sql.sources.provider": kind,
+            "classification": provider,
+            "spark.sql.sources.provider": provider,
             "spark.sql.sources.schema": schema.json(),
         },
     }
 
 
 def _prefix(location: str) -> str:
-    """What Hive takes for the place of files: the file or folder, or of a glob the folder that all of it is in."""
+    """The location for Hive: that of a file or folder itself; for a glob, the folder above its first wildcard."""
     parts = location.split("/")
-    plain = next((place for place, part in enumerate(parts) if re.search(r"(?<!\\)[*?\[{]", part)), len(parts))
-    return re.sub(r"\\(.)", r"\1", "/".join(parts[:plain]))
+    depth = next((index for index, part in enumerate(parts) if re.search(r"(?<!\\)[*?\[{]", part)), len(parts))
+    return re.sub(r"\\(.)", r"\1", "/".join(parts[:depth]))
 
 
 def _client() -> Any:
-    patience = Config(retries={"total_max_attempts": s3.ATTEMPTS, "mode": "standard"})
-    return boto3.Session().client("glue", config=patience, region_name=s3.region())
+    config = Config(retries={"total_max_attempts": s3.ATTEMPTS, "mode": "standard"})
+    return boto3.Session().client("glue", config=config, region_name=s3.region())
 
 
 def _code(error: ClientError) -> str:
     return str(error.response["Error"]["Code"])
 
 
-def _explained(error: ClientError | BotoCoreError, what: str, missing: str) -> JobError:
+def _as_job_error(error: ClientError | BotoCoreError, action: str, missing: str) -> JobError:
     if not isinstance(error, ClientError):
-        return StorageError(f"cannot {what} in the Glue Data Catalog: {error}; check the region and the network")
+        return StorageError(f"cannot {action} in the Glue Data Catalog: {error}; check the region and the network")
     if _code(error) == _MISSING:
-        return UsageError(f"cannot {what} in the Glue Data Catalog: {missing}, or deploy conf/aws")
+        return UsageError(f"cannot {action} in the Glue Data Catalog: {missing}, or deploy conf/aws")
     why = error.response["Error"].get("Message", "")
-    return StorageError(f"the Glue Data Catalog refused to {what} ({_code(error)}): {why}; check the job's role")
+    return StorageError(f"the Glue Data Catalog refused to {action} ({_code(error)}): {why}; check the job's role")

@@ -1,4 +1,4 @@
-"""One run at a time on a zone."""
+"""The lock of a zone: one run at a time writes there."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from spark_app.platform.log import logger
 Zone = Literal["raw", "processed"]
 
 HOLDER = "_lock.json"
-"""Under the root of a zone: who holds it. In S3 it is the lock itself."""
+"""The file under the root of a zone that says which run holds the lock. In S3 this object is the lock itself."""
 
-NOT_SO = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED)
-"""Answers to a write whose condition does not hold: the object is gone, is just being written, is another."""
+CONDITION_FAILED = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.PRECONDITION_FAILED)
+"""Answers to a conditional write that fails: the object is gone, is being written, or has another version."""
 
-RENEWALS = 4
-"""How often a lease is renewed before it would end."""
+RENEWALS_PER_LEASE = 4
+"""How many times a lease is renewed before it would end."""
 
 
 def holding(zone: Zone, root: str, run_id: str, lease_seconds: int) -> AbstractContextManager[None]:
-    """Hold a zone for one run that writes there.
+    """Hold the lock of a zone while one run writes there.
 
-    On a disk the lock is the operating system's: a killed run lets go of it at once. In S3 it is an object that its
-    holder renews: a killed run lets go of it when its lease ends. Raises LockedError naming the holder, or StorageError
-    where the zone cannot be written.
+    On a disk the operating system keeps the lock, and frees it at once when the run is killed. In S3 the lock is an
+    object that the run renews; after a kill it becomes free when its lease of `lease_seconds` ends. Raises LockedError
+    that names the holder, or StorageError where the zone cannot be written.
     """
     if s3.is_s3(root):
         return _holding_object(zone, root, run_id, lease_seconds)
@@ -49,7 +49,7 @@ def holding(zone: Zone, root: str, run_id: str, lease_seconds: int) -> AbstractC
 
 @contextlib.contextmanager
 def _holding_file(zone: Zone, root: str, run_id: str) -> Iterator[None]:
-    """Hold a folder, which is made where it is missing; a second file says who holds it."""
+    """Lock a folder, and create it where it is missing. A second file says which run holds the lock."""
     holder = storage.join(root, HOLDER)
     try:
         Path(root).mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def _holding_file(zone: Zone, root: str, run_id: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _holding_object(zone: Zone, root: str, run_id: str, lease_seconds: int) -> Iterator[None]:
-    """Hold a prefix in S3 by an object there."""
+    """Lock a prefix in S3 by an object there."""
     lease = _Lease(*s3.split(storage.join(root, HOLDER)), {**_facts(run_id), "lease_seconds": lease_seconds})
     try:
         held_by = lease.take()
@@ -82,22 +82,24 @@ def _holding_object(zone: Zone, root: str, run_id: str, lease_seconds: int) -> I
             f"if it was killed, the zone is free {seconds} seconds after that"
         )
     ended = threading.Event()
-    renewals = threading.Thread(target=_renew_until, args=(ended, lease, root, lease_seconds / RENEWALS), daemon=True)
+    renew_seconds = lease_seconds / RENEWALS_PER_LEASE
+    renewals = threading.Thread(target=_renew_until, args=(ended, lease, root, renew_seconds), daemon=True)
     renewals.start()
     try:
         yield
     finally:
         ended.set()
         renewals.join()
-        with contextlib.suppress(*s3.FAILURES):  # then its lease will end
+        with contextlib.suppress(*s3.FAILURES):  # the lease ends by itself
             lease.give_back()
 
 
 @dataclass
 class _Lease:
-    """The lock object of one run: written only where no other run's is, or where that one's lease has ended.
+    """The lock object of one run, which it writes only where no other run has a lease that is still valid.
 
-    Each write names the version that it replaces, so that of two runs one fails. Ages are by the server's clock.
+    Each write names the version that it replaces, so that of two simultaneous writes one fails. The server's clock
+    gives the age of an object.
     """
 
     bucket: str
@@ -109,11 +111,11 @@ class _Lease:
         self._client = s3.client()
 
     def take(self) -> dict[str, Any] | None:
-        """Take the lock; gives what is known of its holder where another run has it."""
+        """Take the lock; returns None, or the facts of the other run that holds it."""
         if self._put(IfNoneMatch="*"):
             return None
         held_by, version, age = self._look()
-        if self._is_ours(held_by):  # the answer to the write got lost
+        if self._is_ours(held_by):  # an earlier try wrote it, but the answer was lost
             self.version = version
             return None
         if age < held_by.get("lease_seconds", self.facts["lease_seconds"]):
@@ -125,13 +127,13 @@ class _Lease:
         return None
 
     def renew(self) -> bool:
-        """Begin the lease anew; false where another run has taken the lock."""
+        """Start the lease again; returns False where another run has taken the lock."""
         if self._put(IfMatch=self.version):
             return True
         held_by, version, _ = self._look()
         if not self._is_ours(held_by):
             return False
-        self.version = version  # that of an earlier try, whose answer got lost
+        self.version = version  # an earlier try wrote it, but the answer was lost
         return True
 
     def give_back(self) -> None:
@@ -139,23 +141,23 @@ class _Lease:
         if self._is_ours(self._look()[0]):
             self._client.delete_object(Bucket=self.bucket, Key=self.key)
 
-    def _is_ours(self, found: dict[str, Any]) -> bool:
-        return bool(found.get("run_id") == self.facts["run_id"])
+    def _is_ours(self, facts: dict[str, Any]) -> bool:
+        return bool(facts.get("run_id") == self.facts["run_id"])
 
     def _put(self, **condition: str) -> bool:
-        """Write the object under a condition; false where that does not hold."""
+        """Write the object if a condition holds; returns whether it did."""
         body = json.dumps({**self.facts, "renewed": datetime.now(UTC).isoformat()}).encode()
         try:
             answer = self._client.put_object(Bucket=self.bucket, Key=self.key, Body=body, **condition)
         except ClientError as error:
-            if _status(error) in NOT_SO and error.response["Error"]["Code"] != "NoSuchBucket":
+            if _status(error) in CONDITION_FAILED and error.response["Error"]["Code"] != "NoSuchBucket":
                 return False
             raise
         self.version = answer["ETag"]
         return True
 
     def _look(self) -> tuple[dict[str, Any], str, float]:
-        """What the object says, its version, and its age in seconds; no version where it is gone by now."""
+        """The facts in the object, its version, and its age in seconds. A missing object has an empty version."""
         try:
             answer = self._client.get_object(Bucket=self.bucket, Key=self.key)
         except ClientError as error:
@@ -168,7 +170,10 @@ class _Lease:
 
 
 def _renew_until(ended: threading.Event, lease: _Lease, root: str, seconds: float) -> None:
-    """Renew a lease until the run has ended. Where another run has the lock, this one must not write another byte."""
+    """Renew a lease until `ended` is set.
+
+    Where another run has taken the lock, end the process: this run must not write another byte.
+    """
     while not ended.wait(seconds):
         try:
             is_held = lease.renew()
@@ -177,7 +182,7 @@ def _renew_until(ended: threading.Event, lease: _Lease, root: str, seconds: floa
             continue
         if not is_held:
             logger.error(
-                "another run has taken the lock of %s, after this one was stopped for too long: giving up", root
+                "another run has taken the lock of %s, because this run did not renew it in time: stopping", root
             )
             os._exit(LockedError.exit_code)
 

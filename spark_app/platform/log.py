@@ -1,4 +1,4 @@
-"""What a job says while it runs: a readable line an event, or JSON lines."""
+"""The log of a job: one readable line per event, or JSON lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ logger = logging.getLogger("movie_reco")
 
 
 def set_up(log_settings: Log, **facts: str) -> None:
-    """Send the events of this package to standard error in the format asked for; in JSON each carries the facts."""
+    """Log this package's events to standard error, in the format of the settings; JSON lines carry the `facts` too."""
     handler = logging.StreamHandler(sys.stderr)
     if log_settings.format == "json":
         handler.setFormatter(

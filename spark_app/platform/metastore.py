@@ -1,4 +1,4 @@
-"""The catalogue: tables by name, in a Hive metastore or, where Spark has that for one, in the Glue Data Catalog."""
+"""The catalogue: registers tables by name, in Spark's metastore (Hive's, or the Glue Data Catalog)."""
 
 from __future__ import annotations
 
@@ -16,42 +16,45 @@ PROCESSED_DATABASE = "movie_reco_db"
 def register_csv(spark: SparkSession, table: str, location: str, types: Mapping[str, str], delimiter: str) -> str:
     """Register the CSV files at a location (a path or glob, as Spark takes it) in the raw database; returns the name.
 
-    The header is compared with the columns at each query (`enforceSchema=false`): Spark would otherwise bind columns
-    by place and silently exchange two of them.
+    `types` are the types of the columns in their order. At each query Spark compares the header with the columns
+    (`enforceSchema=false`); otherwise it would bind columns by position and silently exchange two of them.
     """
     options = {"header": "true", "escape": '"', "enforceSchema": "false", "sep": delimiter}
-    columns = ", ".join(f"{_quoted(column)} {kind}" for column, kind in types.items())
+    columns = ", ".join(f"{_quoted(column)} {column_type}" for column, column_type in types.items())
     if glue.is_metastore(spark):
         schema = spark.createDataFrame([], columns).schema
         glue.put(RAW_DATABASE, glue.csv_table(table, location, schema, options))
         return f"{RAW_DATABASE}.{table}"
-    listed = ", ".join(f"{key} {_literal(value)}" for key, value in {**options, "path": location}.items())
-    name = _replace(spark, RAW_DATABASE, table)
-    spark.sql(f"CREATE TABLE {name} ({columns}) USING csv OPTIONS ({listed})")
+    option_list = ", ".join(f"{key} {_literal(value)}" for key, value in {**options, "path": location}.items())
+    name = _make_way(spark, RAW_DATABASE, table)
+    spark.sql(f"CREATE TABLE {name} ({columns}) USING csv OPTIONS ({option_list})")
     return name
 
 
-def register_table(spark: SparkSession, table: str, kind: str, location: str) -> str:
-    """Register a Delta or Parquet table, which knows its own columns, in the processed database; returns its name."""
+def register_table(spark: SparkSession, table: str, provider: str, location: str) -> str:
+    """Register a table in the processed database; returns its name.
+
+    `provider` is `delta` or `parquet`: the columns are read from the table itself.
+    """
     if glue.is_metastore(spark):
-        schema = spark.read.format(kind).load(location).schema
-        glue.put(PROCESSED_DATABASE, glue.table(table, kind, location, schema))
+        schema = spark.read.format(provider).load(location).schema
+        glue.put(PROCESSED_DATABASE, glue.table(table, provider, location, schema))
         return f"{PROCESSED_DATABASE}.{table}"
-    name = _replace(spark, PROCESSED_DATABASE, table)
-    spark.sql(f"CREATE TABLE {name} USING {kind} LOCATION {_literal(location)}")
+    name = _make_way(spark, PROCESSED_DATABASE, table)
+    spark.sql(f"CREATE TABLE {name} USING {provider} LOCATION {_literal(location)}")
     return name
 
 
 def start_crawler(spark: SparkSession, name: str) -> None:
-    """Start a crawler of the Glue Data Catalog; where the catalogue is another one, say that there is none."""
+    """Start a crawler of the Glue Data Catalog; only log a warning where the catalogue is another one."""
     if glue.is_metastore(spark):
         glue.start_crawler(name)
     else:
-        logger.warning("catalog.crawler is %s, but the catalogue is not Glue's: no crawler is started", name)
+        logger.warning("catalog.crawler is %s, but the catalogue is not in Glue: no crawler is started", name)
 
 
-def _replace(spark: SparkSession, database: str, table: str) -> str:
-    """Make way for a table. All tables are external: only the entry goes, never the data."""
+def _make_way(spark: SparkSession, database: str, table: str) -> str:
+    """Create the database and drop the old entry of a table; returns the full name. Tables are external: data stays."""
     spark.sql(f"CREATE DATABASE IF NOT EXISTS {database}")
     spark.sql(f"DROP TABLE IF EXISTS {database}.{table}")
     return f"{database}.{table}"

@@ -1,4 +1,4 @@
-"""What a person sees of a long call into Spark, which says nothing until it is done."""
+"""Progress reports of a long call into Spark, which itself reports nothing until it is done."""
 
 from __future__ import annotations
 
@@ -14,100 +14,105 @@ from pyspark.sql import SparkSession
 
 from spark_app.platform.log import logger
 
-LOOK_EVERY = 10.0
-"""Seconds between two looks at Spark; what is over before the first says nothing."""
+POLL_SECONDS = 10.0
+"""Seconds between two looks at Spark. A shorter call logs nothing."""
 
-SAY_EVERY = 60.0
-"""Seconds after which a line is due although nothing has moved."""
+REPEAT_SECONDS = 60.0
+"""Seconds after which the same step is logged again."""
 
 GROUP = "spark.jobGroup.id"
 
 
 class HalfSweeps:
-    """Logs now and then how far a fit is, which calls it after each half sweep, and its objective after each sweep."""
+    """Logs from time to time how far a fit is. The fit calls it after each half sweep."""
 
-    def __init__(self, what: str, total: int, say_every: float = LOOK_EVERY) -> None:
-        self.what = what
+    def __init__(self, label: str, total: int, log_seconds: float = POLL_SECONDS) -> None:
+        self.label = label
         self.total = total
-        self.say_every = say_every
-        self.started = self.said_at = time.monotonic()
+        self.log_seconds = log_seconds
+        self.started = self.logged_at = time.monotonic()
 
     def __call__(self, done: int, objective: float | None) -> None:
-        """Say it where the last line is long enough ago; at the level `debug` each time."""
+        """Log the half sweeps done, and the objective where it is known.
+
+        Every half sweep is logged at the level `debug`. At `info`, two lines are at least `log_seconds` apart.
+        """
         now = time.monotonic()
-        is_due = now - self.said_at >= self.say_every
-        self.said_at = now if is_due else self.said_at
+        is_due = now - self.logged_at >= self.log_seconds
+        self.logged_at = now if is_due else self.logged_at
         logger.log(
             logging.INFO if is_due else logging.DEBUG,
             "%s: half sweep %d of %d, %s so far%s",
-            *(self.what, done, self.total, as_time(now - self.started)),
+            *(self.label, done, self.total, format_duration(now - self.started)),
             "" if objective is None else f", objective {objective:.6g}",
         )
 
 
 @dataclass(frozen=True)
 class Steps:
-    """What a call does over and over, told by a stage of Spark that each step runs: once for each of its `parts`."""
+    """The repeated steps of a call. Each step runs `parts` Spark stages whose names begin with `stage`."""
 
     name: str
     total: int
     stage: str
     parts: int = 1
 
-    def told(self, stages: int) -> str:
-        """Where a call is that has finished so many of these stages."""
-        step = min(-(-stages // self.parts), self.total)
+    def describe(self, finished_stages: int) -> str:
+        """The current step of a call, as text, by how many of these stages it has finished."""
+        step = min(-(-finished_stages // self.parts), self.total)
         return f"{self.name} {step} of {self.total}" if step else "preparing"
 
 
 @contextlib.contextmanager
-def progress(spark: SparkSession, what: str, steps: Steps, look_every: float = LOOK_EVERY) -> Iterator[None]:
-    """Log now and then, while the block runs, at which step it is and since when."""
+def progress(spark: SparkSession, label: str, steps: Steps, poll_seconds: float = POLL_SECONDS) -> Iterator[None]:
+    """While the block runs, log from time to time its current step and its duration so far."""
     context = spark.sparkContext
     watch = _Watch(context.statusTracker(), context.getLocalProperty(GROUP), steps.stage)
-    over = threading.Event()
-    thread = threading.Thread(target=_tell, args=(watch, what, steps, look_every, over), name=what, daemon=True)
+    ended = threading.Event()
+    thread = threading.Thread(
+        target=_log_steps, args=(watch, label, steps, poll_seconds, ended), name=label, daemon=True
+    )
     thread.start()
     try:
         yield
     finally:
-        over.set()
-        thread.join(timeout=LOOK_EVERY)
+        ended.set()
+        thread.join(timeout=POLL_SECONDS)
 
 
-def _tell(watch: _Watch, what: str, steps: Steps, look_every: float, over: threading.Event) -> None:
-    started, said, said_at = time.monotonic(), "", 0.0
+def _log_steps(watch: _Watch, label: str, steps: Steps, poll_seconds: float, ended: threading.Event) -> None:
+    started, logged_step, logged_at = time.monotonic(), "", 0.0
     try:
-        while not over.wait(look_every):
-            where, now = steps.told(watch.finished_stages()), time.monotonic()
-            if where != said or now - said_at >= SAY_EVERY:
-                logger.info("%s: %s, %s so far", what, where, as_time(now - started))
-                said, said_at = where, now
+        while not ended.wait(poll_seconds):
+            step, now = steps.describe(watch.finished_stages()), time.monotonic()
+            if step != logged_step or now - logged_at >= REPEAT_SECONDS:
+                logger.info("%s: %s, %s so far", label, step, format_duration(now - started))
+                logged_step, logged_at = step, now
     except Exception:
-        # To be watched is nothing that a call should fail of.
-        logger.debug("%s: its progress cannot be told", what, exc_info=True)
+        # Progress reporting must never make the call fail.
+        logger.debug("%s: its progress is unavailable", label, exc_info=True)
 
 
 @dataclass
 class _Watch:
-    """Counts the stages of one name that have been finished since it was made, in jobs of one group (None: of none).
+    """Counts the stages of one name that finish after it is made, in the jobs of one group (None: jobs of no group).
 
-    Stages that are run again after an executor was lost count again.
+    A stage that runs again because an executor was lost is counted again.
     """
 
     tracker: StatusTracker
     group: str | None
     stage: str
     counted: int = 0
-    over: set[int] = field(default_factory=set)
+    ended_jobs: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.over.update(self.tracker.getJobIdsForGroup(self.group))
+        self.ended_jobs.update(self.tracker.getJobIdsForGroup(self.group))
 
     def finished_stages(self) -> int:
-        """How many there are by now; jobs that are over are not looked at again."""
+        """The number of stages finished so far. Jobs that have ended are not looked at again."""
         running = 0
-        for job in set(self.tracker.getJobIdsForGroup(self.group)) - self.over:
+        for job in set(self.tracker.getJobIdsForGroup(self.group)) - self.ended_jobs:
             info = self.tracker.getJobInfo(job)
             if info is None:
                 continue
@@ -116,7 +121,7 @@ class _Watch:
                 running += finished
             else:
                 self.counted += finished
-                self.over.add(job)
+                self.ended_jobs.add(job)
         return self.counted + running
 
     def _is_finished(self, stage: int) -> bool:
@@ -124,7 +129,7 @@ class _Watch:
         return info is not None and info.name.startswith(self.stage) and 0 < info.numTasks == info.numCompletedTasks
 
 
-def as_time(seconds: float) -> str:
-    """A duration for people: `50 s`, `2 min 10 s`."""
+def format_duration(seconds: float) -> str:
+    """A duration as text for people: `50 s`, `2 min 10 s`."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"

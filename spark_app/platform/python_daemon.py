@@ -1,9 +1,9 @@
-"""Where Spark forks its Python workers from on one machine: pyspark's daemon, with two costs of each task taken away.
+"""The daemon that forks Spark's Python workers on one machine: pyspark's own, without two costs of each task.
 
-`session.daemon_settings` names it. After each task a worker collects garbage, which walks through all that was ever
-imported; and before each task it makes Python read the directory of Spark's zip files again, which up to Python 3.12
-takes longer than many a task. Here what workers need is imported once, before they are forked, and kept out of the
-garbage collector's way, and directories of zip files are read once.
+`session.daemon_settings` selects it. After each task a worker collects garbage, which walks through everything that
+was ever imported. Before each task it makes Python read the directories of Spark's zip files again, which up to
+Python 3.12 takes longer than many a task. This daemon imports what workers need once, before it forks them, and hides
+that from the garbage collector. It reads the directories of zip files once.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pyspark.sql.pandas import serializers  # noqa: F401
 
 
 def _read_once() -> None:
-    """Have Python keep the directories of zip files: those of Spark do not change while it runs."""
+    """Make Python keep the directories of zip files: Spark's zip files do not change while it runs."""
     zipimport.zipimporter.invalidate_caches = lambda self: None  # type: ignore[method-assign] # noqa: ARG005
 
 
 def _end_quietly(worker: Callable[[Any, bool], int]) -> Callable[[Any, bool], int]:
-    """Have a worker end without a trace where Spark has stopped, and closed its socket, in the middle of a message."""
+    """Make a worker end without a stack trace where Spark has stopped and closed the socket during a message."""
 
     def ended(connection: Any, authenticated: bool) -> int:
         try:

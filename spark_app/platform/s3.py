@@ -1,6 +1,6 @@
-"""S3, and what speaks its protocol: one set of credentials, end point and patience for all that we reach it by.
+"""S3, and servers that speak its protocol: the same credentials, end point and timeouts for each library that uses it.
 
-Credentials, region and end point come by AWS's standard chains (environment, profile, role), and from nowhere else.
+Credentials, region and end point come from AWS's standard chains (environment, profile, role), and from nowhere else.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from spark_app.platform.errors import StorageError
 
 SCHEME = "s3"
 SCHEMES = (SCHEME, "s3a")
-"""Schemes of URIs in S3; they mean the same."""
+"""The schemes of URIs in S3; both mean the same."""
 
 FAILURES = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
-"""What may be raised where storage, on disk or in S3, fails."""
+"""The exceptions of storage that fails, on disk or in S3."""
 
 ATTEMPTS = 10
 CONNECT_SECONDS, READ_SECONDS = 10, 60
 FIRST_ATTEMPTS, FIRST_SECONDS = 3, 5
-"""Patience of the first look: who runs a job is to know in less than half a minute that S3 is not there."""
+"""Short limits for the first request, so that an unreachable S3 is reported within 30 s."""
 
 retried = tenacity.retry(
     retry=tenacity.retry_if_exception_message(match=r"(?s).*\bS3\b"),
@@ -45,15 +45,15 @@ retried = tenacity.retry(
     wait=tenacity.wait_random_exponential(multiplier=0.1, max=5),
     reraise=True,
 )
-"""For calls of `deltalake`, which does not try again where S3 hangs up in the middle of an answer."""
+"""Retries calls of `deltalake`, which does not retry where S3 closes the connection during an answer."""
 
 AMAZON = ".amazonaws.com"
 SIGNING_REGION = "us-east-1"
-"""Where nothing names a region: what is not Amazon's has none, and Amazon's own redirects from there."""
+"""The region where none is set. Other servers than Amazon's have no regions; Amazon redirects from this one."""
 
 _REFUSED = {
-    "InvalidAccessKeyId": "the access key is not known there",
-    "SignatureDoesNotMatch": "the secret key is not the one of this access key",
+    "InvalidAccessKeyId": "this access key is unknown",
+    "SignatureDoesNotMatch": "the secret key is not that of this access key",
     "InvalidToken": "the session token is not valid",
     "ExpiredToken": "the session token has expired: get a new one",
     "RequestTimeTooSkewed": "this machine's clock is wrong",
@@ -70,17 +70,17 @@ def is_s3(path: str) -> bool:
 
 
 def split(path: str) -> tuple[str, str]:
-    """Bucket and key of a URI."""
+    """The bucket and the key of a URI."""
     parts = urlsplit(path)
     return parts.netloc, path.partition(f"//{parts.netloc}")[2].lstrip("/")
 
 
 def client(attempts: int = ATTEMPTS, seconds: float = READ_SECONDS) -> Any:
-    """A client for single requests, each tried so often, and given up on after so many seconds without a byte."""
-    return boto3.Session().client("s3", config=Config(**_patience(attempts, seconds)), region_name=_region())
+    """A client for single requests: at most `attempts` tries of each, `seconds` without a byte until a try fails."""
+    return boto3.Session().client("s3", config=Config(**_limits(attempts, seconds)), region_name=_region())
 
 
-def _patience(attempts: int, seconds: float) -> dict[str, Any]:
+def _limits(attempts: int, seconds: float) -> dict[str, Any]:
     return {
         "retries": {"total_max_attempts": attempts, "mode": "standard"},
         "connect_timeout": min(seconds, CONNECT_SECONDS),
@@ -90,20 +90,20 @@ def _patience(attempts: int, seconds: float) -> dict[str, Any]:
 
 @functools.cache
 def fsspec_options() -> dict[str, Any]:
-    """How s3fs works here: as patient as the client, and without a memory of what lay in a folder."""
+    """The options of s3fs: the retries and timeouts of `client`, and no cache of folder listings."""
     return {
         "use_listings_cache": False,
         "client_kwargs": {"region_name": _region()},
-        "config_kwargs": _patience(ATTEMPTS, READ_SECONDS),
+        "config_kwargs": _limits(ATTEMPTS, READ_SECONDS),
     }
 
 
 def spark_settings() -> dict[str, str]:
-    """What S3A, which knows no profiles' end points, is to be told: end point and region, no secret."""
+    """The settings of S3A: end point and region, no secrets. S3A itself does not read the end point of a profile."""
     url = endpoint()
     if url is None:
-        named = region()
-        return {"spark.hadoop.fs.s3a.endpoint.region": named} if named else {}
+        region_name = region()
+        return {"spark.hadoop.fs.s3a.endpoint.region": region_name} if region_name else {}
     return {
         "spark.hadoop.fs.s3a.endpoint": url,
         "spark.hadoop.fs.s3a.endpoint.region": _region(),
@@ -112,11 +112,11 @@ def spark_settings() -> dict[str, str]:
 
 
 def delta_options() -> dict[str, str]:
-    """Options of deltalake, which knows no profiles: what the standard chain has found, for this process alone."""
-    found = boto3.Session().get_credentials()
+    """The options of deltalake, which does not read profiles: the credentials that the standard chain finds now."""
+    credentials = boto3.Session().get_credentials()
     options = {"aws_region": _region()}
-    if found is not None:
-        frozen = found.get_frozen_credentials()
+    if credentials is not None:
+        frozen = credentials.get_frozen_credentials()
         options |= {"aws_access_key_id": frozen.access_key, "aws_secret_access_key": frozen.secret_key}
         options |= {"aws_session_token": frozen.token} if frozen.token else {}
     if (url := endpoint()) is not None:
@@ -125,7 +125,7 @@ def delta_options() -> dict[str, str]:
 
 
 def check(option: str, root: str) -> None:
-    """Look into the place that an option names. Raises StorageError saying what is wrong with it, in half a minute."""
+    """List the root that an option names. Raises StorageError that says what is wrong, within half a minute."""
     bucket, prefix = split(root)
     try:
         client(FIRST_ATTEMPTS, FIRST_SECONDS).list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
@@ -135,29 +135,29 @@ def check(option: str, root: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove an object and all that is under it, also the empty objects by which Hadoop marks a folder."""
+    """Remove an object and everything under it, including the empty objects that mark folders for Hadoop."""
     bucket, key = split(path)
     caller = client()
     caller.delete_object(Bucket=bucket, Key=key)
     for page in caller.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{key}/"):
-        if found := [{"Key": entry["Key"]} for entry in page.get("Contents", [])]:
-            caller.delete_objects(Bucket=bucket, Delete={"Objects": found, "Quiet": True})
+        if keys := [{"Key": entry["Key"]} for entry in page.get("Contents", [])]:
+            caller.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
 
 
 def give_up_uploads(root: str) -> int:
-    """Remove the parts of uploads under a root that were never completed; returns how many uploads there were."""
+    """Abort the uploads under a root that were never completed, and remove their parts; returns their number."""
     bucket, prefix = split(root)
-    found, caller = 0, client()
+    aborted, caller = 0, client()
     under = f"{prefix}/" if prefix else ""
     for page in caller.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=under):
         for upload in page.get("Uploads", []):
             caller.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
-            found += 1
-    return found
+            aborted += 1
+    return aborted
 
 
 def explain(error: BaseException | None, bucket: str = "") -> str | None:
-    """What is wrong with S3 and what to do about it, in plain words; None for what is no failure of S3."""
+    """What is wrong with S3 and what to do about it, in plain words; None where the error is not one of S3."""
     name = f"bucket {bucket}" if bucket else "the bucket"
     while error is not None:
         if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
@@ -190,14 +190,14 @@ def _where() -> str:
 
 @functools.cache
 def endpoint() -> str | None:
-    """The end point that the environment or the profile names; None where it is Amazon's own."""
+    """The end point that the environment or the profile sets; None where it is Amazon's own."""
     url = str(client().meta.endpoint_url)
     host = urlsplit(url).hostname or ""
     return None if AMAZON in host else url
 
 
 def region() -> str | None:
-    """The region that the environment or the profile names; boto3 itself does not know AWS_REGION, as other SDKs do."""
+    """The region that the environment or the profile sets. Unlike other SDKs, boto3 itself ignores AWS_REGION."""
     return os.environ.get("AWS_REGION") or boto3.Session().region_name
 
 

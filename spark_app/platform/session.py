@@ -1,4 +1,4 @@
-"""The Spark session, and Spark's failures in plain words. How Spark runs is decided by SPARK_CONF_DIR, not here."""
+"""The Spark session, and Spark's failures in plain words. SPARK_CONF_DIR decides how Spark runs, not this module."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
 
 DAEMON = "spark_app.platform.python_daemon"
 
-OF_SCALA = re.compile(r"_2\.\d+:")
-"""The version of Scala that a jar is for, in its coordinates."""
+SCALA_SUFFIX = re.compile(r"_2\.\d+:")
+"""The part of a jar's coordinates that names its version of Scala."""
 
 
 @contextlib.contextmanager
 def spark_session(app: str, roots: Sequence[str], *, catalogued: bool) -> Iterator[SparkSession]:
-    """A session for one job on these zones, stopped at the end; one that was there before is used and left running.
+    """A session for one job on the zones at `roots`. It is stopped at the end, unless it existed before.
 
-    `catalogued` opens the metastore too, which takes seconds: for jobs that register tables.
+    `catalogued` also opens the metastore, which takes seconds: only jobs that register tables need it. Raises
+    UsageError where the configuration of Spark does not fit.
     """
     existing = SparkSession.getActiveSession()
     in_s3 = [root for root in roots if s3.is_s3(root)]
@@ -58,12 +59,12 @@ def spark_session(app: str, roots: Sequence[str], *, catalogued: bool) -> Iterat
 
 
 def daemon_settings() -> Mapping[str, str]:
-    """The setting by which Python workers are forked from `python_daemon`, on one machine.
+    """The setting that makes Spark fork its Python workers from `python_daemon`, on one machine.
 
-    There is none where Spark starts another Python than this one, or where this package is in a zip file, which only
-    tasks are given: there Spark's own daemon does.
+    It is empty, and Spark uses its own daemon, on a cluster, where Spark starts another Python than this one, and where
+    this package is in a zip file: only tasks can import from that.
     """
-    SparkContext._ensure_initialized()  # before Java is there SparkConf knows nothing of spark-defaults.conf
+    SparkContext._ensure_initialized()  # SparkConf reads spark-defaults.conf only once Java is running
     master = SparkConf().get("spark.master", "") or ""
     python = shutil.which(os.environ.get("PYSPARK_PYTHON", "python3")) or ""
     is_this_python = Path(python).parent == Path(sys.executable).parent
@@ -73,9 +74,9 @@ def daemon_settings() -> Mapping[str, str]:
 
 
 def _check_generation(spark: SparkSession) -> None:
-    """Refuse jars for another generation of Spark, whose classes would not be found sooner or later."""
+    """Raise UsageError for jars of another generation of Spark: sooner or later a class would be missing."""
     jars = spark.sparkContext.getConf().get("spark.jars.packages") or ""
-    if {found.group() for found in OF_SCALA.finditer(jars)} - {SCALA}:
+    if {suffix.group() for suffix in SCALA_SUFFIX.finditer(jars)} - {SCALA}:
         raise UsageError(
             f"the jars in SPARK_CONF_DIR={_conf_dir()} are not for Spark {spark.version}: set SPARK_CONF_DIR to the "
             "folder conf/local of movie-reco for Spark 4.1, to .venv-3.5/conf/local for 3.5, as an absolute path"
@@ -83,7 +84,7 @@ def _check_generation(spark: SparkSession) -> None:
 
 
 def check_schemes(*roots: str) -> None:
-    """Refuse roots that this configuration of Spark cannot reach, before anything runs."""
+    """Raise UsageError for a root that is neither a path nor a URI in S3, before anything runs."""
     for root in roots:
         try:
             scheme = urlsplit(root).scheme
@@ -92,7 +93,7 @@ def check_schemes(*roots: str) -> None:
         if scheme not in ("", "file", *s3.SCHEMES):
             raise UsageError(f"{root}: give a path, or a URI in S3 (s3://BUCKET/PREFIX), not {scheme}://")
         if s3.is_s3(root) and (not s3.split(root)[0] or ".." in s3.split(root)[1].split("/")):
-            raise UsageError(f"{root} is no URI in S3: give s3://BUCKET/PREFIX")
+            raise UsageError(f"{root} is not a URI in S3: give s3://BUCKET/PREFIX")
 
 
 def _conf_dir() -> str:
@@ -118,10 +119,10 @@ _KNOWN_FAILURES: tuple[tuple[str, type[JobError], str], ...] = (
     (r"NoAwsCredentialsException|NoAuthWithAWSException", StorageError, "there are no AWS credentials for Spark"),
     (r"UnknownStoreException|NoSuchBucket", StorageError, "a bucket does not exist: create it, or correct the path"),
     (
-        # Before the next: who asks a lost executor for its part of a shuffle finds nobody.
+        # Must precede the next entry: a shuffle that asks a lost executor fails with a ConnectException too.
         r"ExecutorLostFailure|FetchFailed|Container (killed|marked as failed)",
         JobError,
-        "executors were lost, most often for want of memory: give them more of it, or more executors",
+        "executors were lost, most often for lack of memory: give each more memory, or use more executors",
     ),
     (
         r"UnknownHostException|ConnectException|SdkClientException|AWSClientIOException|HttpHostConnectException",
@@ -131,8 +132,8 @@ _KNOWN_FAILURES: tuple[tuple[str, type[JobError], str], ...] = (
     (
         r"ModuleNotFoundError: No module named",
         UsageError,
-        "the executors' Python lacks a module: give --py-files what `make package` makes, and spark.pyspark.python a "
-        "Python with requirements/runtime.lock",
+        "the executors' Python lacks a module: set --py-files to the zip that `make package` makes, and "
+        "spark.pyspark.python to a Python with the packages of requirements/runtime.lock",
     ),
     (
         r"on a stopped SparkContext",
@@ -144,19 +145,19 @@ _KNOWN_FAILURES: tuple[tuple[str, type[JobError], str], ...] = (
 
 
 def _one_line(text: str) -> str:
-    """A text without line breaks and the colours of terminals."""
+    """The text without line breaks and terminal colours."""
     return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())
 
 
 def explain(error: Exception) -> JobError | None:
-    """The plain words for a failure of Spark or of the system, or None where it is not one that is expected."""
+    """The expected failure, in plain words, behind an error of Spark or of the system; None where it is unexpected."""
     # Spark's own errors name the cause in their Java stack trace only.
     text = f"{error}\n{java_trace(error)}"
-    for pattern, kind, advice in _KNOWN_FAILURES:
-        if found := re.search(pattern, text):
-            start, stop = text.rfind("\n", 0, found.start()) + 1, text.find("\n", found.end())
+    for pattern, error_class, advice in _KNOWN_FAILURES:
+        if match := re.search(pattern, text):
+            start, stop = text.rfind("\n", 0, match.start()) + 1, text.find("\n", match.end())
             line = text[start : stop if stop > 0 else len(text)].strip()
-            return kind(f"{advice} ({line[:300]})")
+            return error_class(f"{advice} ({line[:300]})")
     if why := s3.explain(error):
         return StorageError(why)
     if isinstance(error, OSError):

@@ -1,6 +1,6 @@
-"""Settings: typed, validated, each documented where it is declared.
+"""The settings: typed, validated, and each documented where it is declared.
 
-They come from the defaults below, then a TOML file, then `--set`, each overriding the one before.
+A TOML file overrides the defaults below, and `--set` overrides both.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
 class Section(BaseModel):
-    """A group of settings: a `[section]` of the TOML file."""
+    """A group of settings: one `[section]` of the TOML file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -34,11 +34,11 @@ class Raw(Section):
     """Root of the raw zone, a path or URI; `--raw-path` sets it. Every stage that reads raw files needs it."""
 
     movies: str = "movies.csv"
-    """Movies under the root: a file, a folder of files, or a glob; `.gz` too. Empty: there is no such table, and the
-    movies are those that are rated, with their ids as titles."""
+    """The movies, under the root: a file, a folder of files, or a glob; files can be gzipped (`.gz`). Empty: there is
+    no table of movies; all rated movies are used, with their ids as titles."""
 
     ratings: str = "ratings.csv"
-    """Ratings under the root: a file, a folder of files, or a glob; `.gz` too."""
+    """The ratings, under the root: a file, a folder of files, or a glob; files can be gzipped (`.gz`)."""
 
     @field_validator("movies", "ratings")
     @classmethod
@@ -52,75 +52,76 @@ class Processed(Section):
     """The processed zone: everything the stages write."""
 
     path: str = ""
-    """Root of the processed zone, a path or URI; `--processed-path` sets it. Every stage but `ingest` needs it."""
+    """Root of the processed zone, a path or URI; `--processed-path` sets it. Every stage except `ingest` needs it."""
 
 
 class Ingest(Section):
     """Where the raw files come from."""
 
     source: list[str] = []
-    """Tried in order until one can be had: `ml-latest-small`, `ml-25m`, `ml-32m` (downloads), `synthetic`
-    (generated), or the path of a folder or zip. Empty: the raw zone is used as it is."""
+    """Sources in order of preference; the first one available is used. Each is `ml-latest-small`, `ml-25m` or `ml-32m`
+    (downloads), `synthetic` (generated), or the path of a folder or zip. Empty: the raw zone is used unchanged."""
 
     base_url: str = "https://files.grouplens.org/datasets/movielens"
-    """Where the named MovieLens sets are downloaded from: `BASE_URL/NAME.zip`, with `NAME.zip.md5` if published."""
+    """Where MovieLens sets are downloaded from: `BASE_URL/NAME.zip`, checked by `NAME.zip.md5` if that is published."""
 
     max_unzipped_bytes: Annotated[int, Field(ge=1)] = 20_000_000_000
-    """A zip that would unpack to more bytes than this is refused."""
+    """Largest size of an unpacked zip, in bytes; a larger one is refused."""
 
     users: Positive = 1_000
-    """Users that `synthetic` makes."""
+    """Number of users that `synthetic` generates."""
 
     movies: Positive = 2_000
-    """Movies that `synthetic` makes."""
+    """Number of movies that `synthetic` generates."""
 
     ratings: Positive = 100_000
-    """Ratings that `synthetic` makes, exactly; at most half of users x movies."""
+    """Exact number of ratings that `synthetic` generates; at most half of users x movies."""
 
     seed: Seed = 42
-    """Seed of `synthetic`: one seed, one set."""
+    """Seed of `synthetic`: the same seed generates the same set."""
 
 
 class Input(Section):
-    """What the raw files call their columns, and what their ratings mean."""
+    """How the raw files name their columns, and what their ratings mean."""
 
     user: str = Field(default="userId", min_length=1)
     """Column of the user's id, in the ratings."""
 
     item: str = Field(default="movieId", min_length=1)
-    """Column of the movie's id, in both tables. A movie may be anything that is rated."""
+    """Column of the movie's id, in both tables. A movie can be anything that users rate."""
 
     rating: str = "rating"
-    """Column of the rating, or of the count. Empty, for counts only: every row counts as one."""
+    """Column of the rating, or of the count. Empty, which only counts allow: every row counts as 1."""
 
     timestamp: str = "timestamp"
-    """Column of the time of the rating. Empty: there is none, and of two ratings of one movie the last delivered
-    counts."""
+    """Column of the time of the rating. Empty: there is none; if a user rated a movie twice, the rating
+    delivered last is used."""
 
     title: str = "title"
-    """Column of the title, in the movies. Empty: there is none, and the id is the title."""
+    """Column of the title, in the movies. Empty: there is none; the id is the title."""
 
     genres: str = "genres"
-    """Column of the genres, in the movies, divided by `|`. Empty: there is none."""
+    """Column of the genres, in the movies; `|` separates them. Empty: there is none."""
 
     delimiter: str = Field(default=",", pattern=r'^[^"\r\n\\]$')
-    """The character between two fields of a line, such as `;`, or a tab: "\\t"."""
+    """The character between two fields of a line, such as `,`, `;` or a tab (`"\\t"`)."""
 
     ids: Literal["auto", "integer", "any"] = "auto"
-    """`integer`: ids are integers from 1 to 2147483647, and what is none is rejected. `any`: such integers are used as
-    they are, and each other text gets a code in `delta/user_ids` or `movie_ids`. `auto`: what the first lines need."""
+    """Which ids are valid. `integer`: integers from 1 to 2147483647; rows with other ids are rejected. `any`: any text;
+    such integers are used unchanged, and every other id gets an integer code in `delta/user_ids` or `delta/movie_ids`.
+    `auto`: `integer` or `any`, as the first lines require."""
 
     take: Literal["new", "all"] = "new"
-    """`new`: `etl` reads the files of ratings that it has not taken yet and merges them, where that gives the same as
-    reading all. `all`: every file, each time."""
+    """Which files of ratings `etl` reads. `new`: only the files that it has not read before, and merges their rows; all
+    files where merging would give another result. `all`: all files, each time."""
 
     time_format: Literal["seconds", "milliseconds", "iso"] = "seconds"
-    """How timestamps are written: as whole seconds or milliseconds since 1970, or as ISO 8601 (UTC where it names no
-    zone)."""
+    """How timestamps are written: as whole `seconds` or `milliseconds` since 1970, or as ISO 8601 (`iso`; UTC if they
+    name no time zone)."""
 
     feedback: Literal["ratings", "counts"] = "ratings"
-    """`ratings`: on the scale below. `counts`: plays, clicks, purchases, above 0 without a limit. The counts of one
-    user and movie are added up, and the lists are published without predicted ratings."""
+    """What users gave. `ratings`: ratings on the scale below. `counts`: plays, clicks or purchases, above 0 without an
+    upper limit; the counts of one user and movie are added up, and lists are published without predicted ratings."""
 
     scale_min: float = 0.5
     """Lowest rating on the scale."""
@@ -152,131 +153,133 @@ class Catalog(Section):
     """What `catalog` does besides registering tables."""
 
     crawler: str = ""
-    """A crawler of AWS Glue that `catalog` starts once it has registered what it knows; for where the catalogue is the
-    Glue Data Catalog. Empty: none."""
+    """AWS Glue crawler that `catalog` starts after it has registered its tables. It is started only where the catalogue
+    is the Glue Data Catalog. Empty: none."""
 
 
 class Clean(Section):
-    """What a row must be to pass from the raw zone to the processed zone."""
+    """How rows are cleaned between the raw zone and the processed zone."""
 
     earliest: date = date(1990, 1, 1)
-    """A timestamp before this day (UTC) is implausible."""
+    """Rows with a timestamp before this day (UTC) are rejected."""
 
     latest: date | None = Field(default=None, examples=[date(2100, 1, 1)])
-    """A timestamp after this day (UTC) is implausible. Left out: the day after the run."""
+    """Rows with a timestamp after this day (UTC) are rejected. Left out: the day after the run."""
 
     max_reject_share: Share = 0.01
-    """Largest share of a table's rows that may be turned away; above it nothing is published (exit 4)."""
+    """Largest share of a table's rows that can be rejected; above it nothing is published (exit code 4)."""
 
     damping: Annotated[float, Field(ge=0)] = 10.0
-    """`damped_rating` of a movie: its ratings and this many more at the mean of all ratings."""
+    """Damping of `damped_rating`: the mean of a movie's ratings and this many more at the mean of all ratings."""
 
 
 class Train(Section):
-    """How models are judged, and what they learn from."""
+    """How the models are fitted and judged."""
 
     holdout: Literal["hash", "time"] = "hash"
-    """How the holdout is chosen: `hash` of (userId, movieId), or `time` (the latest ratings of all)."""
+    """How the holdout is chosen: `hash` (by a hash of userId and movieId) or `time` (the latest of all ratings)."""
 
     holdout_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of the ratings held out."""
+    """Share of the ratings that are held out."""
 
     seed: Seed = 42
-    """Seed of the hash split and of the factors ALS starts from."""
+    """Seed of the hash split and of the random factors from which ALS starts."""
 
     relevant: float = 4.0
-    """A held-out rating of at least this makes a movie relevant to its user, in the ranking metrics. Left out: as far
-    up the scale as 4 from 0.5 to 5; of counts, any."""
+    """A held-out rating of at least this makes a movie relevant to its user, in the ranking metrics. Left out: the
+    rating that is as far up the scale as 4 is from 0.5 to 5; for counts, any count."""
 
     k: Positive = 10
     """Length of the lists that the ranking metrics judge: NDCG@k, recall@k, MAP@k."""
 
     judged_users: Annotated[int, Field(ge=1_000, le=2**31 - 1)] = 200_000
-    """About so many users are judged, at least 1000, chosen by a hash, where there are more of them: all metrics, their
-    intervals and slices are of these. The driver holds what is known of each, half a kilobyte a user."""
+    """Approximate number of users that are judged, at least 1000; where there are more, a hash chooses them. All
+    metrics, intervals and slices are of the judged users. The driver holds half a kilobyte per judged user."""
 
     min_user_ratings: Positive = 1
     """Users with fewer ratings are left out of the fits; they get popular movies."""
 
     min_movie_ratings: Positive = 1
-    """Movies with fewer ratings are left out of the fits; they are recommended only where all others are seen."""
+    """Movies with fewer ratings are left out of the fits; they are recommended only to users who have
+    seen all others."""
 
     refit: bool = True
-    """Fit again on all ratings after the evaluation, and publish that. False: publish the evaluated models."""
+    """`true`: after the evaluation, fit again on all ratings and publish that. `false`: publish the evaluated
+    models."""
 
     refit_sweeps: Positive = 3
-    """Sweeps of that second fit, which starts from the factors that were judged (MLlib starts anew)."""
+    """Sweeps of the second fit, which starts from the evaluated factors (MLlib starts from random factors)."""
 
     start: Literal["random", "published"] = "random"
-    """Where the first fit starts: from random factors, or from those published last, if their rank is the same, which
-    takes fewer sweeps (`refit_sweeps`) and makes results depend on the runs before."""
+    """Where the first fit starts. `random`: from random factors. `published`: from the factors published last, if their
+    rank is the same; this takes fewer sweeps (`refit_sweeps`), and makes results depend on earlier runs."""
 
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.001
-    """A fit ends after a sweep that has lowered its objective by no more than this share of it."""
+    """A fit ends after a sweep that lowers its objective by no more than this share."""
 
     solver: Literal["auto", "own", "mllib"] = "auto"
-    """What fits the factors: `own`, which broadcasts them, `mllib` (Spark MLlib's ALS, several times slower, which
-    shuffles them), or `auto`: MLlib only where they are larger than `broadcast_bytes`."""
+    """What fits the factors. `own`: this package's solver, which broadcasts them. `mllib`: Spark MLlib's ALS, which
+    shuffles them and is several times slower. `auto`: `mllib` only where they are larger than `broadcast_bytes`."""
 
     broadcast_bytes: Annotated[int, Field(ge=1)] = 1_000_000_000
-    """Largest factors, of users and movies together, that are broadcast: (users + movies) x rank x 4 bytes."""
+    """Largest factors of users and movies together that are broadcast, in bytes: (users + movies) x rank x 4."""
 
     block_ratings: Positive = 2_000_000
-    """Ratings for each of the blocks into which users and movies are divided, of which there are at least 4. More
-    blocks can use more cores and need less memory each; the result depends on them in the last digits only."""
+    """Ratings per block. Users and movies are divided into blocks, at least 4. More blocks can use more cores, and need
+    less memory each; they change only the last digits of the result."""
 
 
 class ExplicitAls(Section):
-    """Matrix factorisation of the ratings: with the biases it gives `predicted_rating`."""
+    """Matrix factorisation of the ratings. Together with the biases it gives `predicted_rating`."""
 
     rank: Positive = 64
     """Number of latent factors."""
 
     reg: Annotated[float, Field(gt=0)] = 1.1
-    """Regularisation, times the number of ratings of each user and movie to the power `reg_power`."""
+    """Regularisation. For each user and movie it is multiplied by their number of ratings to the power `reg_power`."""
 
     reg_power: Annotated[float, Field(ge=0, le=1)] = 0.55
-    """How regularisation grows with the number of ratings: 1 in proportion (ALS-WR), 0 not at all. MLlib knows 1 only,
-    and is given the `reg` that regularises as much in all."""
+    """How regularisation grows with the number of ratings: at 1 in proportion (ALS-WR), at 0 not at all. MLlib supports
+    only 1, and gets the `reg` that regularises as much in total."""
 
     biases: bool = True
-    """Whether biases of users and movies are fitted with the factors, as two more columns of them (not by MLlib)."""
+    """Whether biases of users and movies are fitted with the factors, as two more columns (MLlib cannot do this)."""
 
     iterations: Positive = 10
-    """Sweeps of alternating least squares, at most."""
+    """Largest number of sweeps of alternating least squares."""
 
 
 class ImplicitAls(Section):
-    """Matrix factorisation of preferences: gives the ranking."""
+    """Matrix factorisation of preferences. It gives the ranking."""
 
     rank: Positive = 128
     """Number of latent factors."""
 
     reg: Annotated[float, Field(gt=0)] = 5.0
-    """Regularisation, times the number of likes of each user and movie to the power `reg_power`."""
+    """Regularisation. For each user and movie it is multiplied by their number of likes to the power `reg_power`."""
 
     reg_power: Annotated[float, Field(ge=0, le=1)] = 0.55
-    """How regularisation grows with the number of likes: 1 in proportion (ALS-WR), 0 not at all. MLlib knows 1 only,
-    and is given the `reg` that regularises as much in all."""
+    """How regularisation grows with the number of likes: at 1 in proportion (ALS-WR), at 0 not at all. MLlib supports
+    only 1, and gets the `reg` that regularises as much in total."""
 
     alpha: Annotated[float, Field(gt=0)] = 3.0
-    """Confidence gained per point of distance from `neutral`. Left out: 3, on a scale as wide as 0.5 to 5; of counts,
-    6."""
+    """Confidence gained per point of distance from `neutral`. Left out: 3 on a scale as wide as 0.5 to 5, in inverse
+    proportion on others; 6 for counts."""
 
     neutral: float = 2.25
-    """A rating above it says that the user likes the movie, one below it that they do not. Left out: as far up the
-    scale as 2.25 from 0.5 to 5; of counts, 0."""
+    """A rating above this says that the user likes the movie; a rating below this says that they do not. Left out: as
+    far up the scale as 2.25 is from 0.5 to 5; 0 for counts."""
 
     confidence: Literal["linear", "log"] = "linear"
-    """What the distance from `neutral` is worth: itself, or ln(1 + distance), so that a hundred plays are not worth a
-    hundred times as much as one. Left out: `log` for counts."""
+    """How confidence grows with the distance from `neutral`: in proportion (`linear`), or as ln(1 + distance) (`log`),
+    so that a hundred plays do not count a hundred times as much as one. Left out: `log` for counts, else `linear`."""
 
     popularity_exponent: Annotated[float, Field(ge=-1, le=1)] = 0.0
-    """Scores are multiplied by (1 + ratings of the movie) to this power: above 0 popular movies are favoured, below 0
-    rare ones; 0 leaves scores as they are."""
+    """Scores are multiplied by (1 + ratings of the movie) to this power. Above 0 it favours popular movies, below 0
+    rare ones; 0 leaves scores unchanged."""
 
     iterations: Positive = 10
-    """Sweeps of alternating least squares, at most."""
+    """Largest number of sweeps of alternating least squares."""
 
 
 class Biases(Section):
@@ -289,77 +292,79 @@ class Biases(Section):
     """Damping of a user's bias: as if they had given this many more ratings at the mean."""
 
     sweeps: Positive = 3
-    """How often movie and user biases are estimated, each given the other."""
+    """How many times the biases of movies and users are estimated in turn, each from the other."""
 
 
 class Gate(Section):
     """What a ranking must reach before it is published."""
 
     enforce: bool = True
-    """False: record that the gate failed, and publish all the same."""
+    """`true`: a ranking that fails the gate is not published (exit code 5). `false`: it is published, and the failure
+    is recorded."""
 
     min_lift: Annotated[float, Field(ge=0)] = 1.0
-    """The ranking's NDCG@k must be above this many times that of popularity."""
+    """The ranking's NDCG@k must be above this many times the NDCG@k of popularity."""
 
 
 class Recommend(Section):
     """What is published for each user."""
 
     n: Positive = 10
-    """Movies for each user; fewer only where a user has rated nearly the whole catalogue."""
+    """Number of movies for each user; fewer only where a user has rated nearly the whole catalogue."""
 
     reasons: Annotated[int, Field(ge=0, le=2)] = 2
-    """How many movies that the user likes are named as the reason of each recommendation. 0: none, which is faster."""
+    """How many movies that the user likes are named as the reason for each recommendation. 0: none, which is faster."""
 
     fold_in: Literal["none", "new", "changed"] = "changed"
-    """Whose factors are solved anew, against those of the movies and without another fit, from ratings that the fit has
-    not seen: of users who came after it (`new`), also of those who had other ratings then (`changed`), or of nobody
-    (`none`): new users get popular movies then."""
+    """Which users get new factors from ratings that the fit has not seen, without another fit: their factors are solved
+    with the factors of the movies fixed. `new`: users who came after the fit. `changed`: also users whose ratings have
+    changed since. `none`: nobody; new users then get popular movies."""
 
     catalogue_bytes: Positive = 1_000_000_000
-    """Largest catalogue that a task holds, in bytes: movies x (rank + 2) x 4. A larger one is taken in blocks of
-    movies, in turn, which gives the same lists, but no reasons."""
+    """Largest catalogue that a task holds at once, in bytes: movies x (rank + 2) x 4. A larger one is ranked block by
+    block of movies, which gives the same lists, but no reasons."""
 
     block_users: Positive = 256
-    """Users scored at a time; memory for scores is this x 2048 movies x 4 bytes for each core."""
+    """Number of users scored at a time. For each core, scores take this number x 2048 movies x 4 bytes of memory."""
 
 
 class Tune(Section):
-    """How `tune` searches for settings of the models."""
+    """How `tune` searches for the settings of the models."""
 
     objective: Literal["both", "ranking", "rating"] = "both"
-    """What is searched: settings of the `ranking` (NDCG@k), of the predicted `rating` (RMSE), or `both` in turn."""
+    """What `tune` improves: the `ranking` (NDCG@k), the predicted `rating` (RMSE), or `both` in turn."""
 
     trials: Positive = 40
-    """Trials of each objective, those of earlier runs on the same ratings and settings included."""
+    """Number of trials of each objective, including those of earlier runs on the same ratings and settings."""
 
     max_rank: Positive = 128
-    """Most latent factors that are tried: a fit takes up to their square in time."""
+    """Largest number of latent factors that is tried. The time of a fit grows with up to its square."""
 
 
 class Storage(Section):
-    """How what is stored is looked after."""
+    """How zones are locked, and how long old data is kept."""
 
     lease_seconds: Annotated[int, Field(ge=10, le=3600)] = 60
-    """A run that holds a zone in S3 and says nothing for so long counts as dead, and another may take the zone. (On a
-    disk the system knows at once.)"""
+    """Seconds after which a run that holds a zone in S3, and has not renewed its lock, counts as dead: another run can
+    then take the zone. (On a disk the operating system frees the lock at once.)"""
 
     keep_runs: Positive = 10
-    """Of so many runs the models, reports and rejects are kept; `pipeline` and `maintain` remove those of older ones.
-    What is published stays, and so do all manifests."""
+    """Number of runs whose models, reports and rejects are kept; `pipeline` and `maintain` remove those of older runs.
+    Everything published stays, and so do all manifests."""
 
     history_days: Annotated[int, Field(ge=1, le=3650)] = 7
-    """Earlier versions of the Delta tables can be read and restored for so many days: `maintain` removes older ones."""
+    """Number of days for which earlier versions of the Delta tables can be read and restored; `maintain` removes older
+    versions."""
 
 
 class Log(Section):
-    """What is said while a job runs, on standard error."""
+    """What a job logs, on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least severe event shown."""
+    """The least severe level that is logged."""
 
     format: Literal["text", "json"] = "text"
-    """`text`: a readable line an event. `json`: one JSON object a line."""
+    """`text`: one readable line per event. `json`: one JSON object per line."""
 
 
 class Settings(Section):
@@ -384,15 +389,15 @@ class Settings(Section):
     @model_validator(mode="before")
     @classmethod
     def _follow_the_scale(cls, given: Any) -> Any:
-        """Fill in what follows from the scale of the ratings, wherever it is not given."""
+        """Fill in the settings that depend on the scale of the ratings, unless they are given."""
         if not isinstance(given, dict) or not isinstance(given.get("input"), dict):
             return given
         try:
-            found = _of_scale(Input.model_validate(given["input"]))
+            defaults = _of_scale(Input.model_validate(given["input"]))
         except ValidationError:
-            return given  # it is told when the section itself is validated
+            return given  # the validation of the section itself reports it
         filled = dict(given)
-        for section, values in found.items():
+        for section, values in defaults.items():
             if isinstance(group := given.get(section, {}), dict):
                 filled[section] = {**values, **group}
         return filled
@@ -405,11 +410,11 @@ class Settings(Section):
 
 
 SET_BY_THE_INPUT = ("train.relevant", "implicit_als.alpha", "implicit_als.neutral", "implicit_als.confidence")
-"""Settings whose defaults follow from the scale and the kind of feedback."""
+"""The settings whose defaults depend on `input.feedback` and on the scale."""
 
 
 def _of_scale(given: Input) -> dict[str, dict[str, Any]]:
-    """The settings that follow from the scale, as the defaults do from the default scale."""
+    """The defaults for this input, by section and key: for ratings, the usual defaults moved to its scale."""
     if given.feedback == "counts":
         return {"train": {"relevant": 0.0}, "implicit_als": {"neutral": 0.0, "confidence": "log", "alpha": 6.0}}
     usual, train, implicit = Input(), Train(), ImplicitAls()
@@ -426,7 +431,7 @@ def _of_scale(given: Input) -> dict[str, dict[str, Any]]:
 
 
 def parse_assignment(text: str) -> tuple[str, str, Any]:
-    """Split `SECTION.KEY=VALUE`. The value is read as TOML; what is no TOML is taken as text.
+    """Split `SECTION.KEY=VALUE` into section, key and value. A value that is not TOML is taken as text.
 
     Raises UsageError where the text is not of that form.
     """
@@ -442,9 +447,9 @@ def parse_assignment(text: str) -> tuple[str, str, Any]:
 
 
 def build_settings(toml: str | None = None, origin: str = "", assignments: Iterable[str] = ()) -> Settings:
-    """Settings from the text of a TOML file (`origin` names it in errors) and `SECTION.KEY=VALUE` assignments.
+    """The settings of a TOML text (`origin` names its file in errors) and of `SECTION.KEY=VALUE` assignments.
 
-    Raises UsageError naming the key that is unknown (and the nearest known one) or the value that does not fit.
+    Raises UsageError that names the unknown key and the nearest known one, or the value that does not fit.
     """
     try:
         return Settings.model_validate(merge_settings(toml, origin, assignments))
@@ -453,9 +458,9 @@ def build_settings(toml: str | None = None, origin: str = "", assignments: Itera
 
 
 def merge_settings(toml: str | None = None, origin: str = "", assignments: Iterable[str] = ()) -> dict[str, Any]:
-    """The sections of a TOML file with the assignments over them, as they are given: not held against what is known.
+    """The sections of a TOML text, overridden by the assignments. Nothing checks their names and values.
 
-    Raises UsageError for a text that is no TOML, and for an assignment that is none.
+    Raises UsageError for a text that is not TOML, and for an assignment of another form.
     """
     try:
         sections: dict[str, Any] = tomllib.loads(toml or "")
@@ -472,16 +477,16 @@ def merge_settings(toml: str | None = None, origin: str = "", assignments: Itera
 
 
 def _takes_list(section: str, key: str) -> bool:
-    """Whether a setting is a list, so that a single name may stand for a list of one."""
+    """Whether a setting is a list, so that a single name can stand for a list of one."""
     group = Settings.model_fields.get(section)
     field = group.default.__class__.model_fields.get(key) if group else None
     return field is not None and field.annotation == list[str]
 
 
 def _explain(error: ErrorDetails) -> str:
-    """One sentence for the first thing that pydantic found wrong."""
+    """One line for an error of pydantic."""
     where = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "value_error":  # of a whole section, or of several: it names its keys itself
+    if error["type"] == "value_error":  # an error across keys, whose message names them
         return f"setting {where}: {error['ctx']['error']}" if where else str(error["ctx"]["error"])
     if error["type"] != "extra_forbidden":
         return f"setting {where}: {error['msg']}; got {error['input']!r}"

@@ -1,4 +1,4 @@
-"""Where Spark 3.5 and 4.x differ. All other code is written so that both take it."""
+"""The differences between Spark 3.5 and 4.x. All other code runs on both."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IS_3 = pyspark.__version__.startswith("3.")
 """Whether this is Spark 3.5."""
 
 SCALA = "_2.12:" if IS_3 else "_2.13:"
-"""The version of Scala that Spark is built with, as it stands in the coordinates of jars for it."""
+"""The version of Scala that Spark is built with, as the coordinates of its jars name it."""
 
 
 def to_arrow(frame: DataFrame) -> pa.Table:
@@ -23,7 +23,7 @@ def to_arrow(frame: DataFrame) -> pa.Table:
 
 
 def from_arrow(spark: SparkSession, table: pa.Table) -> DataFrame:
-    """A frame of rows that are on the driver: a row a movie, not more, since on 3.5 each passes through Python."""
+    """A frame of rows that are on the driver: at most one row per movie, since on 3.5 each passes through Python."""
     if not IS_3:
         return spark.createDataFrame(table)
     rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
@@ -31,26 +31,26 @@ def from_arrow(spark: SparkSession, table: pa.Table) -> DataFrame:
 
 
 def is_valid_utf8(text: str) -> Column:
-    """Whether a column of text is UTF-8: what Spark reads as text may be any bytes."""
+    """Whether a text column is valid UTF-8: Spark reads any bytes as text."""
     return _through_java(text) == F.col(text) if IS_3 else F.is_valid_utf8(text)
 
 
 def make_valid_utf8(text: str) -> Column:
-    """A column of text as UTF-8, with U+FFFD in the place of what is none."""
+    """A text column as valid UTF-8: U+FFFD replaces invalid bytes."""
     return _through_java(text) if IS_3 else F.make_valid_utf8(text)
 
 
 def java_trace(error: Exception) -> str:
-    """The stack trace of Java behind an error of Spark's; empty for others."""
+    """Java's stack trace of an error of Spark; empty for other errors."""
     return getattr(error, "stackTrace" if IS_3 else "_stackTrace", None) or ""
 
 
 def _fetched(frame: Any) -> pa.Table:
-    """What `toArrow` is made of, which 3.5 has for its own use."""
+    """The rows by the private method that `toArrow` of 4.x calls: 3.5 has only that."""
     batches = frame._collect_as_arrow()
     return pa.Table.from_batches(batches, batches[0].schema if batches else to_arrow_schema(frame.schema))
 
 
 def _through_java(text: str) -> Column:
-    """Text as Java's decoder understands its bytes; on 3.5 it never fails."""
+    """The text as Java decodes its bytes. On 3.5 this never fails."""
     return F.decode(F.col(text).cast("binary"), "UTF-8")

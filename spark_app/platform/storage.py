@@ -1,4 +1,4 @@
-"""Small objects and file listings through fsspec: the same code for a disk and, by URI, for an object store."""
+"""Small files and listings through fsspec: the same code for a disk and for S3."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ class FileFacts:
 
 
 def normalise(root: str) -> str:
-    """A root as both Spark and fsspec take it: absolute for local paths, `s3://` for all of S3, no slash at the end.
+    """A root as both Spark and fsspec take it: an absolute path, or a URI with `s3://`, without a slash at the end.
 
-    Every path is made absolute here, once: a relative one would mean another folder on another working directory.
+    Roots become absolute only here: a relative path would mean another folder in another working directory.
     """
     if s3.is_s3(root):
         return join(f"{s3.SCHEME}://", *(part for part in s3.split(root) if part)).rstrip("/")
     _, path = fsspec.core.url_to_fs(root)
-    return posixpath.normpath(str(path))  # as Hadoop does it: `..` by name, whatever links there are
+    return posixpath.normpath(str(path))  # Hadoop too resolves `..` by name, without following links
 
 
 def spark_path(path: str) -> str:
-    """The path as Hadoop takes it literally: with the characters escaped that it would read as a glob."""
+    """The path with all characters escaped that Hadoop would read as a glob."""
     special = set("{}[]*?\\")
     return "".join("\\" + letter if letter in special else letter for letter in path)
 
 
 def join(root: str, *parts: str) -> str:
-    """A path under a root; its separator is `/` everywhere."""
+    """A path under a root, separated by `/` on every system."""
     return posixpath.join(root, *parts)
 
 
@@ -69,7 +69,7 @@ def exists(path: str) -> bool:
 
 
 def is_glob(name: str) -> bool:
-    """Whether a name stands for all that match it."""
+    """Whether a name is a glob, which stands for all names that match it."""
     return glob.has_magic(name)
 
 
@@ -77,21 +77,21 @@ def list_files(root: str, name: str = "") -> list[str]:
     """The data files that a file, a folder or a glob under a root stands for, sorted; none where nothing is there.
 
     In folders and globs, names that begin with `_` or `.` are not data, by the convention of Hadoop. Raises InputError
-    where one holds a folder: its files would be passed over.
+    where a folder is among the files: the files in it would be missed.
     """
     filesystem, path = _filesystem(root), join(root, name).rstrip("/")
     if filesystem.isfile(path):
         return [path]
     if filesystem.isdir(path):
         check_readable(path)
-        found = filesystem.ls(path, detail=True)
+        entries = filesystem.ls(path, detail=True)
     else:
-        found = filesystem.glob(join(glob.escape(root), name), detail=True).values()
+        entries = filesystem.glob(join(glob.escape(root), name), detail=True).values()
     # In S3 a folder may have an object of its own, with a slash at the end of its name.
-    data = {_uri(filesystem, entry["name"]): entry["type"] for entry in found if not entry["name"].endswith("/")}
+    data = {_uri(filesystem, entry["name"]): entry["type"] for entry in entries if not entry["name"].endswith("/")}
     data = {uri: data[uri] for uri in sorted(data) if name_of(uri)[0] not in "_."}
-    for uri, kind in data.items():
-        if kind != "file" and filesystem.isdir(uri):
+    for uri, entry_type in data.items():
+        if entry_type != "file" and filesystem.isdir(uri):
             raise InputError(f"{uri} is a folder where a file should be: name its files by a glob such as part/*.csv")
     return list(data)
 
@@ -101,12 +101,12 @@ def list_folders(path: str) -> list[str]:
     filesystem = _filesystem(path)
     if not filesystem.isdir(path):
         return []
-    found = filesystem.ls(path, detail=True)
-    return sorted(_uri(filesystem, entry["name"]).rstrip("/") for entry in found if entry["type"] == "directory")
+    entries = filesystem.ls(path, detail=True)
+    return sorted(_uri(filesystem, entry["name"]).rstrip("/") for entry in entries if entry["type"] == "directory")
 
 
 def check_readable(folder: str) -> None:
-    """Raise InputError where a folder is there but may not be looked into."""
+    """Raise InputError (StorageError in S3) where a folder exists but cannot be listed."""
     try:
         _filesystem(folder).ls(folder)
     except FileNotFoundError:
@@ -116,13 +116,13 @@ def check_readable(folder: str) -> None:
 
 
 def read_text(path: str) -> str:
-    """The whole of a small UTF-8 text, by one request: between two another run may put a new one in its place."""
+    """The whole of a small UTF-8 text, in one request: between two requests another run could replace it."""
     return bytes(_filesystem(path).cat_file(path)).decode("utf-8")
 
 
 @contextlib.contextmanager
 def reading_text(path: str) -> Iterator[IO[str]]:
-    """Open a UTF-8 text to read it line by line, line ends as they are."""
+    """Open a UTF-8 text to read it line by line, with its line ends unchanged."""
     with _filesystem(path).open(path, "r", encoding="utf-8", newline="") as stream:
         yield stream
 
@@ -140,7 +140,7 @@ def write_json(path: str, value: Any) -> None:
 def write_text(path: str, text: str) -> None:
     """Write a UTF-8 text that appears whole or not at all."""
     if s3.is_s3(path):
-        with _telling_why_not(path):
+        with _explaining_failures(path):
             _filesystem(path).pipe_file(path, text.encode("utf-8"))  # in one request
         return
     with writing(path) as stream:
@@ -150,12 +150,12 @@ def write_text(path: str, text: str) -> None:
 @contextlib.contextmanager
 def writing(path: str) -> Iterator[IO[bytes]]:
     """Open a file for writing that replaces `path` at the end, or leaves it untouched where writing fails."""
-    with _telling_why_not(path), _uploading(path) if s3.is_s3(path) else _writing_beside(path) as stream:
+    with _explaining_failures(path), _uploading(path) if s3.is_s3(path) else _writing_beside(path) as stream:
         yield stream
 
 
 @contextlib.contextmanager
-def _telling_why_not(path: str) -> Iterator[None]:
+def _explaining_failures(path: str) -> Iterator[None]:
     try:
         yield
     except s3.FAILURES as error:
@@ -164,7 +164,7 @@ def _telling_why_not(path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _uploading(path: str) -> Iterator[IO[bytes]]:
-    """An object that is there once its upload is completed, not before."""
+    """Write an object in S3 that appears only when its upload is complete."""
     stream = _filesystem(path).open(path, "wb", autocommit=False)
     try:
         yield stream
@@ -173,13 +173,13 @@ def _uploading(path: str) -> Iterator[IO[bytes]]:
     except BaseException:
         with contextlib.suppress(*s3.FAILURES):
             stream.discard()
-        stream.closed = True  # or it would be completed when it is collected
+        stream.closed = True  # else the garbage collector would complete the upload
         raise
 
 
 @contextlib.contextmanager
 def _writing_beside(path: str) -> Iterator[IO[bytes]]:
-    """A file under another name that is given its own at the end."""
+    """Write a file under another name, and rename it at the end."""
     filesystem = _filesystem(path)
     partial = join(posixpath.dirname(path), f".{name_of(path)}.partial")
     try:
@@ -193,18 +193,18 @@ def _writing_beside(path: str) -> Iterator[IO[bytes]]:
 
 
 def make_folder(path: str) -> None:
-    """Make a folder where it is missing, and those above it; in S3 there is nothing to make."""
+    """Create a folder and its parents where they are missing; S3 needs no folders."""
     if not s3.is_s3(path):
         _filesystem(path).makedirs(path, exist_ok=True)
 
 
 def publish(part: str, path: str) -> None:
-    """Put a finished file in the place of another in one step: readers see the old one or the new one."""
-    with _telling_why_not(path):
+    """Move the finished file `part` to `path` in one step: readers see either the old file or the new one."""
+    with _explaining_failures(path):
         make_folder(posixpath.dirname(path))
         filesystem = _filesystem(path)
         if s3.is_s3(path):
-            filesystem.cp_file(part, path)  # `mv` would take brackets for a glob
+            filesystem.cp_file(part, path)  # `mv` would read brackets as a glob
             filesystem.rm_file(part)
         else:
             filesystem.mv(part, path)
@@ -222,9 +222,9 @@ def concatenate(header: str, parts: Iterable[str], path: str) -> None:
 
 @contextlib.contextmanager
 def edited(path: str) -> Iterator[tuple[str, Callable[[], None]]]:
-    """A file that a library changes in place: its name on a disk, and what keeps the changes made so far.
+    """A file for a library that changes files in place: its path on a disk, and a function that saves the changes.
 
-    A file in S3 is worked on as a copy, which is put back whole.
+    For a file in S3 the path is that of a copy, and saving uploads the whole copy.
     """
     if not s3.is_s3(path):
         make_folder(posixpath.dirname(path))
@@ -239,7 +239,7 @@ def edited(path: str) -> Iterator[tuple[str, Callable[[], None]]]:
 
 
 def remove(path: str) -> None:
-    """Remove a file or folder with all that is in it, if it is there."""
+    """Remove a file, or a folder with everything in it, if it exists."""
     if s3.is_s3(path):
         s3.remove(path)
         return
@@ -249,9 +249,9 @@ def remove(path: str) -> None:
 
 
 def describe(path: str) -> FileFacts:
-    """Read a file once, for its size and SHA-256; a gzip file is unpacked on the way, to prove that it is whole.
+    """The size and SHA-256 of a file. A gzip file is also unpacked, to prove that it is whole.
 
-    Raises InputError where the file cannot be read or a gzip file is damaged.
+    Raises InputError where the file is damaged or cannot be read, StorageError where S3 cannot be read.
     """
     digest, size = hashlib.sha256(), 0
     try:
@@ -273,7 +273,7 @@ def describe(path: str) -> FileFacts:
 def first_lines(path: str, count: int) -> list[bytes]:
     """The first lines of a text file (unpacked where it is `.gz`), without line ends and byte order mark.
 
-    Raises InputError where the file cannot be read or unpacked.
+    Raises InputError where the file is damaged or cannot be read, StorageError where S3 cannot be read.
     """
     try:
         with _filesystem(path).open(path, "rb", compression="infer") as stream:
@@ -292,12 +292,12 @@ def first_lines(path: str, count: int) -> list[bytes]:
 
 @s3.retried
 def is_delta_table(path: str) -> bool:
-    """Whether there is a Delta table, without reading what it has."""
+    """Whether there is a Delta table at a path; its rows are not read."""
     return bool(DeltaTable.is_deltatable(_delta_uri(path), _delta_options(path)))
 
 
 def delta_table(path: str) -> ds.Dataset | None:
-    """A Delta table as it is now, to be read without Spark; None where there is none."""
+    """The current version of a Delta table, to read without Spark; None where there is no table."""
     if not is_delta_table(path):
         return None
     table = _open_delta_table(path)
@@ -314,7 +314,7 @@ def _open_delta_table(path: str) -> DeltaTable:
 
 
 def _delta_uri(path: str) -> str:
-    """The path as `deltalake` takes it: in S3 a real URI, which ends at a `#` that is not escaped."""
+    """The path as `deltalake` takes it. In S3 it must be escaped: `deltalake` would cut it at a `#`."""
     return f"{s3.SCHEME}://{quote('/'.join(s3.split(path)))}" if s3.is_s3(path) else path
 
 
@@ -323,7 +323,7 @@ def _delta_options(path: str) -> dict[str, str] | None:
 
 
 def parquet(paths: str | list[str]) -> ds.Dataset:
-    """Parquet files, to be read without Spark: one, or some of one data set."""
+    """Parquet files to read without Spark: one file, or several with the same columns."""
     first = paths if isinstance(paths, str) else paths[0]
     if not s3.is_s3(first):
         return ds.dataset(paths)
@@ -332,14 +332,14 @@ def parquet(paths: str | list[str]) -> ds.Dataset:
 
 
 def unreadable(path: str, error: Exception) -> JobError:
-    """The error of an input that is there but cannot be read."""
+    """The error for an input that cannot be read: StorageError in S3, InputError on a disk."""
     if s3.is_s3(path):
         return StorageError(f"cannot read {path}: {reason(error)}")
-    return InputError(f"cannot read {path}: {reason(error)}; check that it exists and that you may read it")
+    return InputError(f"cannot read {path}: {reason(error)}; check that it exists and is readable")
 
 
 def reason(error: Exception) -> str:
-    """What the system or S3 says is wrong, without its number and path."""
+    """What is wrong, in the words of S3 or of the system, without the number of the error and the path."""
     return s3.explain(error) or getattr(error, "strerror", None) or str(error)
 
 
@@ -348,7 +348,7 @@ def _damaged(path: str, error: Exception) -> JobError:
 
 
 def _uri(filesystem: Any, name: str) -> str:
-    """The name that a file system gives to something, as a path of ours."""
+    """The path, as this package writes it, of a name that a file system gives."""
     return name if isinstance(filesystem, LocalFileSystem) else f"{s3.SCHEME}://{name}"
 
 

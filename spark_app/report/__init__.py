@@ -1,1 +1,1 @@
-"""What people look at: results in a terminal."""
+"""What people look at: the report page, and results in a terminal."""

@@ -1,4 +1,4 @@
-"""What was asked of the published files, as a person in front of a terminal wants to see it."""
+"""Answers to questions about the published files, printed on a terminal: a user, a movie, a run."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from rich.table import Table
 from spark_app.report.terminal import metrics_table, plain, recommendations_table, title_and_genres, wide_console
 
 SHOWN = 10
-"""Ratings of a user that are shown."""
+"""At most this many of a user's ratings are printed."""
 
 
 def show_user(answer: Mapping[str, Any]) -> None:
-    """Print what a user likes best, beside what is recommended to them."""
+    """Print what a user rated highest, then what is recommended to them.
+
+    Takes the answer of `published.user`.
+    """
     console = wide_console()
-    history, listed = answer["history"], answer["recommendations"]
+    history, recommendations = answer["history"], answer["recommendations"]
     console.print(
         plain(f"User {answer['userId']}: {len(history):,} ratings, {answer['average_rating']:.2f} on average\n")
     )
@@ -28,14 +31,17 @@ def show_user(answer: Mapping[str, Any]) -> None:
     for row in history[:SHOWN]:
         table.add_row(f"{row['rating']:g}", title_and_genres(row), (row["timestamp"] or "-")[:10])
     console.print(table)
-    if listed:
-        console.print(recommendations_table(f"Recommended to user {answer['userId']}", listed))
+    if recommendations:
+        console.print(recommendations_table(f"Recommended to user {answer['userId']}", recommendations))
     else:
-        console.print("Nothing is recommended to them: they have rated all there is, or came after the last run.")
+        console.print("Nothing is recommended to them: they have rated every movie, or they joined after the last run.")
 
 
 def show_movie(answer: Mapping[str, Any]) -> None:
-    """Print a movie's figures, and the movies most like it."""
+    """Print a movie's figures, then the movies most similar to it.
+
+    Takes the answer of `published.movie`.
+    """
     console = wide_console()
     console.print(plain(f"{answer['movieId']}: {answer['title']}", style="bold"))
     console.print(plain(answer["genres"].replace("|", ", ")))
@@ -47,7 +53,7 @@ def show_movie(answer: Mapping[str, Any]) -> None:
     else:
         console.print("nobody has rated it")
     if not answer["similar"]:
-        console.print("No movie is like it: the ranking model knows nothing of it, since nobody likes it yet.")
+        console.print("No similar movies: the ranking model does not know this movie, because nobody likes it yet.")
         return
     table = Table(title="Liked by the same people", title_justify="left")
     table.add_column("title and genres")
@@ -58,7 +64,7 @@ def show_movie(answer: Mapping[str, Any]) -> None:
 
 
 def show_run(manifest: Mapping[str, Any]) -> None:
-    """Print what a run did: stages, rows, rejects, metrics, outputs."""
+    """Print what a run did, from its manifest: stages, rows, rejects, metrics, outputs."""
     console = wide_console()
     headline = f"{manifest['job']} {manifest['run_id']}: {manifest['status']} in {manifest['seconds']:.0f} s"
     console.print(plain(headline, style="bold"))
@@ -66,7 +72,7 @@ def show_run(manifest: Mapping[str, Any]) -> None:
         console.print(plain(manifest["error"], style="red"))
     _print_table(console, "Stages", ("stage", "status", "seconds"), [tuple(s.values()) for s in manifest["stages"]])
     rows = [(table, part, f"{count:,}") for table, parts in manifest["rows"].items() for part, count in parts.items()]
-    _print_table(console, "Rows", ("of", "what", "count"), rows)
+    _print_table(console, "Rows", ("table", "part", "count"), rows)
     rejects = [
         (t, reason, f"{count:,}") for t, reasons in manifest["rejects"].items() for reason, count in reasons.items()
     ]

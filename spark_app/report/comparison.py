@@ -1,4 +1,4 @@
-"""A run beside the one before: what a person wants to know first when they have seen the last report."""
+"""What changed since the run before: volumes, metrics, and the distribution of ratings."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any
 from spark_app.report.drift import population_stability_index, verdict
 
 VOLUMES = ("ratings", "users", "movies", "share_of_movies_rated", "density")
-"""Keys of a profile that are compared."""
+"""The keys of a profile that are compared."""
 
 
 def compare(manifest: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
-    """What a manifest keeps of the run before: run_id and started of it; volumes, metrics, drift.
+    """The comparison of a run with an earlier one, from their manifests.
 
-    `volumes` and `metrics` have `before` and `after` of what both runs know; `drift` has the population stability index
-    of the rating distribution and its verdict.
+    It holds `run_id` and `started` of the earlier run, `volumes`, `metrics` and `drift`. `volumes` and `metrics` have
+    `before` and `after` for each figure that both runs have. `drift` has the population stability index of the rating
+    distribution and its verdict; it is empty where a run has no ratings.
     """
     before, after = earlier["profile"], manifest["profile"]
     histograms = [dict(profile.get("rating_histogram", {})) for profile in (before, after)]
@@ -33,11 +34,11 @@ def compare(manifest: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str
 
 
 def headline_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics of what is published: those of the ranking, and RMSE and MAE of the rating model."""
+    """The metrics of the published models, by name: those of the ranking, and RMSE and MAE of the rating model."""
     ranking: dict[str, float] = metrics.get("ranking", {}).get("implicit", {})
     rating: dict[str, dict[str, float]] = metrics.get("rating", {})
-    found = {name: value for name, value in ranking.items() if name != "users"}
-    return found | rating.get(metrics.get("rating_model", ""), {})
+    of_lists = {name: value for name, value in ranking.items() if name != "users"}
+    return of_lists | rating.get(metrics.get("rating_model", ""), {})
 
 
 def _both(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""The charts of the report: each with what it says in a sentence, the same for ears, and the figures behind it."""
+"""The charts of the report: each with its message in a sentence, a text for screen readers, and its figures."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ GENRES_SHOWN = 12
 RANKINGS = ("implicit", "popularity")
 OF_ERRORS = [metric.name for metric in METRICS if metric.by_error]
 TAIL_POINTS = 400
-"""Of the curve of the long tail: more would not be seen."""
+"""Points on the curve of the long tail; more would not be visible."""
 
 DASH = "\N{EN DASH}"
-"""Stands where a value is not known."""
+"""Shown where a value is unknown."""
 
 TAIL_MARKS = (0.01, 0.1)
+"""Shares of the movies that are labelled on the curve of the long tail."""
+
 YEAR = 12
 """Months over which the recent past is averaged."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing with its title, the sentence it stands for, its text alternative, and its figures as a table."""
+    """A drawing with its title, its message in a sentence, its text alternative, and its figures as a table."""
 
     title: str
     message: str
@@ -45,35 +47,36 @@ class Chart:
 def of_data(
     profile: Mapping[str, Any], users_by_activity: Mapping[int, int], ratings_of_movies: NDArray[np.int64]
 ) -> list[Chart]:
-    """What is in the data; charts for which it has nothing are left out.
+    """The charts of what is in the data; charts without data are left out.
 
-    Takes how many users have given so many ratings, in order, and the ratings that every movie got, the most first.
+    `users_by_activity` is the number of users by the number of ratings they gave, in ascending order.
+    `ratings_of_movies` is the number of ratings of every movie, the most rated first.
     """
-    found: list[Chart] = []
+    drawn: list[Chart] = []
     if sum(profile.get("rating_histogram", {}).values()):
-        found.append(_ratings(profile["rating_histogram"], profile["average_rating"]))
+        drawn.append(_ratings(profile["rating_histogram"], profile["average_rating"]))
     if profile.get("user_activity") and users_by_activity:
-        found.append(_activity(profile["user_activity"], users_by_activity))
+        drawn.append(_activity(profile["user_activity"], users_by_activity))
     if profile.get("movie_popularity") and ratings_of_movies.sum():
-        found.append(_long_tail(profile["movie_popularity"], ratings_of_movies))
+        drawn.append(_long_tail(profile["movie_popularity"], ratings_of_movies))
     if any(genre["ratings"] for genre in profile.get("genres", {}).values()):
-        found.append(_genres(profile["genres"]))
+        drawn.append(_genres(profile["genres"]))
     if any(decade["ratings"] for decade in profile.get("decades", {}).values()):
-        found.append(_decades(profile["decades"]))
-    return found
+        drawn.append(_decades(profile["decades"]))
+    return drawn
 
 
-def _ratings(shown: Mapping[str, int], mean: float) -> Chart:
-    total = sum(shown.values())
-    most = max(shown, key=lambda value: shown[value])
-    message = f"{most} is given most often, {percent(shown[most] / total)} of the time. The mean is {mean:.2f}."
+def _ratings(histogram: Mapping[str, int], mean: float) -> Chart:
+    total = sum(histogram.values())
+    mode = max(histogram, key=lambda value: histogram[value])
+    message = f"{mode} is given most often, {percent(histogram[mode] / total)} of the time. The mean is {mean:.2f}."
     return Chart(
         "Ratings",
         message,
-        charts.columns({bin_start(value): count for value, count in shown.items()}, "rating"),
+        charts.columns({bin_start(value): count for value, count in histogram.items()}, "rating"),
         f"Bar chart of {plural(total, 'rating')} by value. {message}",
         ("rating", "ratings", "share"),
-        [(value, number(count), percent(count / total)) for value, count in shown.items()],
+        [(value, number(count), percent(count / total)) for value, count in histogram.items()],
     )
 
 
@@ -97,7 +100,7 @@ def _activity(activity: Mapping[str, float], users_by_activity: Mapping[int, int
 
 
 def doubling_bin(value: float) -> str:
-    """The name of the bin of a number, which is cut to an integer: 0, 1, 2-3, 4-7, 8-15 and so on."""
+    """The name of the bin that a number falls into once cut to an integer: 0, 1, 2-3, 4-7, 8-15 and so on."""
     if value < 2:  # noqa: PLR2004 - the first bin of more than one number begins here
         return f"{max(int(value), 0)}"
     start = 1 << (int(value).bit_length() - 1)
@@ -105,14 +108,14 @@ def doubling_bin(value: float) -> str:
 
 
 def bin_start(name: str) -> str:
-    """Where the bin of that name begins; a value that is no bin is itself."""
+    """The lowest value of a bin, from the bin's name; a single value, such as `4` or `-1`, is returned unchanged."""
     return name.split("-", maxsplit=1)[0] or name
 
 
 def _long_tail(popularity: Mapping[str, float], ratings_of_movies: NDArray[np.int64]) -> Chart:
-    held = np.concatenate([[0.0], np.cumsum(ratings_of_movies) / ratings_of_movies.sum()])
-    way = np.linspace(0, 1, TAIL_POINTS + 1)
-    shares = np.interp(way, np.linspace(0, 1, len(held)), held)
+    by_movie = np.concatenate([[0.0], np.cumsum(ratings_of_movies) / ratings_of_movies.sum()])
+    points = np.linspace(0, 1, TAIL_POINTS + 1)
+    shares = np.interp(points, np.linspace(0, 1, len(by_movie)), by_movie)
     marks = dict(zip(TAIL_MARKS, (popularity["top_1_percent"], popularity["top_10_percent"]), strict=True))
     message = (
         f"The most rated 1{THIN}% of movies have {percent(marks[0.01])} of the ratings; "
@@ -125,7 +128,7 @@ def _long_tail(popularity: Mapping[str, float], ratings_of_movies: NDArray[np.in
         f"Curve of the share of all ratings that the most rated movies have together. {message}",
         ("the most rated", "movies", "share of all ratings"),
         [
-            (percent(top), number(round(top * len(ratings_of_movies))), percent(float(np.interp(top, way, shares))))
+            (percent(top), number(round(top * len(ratings_of_movies))), percent(float(np.interp(top, points, shares))))
             for top in (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
         ],
     )
@@ -137,8 +140,8 @@ def _genres(genres: Mapping[str, Mapping[str, Any]]) -> Chart:
     first = next(iter(rated))
     best = max(shown, key=lambda name: shown[name]["average_rating"])
     message = (
-        f"{first} is rated most. Of these, {best} is liked best, with a mean of {shown[best]['average_rating']:.2f}. "
-        "A movie counts for each of its genres."
+        f"{first} is rated most. Of the genres shown, {best} is rated highest, with a mean of "
+        f"{shown[best]['average_rating']:.2f}. A movie counts in each of its genres."
     )
     return Chart(
         "Genres",
@@ -155,82 +158,87 @@ def _genres(genres: Mapping[str, Mapping[str, Any]]) -> Chart:
 
 def _decades(decades: Mapping[str, Mapping[str, int]]) -> Chart:
     total = sum(decade["ratings"] for decade in decades.values())
-    most = max(decades, key=lambda name: decades[name]["ratings"])
-    message = f"{percent(decades[most]['ratings'] / total)} of the ratings are of movies from the {most}."
+    top = max(decades, key=lambda name: decades[name]["ratings"])
+    message = f"{percent(decades[top]['ratings'] / total)} of the ratings are of movies from the {top}."
+    bars = _short_names({name: decade["ratings"] for name, decade in decades.items()})
     return Chart(
         "Years of release",
         message,
-        charts.columns(_ends_apart({name: decade["ratings"] for name, decade in decades.items()}), "decade of release"),
+        charts.columns(bars, "decade of release"),
         f"Bar chart of ratings by the decade in which the movie came out. {message}",
         ("decade", "movies", "ratings"),
         [(name, number(decade["movies"]), number(decade["ratings"])) for name, decade in decades.items()],
     )
 
 
-def _ends_apart(decades: Mapping[str, int]) -> dict[str, float]:
-    """Decades as `'90s`, or in full where two of them would read alike."""
+def _short_names(decades: Mapping[str, int]) -> dict[str, float]:
+    """Counts by decade, named `'90s`; the full names are kept where two short ones would be the same."""
     short = {f"'{name[2:]}": float(count) for name, count in decades.items()}
     return short if len(short) == len(decades) else dict(decades)
 
 
 def over_time(months: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """How it grew: ratings, active users, new users and new movies a month."""
+    """The charts of growth: ratings, active users, new users and new movies per month."""
     if not months:
         return []
-    what = (
-        ("ratings", "Ratings a month", "ratings were given"),
-        ("active_users", "Active users a month", "users rated anything"),
-        ("new_users", "New users a month", "users rated for the first time"),
-        ("new_movies", "New movies a month", "movies were rated for the first time"),
+    series = (
+        ("ratings", "Ratings per month", "ratings were given"),
+        ("active_users", "Active users per month", "users rated anything"),
+        ("new_users", "New users per month", "users rated for the first time"),
+        ("new_movies", "New movies per month", "movies were rated for the first time"),
     )
-    return [_monthly(months, key, title, meaning) for key, title, meaning in what]
+    return [_monthly(months, key, title, meaning) for key, title, meaning in series]
 
 
 def _monthly(months: Sequence[Mapping[str, Any]], key: str, title: str, meaning: str) -> Chart:
     names, values = [row["month"] for row in months], [row[key] for row in months]
     recent = recent_mean(months, key)
-    message = f"In the last year of the data, {number(recent)} {meaning} in a month, on average."
+    message = f"In the last year of the data, {number(recent)} {meaning} per month on average."
     peak = max(range(len(values)), key=lambda place: values[place])
     return Chart(
         title,
         message,
         charts.over_time(names, values),
         f"Line chart: how many {meaning}, each month from {names[0]} to {names[-1]}. {message} "
-        f"The most were {number(values[peak])}, in {names[peak]}.",
+        f"The highest month is {names[peak]}, with {number(values[peak])}.",
         ("month", key.replace("_", " ")),
         [(name, number(value)) for name, value in zip(names, values, strict=True)],
     )
 
 
 def recent_mean(months: Sequence[Mapping[str, Any]], key: str) -> float:
-    """The mean over the last twelve months up to the latest, or over all there are; months without a row are nought."""
-    at = [charts.month_number(row["month"]) for row in months]
-    span = min(YEAR, at[-1] - at[0] + 1)
-    return float(sum(row[key] for row, month in zip(months, at, strict=True) if month > at[-1] - span)) / span
+    """The mean of a column over the last twelve months, or over all months where there are fewer.
+
+    Months without a row count as 0.
+    """
+    numbers = [charts.month_number(row["month"]) for row in months]
+    span = min(YEAR, numbers[-1] - numbers[0] + 1)
+    return float(sum(row[key] for row, month in zip(months, numbers, strict=True) if month > numbers[-1] - span)) / span
 
 
 def of_models(metrics: Mapping[str, Any]) -> list[Chart]:
-    """How good the models are beside their baselines, with intervals where the manifest has them."""
-    found: list[Chart] = []
+    """The charts of the models beside their baselines, with intervals where the manifest has them."""
+    drawn: list[Chart] = []
     ranking = metrics.get("ranking", {})
     if ranking:
-        found.append(_lists(ranking, metrics.get("intervals", {}).get("ranking", {}), accuracy_metrics(ranking)))
+        drawn.append(_lists(ranking, metrics.get("intervals", {}).get("ranking", {}), accuracy_metrics(ranking)))
     if metrics.get("rating"):
-        found.append(
+        drawn.append(
             _errors(metrics["rating"], metrics.get("intervals", {}).get("rating", {}), metrics["rating_model"])
         )
-    return found
+    return drawn
 
 
 def accuracy_metrics(ranking: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """The metrics of lists at k, which say how well they find what people like; the leading one first."""
+    """The names of the metrics at k, which say how well lists find what people like; the leading metric is first."""
     return [name for name in ranking["implicit"] if (metric := metric_of(name)) and metric.at_k]
 
 
 def _lists(ranking: Mapping[str, Any], intervals: Mapping[str, Any], names: Sequence[str]) -> Chart:
-    ours, theirs = ranking["implicit"], ranking["popularity"]
+    model_values, baseline = ranking["implicit"], ranking["popularity"]
     lead = names[0]
-    message = f"{label_of(lead)} is {times(ours[lead], theirs[lead])} that of a list of the most popular movies."
+    ratio = times(model_values[lead], baseline[lead])
+    message = f"{label_of(lead)} is {ratio} that of a list of the most popular movies."
     rows = {
         label_of(name): {
             MODEL_NAMES[model]: estimate(ranking, intervals, model, name) for model in ("implicit", "popularity")
@@ -242,36 +250,37 @@ def _lists(ranking: Mapping[str, Any], intervals: Mapping[str, Any], names: Sequ
         for name in names
         for model in ranking
     ]
-    told = "; ".join(f"{label_of(name)} {ours[name]:.3f} against {theirs[name]:.3f}" for name in names)
+    values = "; ".join(f"{label_of(name)} {model_values[name]:.3f} against {baseline[name]:.3f}" for name in names)
     return Chart(
         "Lists, beside popularity",
         message,
         charts.dots(rows, MODEL_NAMES["implicit"]),
-        f"Dot plot, the model against popularity. {told}. {message}",
+        f"Dot plot, the model against popularity. {values}. {message}",
         ("metric", "model", "value", "95 % interval"),
         table,
     )
 
 
 def _errors(rating: Mapping[str, Any], intervals: Mapping[str, Any], published: str) -> Chart:
-    ours, theirs = rating[published], rating["bias"]
-    message = f"Predicted ratings come from {MODEL_NAMES[published]}; they are off by {ours['mae']:.2f} on average"
+    model_values, baseline = rating[published], rating["bias"]
+    error = model_values["mae"]
+    message = f"Predicted ratings come from {MODEL_NAMES[published]}; they are off by {error:.2f} on average"
     if published != "bias":
-        message += f", those of {MODEL_NAMES['bias']} by {theirs['mae']:.2f}"
+        message += f", those of {MODEL_NAMES['bias']} by {baseline['mae']:.2f}"
     rows = {
         f"{label_of(name)}, {BY_NAME[name].better} is better": {
             MODEL_NAMES[model]: estimate(rating, intervals, model, name) for model in rating
         }
         for name in OF_ERRORS
     }
-    told = "; ".join(
+    values = "; ".join(
         f"{MODEL_NAMES[model]}: RMSE {rating[model]['rmse']:.3f}, MAE {rating[model]['mae']:.3f}" for model in rating
     )
     return Chart(
         "Predicted ratings, beside biases",
         f"{message}.",
         charts.dots(rows, MODEL_NAMES[published], from_zero=False),
-        f"Dot plot of the errors of each rating model. {told}. {message}.",
+        f"Dot plot of the errors of each rating model. {values}. {message}.",
         ("metric", "model", "value", "95 % interval"),
         [
             (label_of(name), MODEL_NAMES[model], decimal(rating[model][name], 4), interval(intervals, model, name))
@@ -282,65 +291,65 @@ def _errors(rating: Mapping[str, Any], intervals: Mapping[str, Any], published: 
 
 
 def of_slices(metrics: Mapping[str, Any]) -> list[Chart]:
-    """A chart for each metric that is known for slices of users or movies."""
+    """One chart for each metric that the manifest has for slices of users or movies."""
     slices = metrics.get("slices", [])
     return [
-        _sliced(metric, [one for one in slices if one["metric"] == metric], metrics)
-        for metric in dict.fromkeys(one["metric"] for one in slices)
+        _sliced(metric, [entry for entry in slices if entry["metric"] == metric], metrics)
+        for metric in dict.fromkeys(entry["metric"] for entry in slices)
     ]
 
 
 def _sliced(metric: str, slices: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> Chart:
     lower = BY_NAME[metric.partition("@")[0]].better == Better.LOWER
     ours = str(metrics.get("rating_model", "explicit")) if metric in OF_ERRORS else "implicit"
-    wins = [one for one in slices if _is_best(one["values"], ours, lower=lower)]
+    wins = [entry for entry in slices if _is_best(entry["values"], ours, lower=lower)]
     message = f"{MODEL_NAMES[ours]} is best in {len(wins)} of {plural(len(slices), 'slice')}."
     if lower:
         message += " Lower is better."
     models = list(slices[0]["values"])
     rows = {
-        one["slice"]: {MODEL_NAMES.get(model, model): Estimate(value) for model, value in one["values"].items()}
-        for one in slices
+        entry["slice"]: {MODEL_NAMES.get(model, model): Estimate(value) for model, value in entry["values"].items()}
+        for entry in slices
     }
-    told = "; ".join(
-        f"{one['slice']}: {', '.join(f'{MODEL_NAMES.get(m, m)} {v:.3f}' for m, v in one['values'].items())}"
-        for one in slices
+    values = "; ".join(
+        f"{entry['slice']}: {', '.join(f'{MODEL_NAMES.get(m, m)} {v:.3f}' for m, v in entry['values'].items())}"
+        for entry in slices
     )
     return Chart(
         f"{label_of(metric)} by slice",
         message,
         charts.dots(rows, MODEL_NAMES[ours], from_zero=not lower),
-        f"Dot plot of {label_of(metric)} by slice. {told}. {message}",
+        f"Dot plot of {label_of(metric)} by slice. {values}. {message}",
         ("slice", "count", *(MODEL_NAMES.get(model, model) for model in models)),
         [
-            (one["slice"], number(one["count"]), *(decimal(one["values"].get(model), 4) for model in models))
-            for one in slices
+            (entry["slice"], number(entry["count"]), *(decimal(entry["values"].get(model), 4) for model in models))
+            for entry in slices
         ],
     )
 
 
-def _is_best(values: Mapping[str, float], ours: str, *, lower: bool) -> bool:
+def _is_best(values: Mapping[str, float], model: str, *, lower: bool) -> bool:
     best = min if lower else max
-    return ours in values and values[ours] == best(values.values())
+    return model in values and values[model] == best(values.values())
 
 
 def estimate(values: Mapping[str, Any], intervals: Mapping[str, Any], model: str, metric: str) -> Estimate:
-    """A metric of a model with its interval."""
+    """A metric of a model, with its interval where that is known."""
     low, high = intervals.get(model, {}).get(metric, (None, None))
     return Estimate(values[model][metric], low, high)
 
 
 def interval(intervals: Mapping[str, Any], model: str, metric: str) -> str:
-    """The interval as text; a dash where it is not known."""
-    found = intervals.get(model, {}).get(metric)
-    return f"{found[0]:.4f} to {found[1]:.4f}" if found else DASH
+    """The interval of a metric as text; a dash where it is unknown."""
+    ends = intervals.get(model, {}).get(metric)
+    return f"{ends[0]:.4f} to {ends[1]:.4f}" if ends else DASH
 
 
-def times(ours: float, theirs: float) -> str:
-    """A multiple, as `1.95 times`."""
-    return f"{ours / theirs:.2f} times" if theirs else "more than any multiple of"
+def times(value: float, baseline: float) -> str:
+    """A value as a multiple of its baseline: `1.95 times`."""
+    return f"{value / baseline:.2f} times" if baseline else "more than any multiple of"
 
 
 def decimal(value: float | None, digits: int) -> str:
-    """A number with so many digits behind the point; a dash for none."""
+    """A number with `digits` decimals; a dash for None."""
     return DASH if value is None else f"{value:.{digits}f}"

@@ -1,4 +1,4 @@
-"""The report of a run: one page of HTML that needs nothing but itself."""
+"""The report of a run: one self-contained page of HTML."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from spark_app.report.drift import MAJOR, STABLE
 from spark_app.report.words import MODEL_NAMES, THIN, day, duration, minute, number, percent, plural, size
 
 SHOWN = 6
-"""Of a user's history, and of their list."""
+"""Movies shown of a user's history, and of their list."""
 
 VERDICTS = {
     "stable": "The ratings are distributed as before",
@@ -24,18 +24,19 @@ VERDICTS = {
     "another": "The ratings are distributed quite differently",
 }
 SHARES = ("share_of_movies_rated", "density", *(metric.name for metric in METRICS if metric.is_share))
-LEAST_CHANGE = 0.0005
-"""A smaller one would be told as nought percent."""
+MIN_CHANGE = 0.0005
+"""Smaller changes would read as 0 %, so they are reported as nearly the same."""
 
 VOLUME_NAMES = {"share_of_movies_rated": "share of movies rated", "density": "share of all user-movie pairs rated"}
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the page tells: the manifest of its run, and what is published beside it.
+    """What the page shows: the manifest of its run, and what is published beside it.
 
-    `rows` and `rejects` are those of the manifest, or of the latest run that counted them; `metrics` are those of the
-    models that `model_run` fitted; `users` are answers of `published.user`.
+    `rows` and `rejects` come from the manifest, or from the latest run that counted them. `metrics` are those of the
+    published models, which the run `model_run` fitted. `users_by_activity` and `ratings_of_movies` are what
+    `figures.of_data` takes. `most_rated` are rows of `final`; `users` are answers of `published.user`.
     """
 
     manifest: Mapping[str, Any]
@@ -51,7 +52,7 @@ class Facts:
 
 
 def render(facts: Facts) -> str:
-    """The whole page. Texts in the facts are data from others: they come out as text, whatever is in them."""
+    """The whole page as HTML. Texts in the facts are data from others, so they are escaped."""
     environment = Environment(
         loader=PackageLoader("spark_app.report"),
         autoescape=select_autoescape(("html",)),
@@ -91,61 +92,61 @@ def render(facts: Facts) -> str:
 
 
 def _verdict(facts: Facts) -> str:
-    """What the run came to, in a sentence or two."""
+    """The outcome of the run, in a sentence or two."""
     if facts.manifest["status"] != "done":
-        return "This run was stopped: what had been published before stays."
+        return "This run was stopped: everything published before is unchanged."
     ranking = facts.metrics.get("ranking")
     if not ranking:
         return "A look at the data: no model is published yet."
     lead = figures.accuracy_metrics(ranking)[0]
-    ours, theirs = ranking["implicit"][lead], ranking["popularity"][lead]
-    said = (
-        f"At finding what people like, the recommendations are {figures.times(ours, theirs)} as good as a list of the "
-        "most popular movies."
+    value, baseline = ranking["implicit"][lead], ranking["popularity"][lead]
+    verdict = (
+        f"At finding what people like, the recommendations are {figures.times(value, baseline)} as good as a list of "
+        "the most popular movies."
     )
     published = facts.metrics.get("rating", {}).get(facts.metrics.get("rating_model"))
     if published:
-        said += f" Predicted ratings are off by {published['mae']:.2f} on average."
-    return said
+        verdict += f" Predicted ratings are off by {published['mae']:.2f} on average."
+    return verdict
 
 
 def _headlines(facts: Facts) -> list[tuple[str, str, str]]:
-    """What, how much, and what to know about it."""
+    """The main figures, each as a label, a value and a note."""
     profile, metrics = facts.manifest["profile"], facts.metrics
-    found: list[tuple[str, str, str]] = []
+    headlines: list[tuple[str, str, str]] = []
     if profile:
         mean = f"{profile['average_rating']:.2f} on average" if profile["ratings"] else ""
-        found += [
+        headlines += [
             ("Ratings", number(profile["ratings"]), mean),
             ("Users", number(profile["users"]), _typical(profile.get("user_activity", {}))),
-            ("Movies", number(profile["movies"]), f"{percent(profile['share_of_movies_rated'])} rated by anybody"),
+            ("Movies", number(profile["movies"]), f"{percent(profile['share_of_movies_rated'])} have a rating"),
         ]
     if lists := facts.rows.get("recommendations"):
-        found.append(("Recommendations", number(lists["rows"]), f"for {plural(lists['users'], 'user')}"))
+        headlines.append(("Recommendations", number(lists["rows"]), f"for {plural(lists['users'], 'user')}"))
     if ranking := metrics.get("ranking"):
         lead = figures.accuracy_metrics(ranking)[0]
-        found.append(
+        headlines.append(
             (label_of(lead), f"{ranking['implicit'][lead]:.3f}", f"popularity {ranking['popularity'][lead]:.3f}")
         )
     if rating := metrics.get("rating"):
         published = rating[metrics["rating_model"]]
-        found.append(("RMSE", f"{published['rmse']:.3f}", f"{MODEL_NAMES['bias']} {rating['bias']['rmse']:.3f}"))
-    return found
+        headlines.append(("RMSE", f"{published['rmse']:.3f}", f"{MODEL_NAMES['bias']} {rating['bias']['rmse']:.3f}"))
+    return headlines
 
 
 def _typical(activity: Mapping[str, float]) -> str:
-    return f"{plural(activity['median'], 'rating')} each is typical" if activity else ""
+    return f"the median user gave {plural(activity['median'], 'rating')}" if activity else ""
 
 
 def _comparison(comparison: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """What, before, now, and the change."""
-    found = []
+    """Rows of the comparison with the run before: label, value before, value now, change."""
+    rows = []
     for kind in ("volumes", "metrics"):
         for key, both in comparison.get(kind, {}).items():
             before, after = both["before"], both["after"]
             name = VOLUME_NAMES.get(key, key.replace("_", " ")) if kind == "volumes" else label_of(key)
-            found.append((name, _amount(key, kind, before), _amount(key, kind, after), _change(before, after)))
-    return found
+            rows.append((name, _amount(key, kind, before), _amount(key, kind, after), _change(before, after)))
+    return rows
 
 
 def _amount(key: str, kind: str, value: float) -> str:
@@ -155,31 +156,31 @@ def _amount(key: str, kind: str, value: float) -> str:
 
 
 def _change(before: float, after: float) -> str:
-    """The change in percent of what was before."""
+    """The change as a percentage of the value before."""
     if before == after:
         return "same"
     if not before:
         return "new"
     change = (after - before) / before
-    if abs(change) < LEAST_CHANGE:
+    if abs(change) < MIN_CHANGE:
         return "nearly the same"
     sign = "+" if change > 0 else "\N{MINUS SIGN}"
     return f"{sign}{100 * abs(change):.1f}{THIN}%"
 
 
 def _drift(comparison: Mapping[str, Any]) -> str:
-    """The drift of the rating distribution, in a sentence with its measure and thresholds."""
-    found = comparison.get("drift", {}).get("rating_distribution")
-    if not found:
+    """The drift of the rating distribution, in a sentence with the index and its thresholds; empty where unknown."""
+    drift = comparison.get("drift", {}).get("rating_distribution")
+    if not drift:
         return ""
     return (
-        f"{VERDICTS[found['verdict']]}: population stability index {found['psi']:.3f} "
-        f"(below {STABLE:g} as good as the same, from {MAJOR:g} a different one; Siddiqi 2006)."
+        f"{VERDICTS[drift['verdict']]}: population stability index {drift['psi']:.3f} "
+        f"(below {STABLE:g} the distribution counts as the same, from {MAJOR:g} as a different one; Siddiqi 2006)."
     )
 
 
 def _qualities(metrics: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """Metric, its meaning, and its value with its interval for the model and for popularity."""
+    """Each ranking metric: its label, its meaning, and (value, interval) for the model and for popularity."""
     ranking = metrics.get("ranking")
     if not ranking:
         return []
@@ -208,7 +209,7 @@ def _bounds(bounds: Mapping[str, Any], model: str, metric: str) -> str:
 
 
 def _person(user: Mapping[str, Any]) -> dict[str, Any]:
-    """A user as a card: what they rated highest beside what is recommended to them."""
+    """What the card of a user needs: the movies they rated highest, and those recommended to them."""
     return {
         **user,
         "shown": user["history"][:SHOWN],
@@ -219,22 +220,26 @@ def _person(user: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _business(profile: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """What, how much, and what that means: the figures of the business."""
-    found: list[tuple[str, str, str]] = []
+    """The figures of the business, each as a label, a value and its meaning."""
+    rows: list[tuple[str, str, str]] = []
     if months := profile.get("months", []):
         last = months[-1]
         latest = charts.month_name(charts.month_number(last["month"]))
-        found += [
+        rows += [
             (
                 "Active users",
                 number(last["active_users"]),
                 f"rated anything in {latest}",
             ),
-            ("New users", number(figures.recent_mean(months, "new_users")), "a month, over the last year of the data"),
-            ("New movies", number(figures.recent_mean(months, "new_movies")), "a month, rated for the first time"),
+            (
+                "New users",
+                number(figures.recent_mean(months, "new_users")),
+                "per month, in the last year of the data",
+            ),
+            ("New movies", number(figures.recent_mean(months, "new_movies")), "per month, rated for the first time"),
         ]
     if profile.get("movies"):
-        found.append(("Catalogue rated", percent(profile["share_of_movies_rated"]), "of movies have any rating"))
+        rows.append(("Catalogue rated", percent(profile["share_of_movies_rated"]), "of the movies have a rating"))
     for key, who in (("movie_popularity", "movies"), ("user_activity", "users")):
         if figure := profile.get(key):
             top = (
@@ -242,15 +247,15 @@ def _business(profile: Mapping[str, Any]) -> list[tuple[str, str, str]]:
                 if who == "movies"
                 else f"of ratings by the top 10{THIN}% of users"
             )
-            found.append(
+            rows.append(
                 (f"Concentration, {who}", percent(figure["top_10_percent"]), f"{top}; Gini {figure['gini']:.2f}")
             )
-    return found
+    return rows
 
 
 @dataclass(frozen=True)
 class Step:
-    """A station of the flow: its name, what it does, and what goes in and comes out."""
+    """A step of the flow: its name, what it does, and what goes in and comes out, as (label, count)."""
 
     name: str
     does: str
@@ -259,40 +264,40 @@ class Step:
 
 
 def _flow(facts: Facts) -> list[Step]:
-    """The way of the rows through the stages, as far as they have been counted."""
+    """The steps that the rows went through, as far as runs counted them."""
     rows, profile = facts.rows, facts.manifest["profile"]
     ratings, movies = rows.get("ratings"), rows.get("movies")
     files = [file for file in facts.manifest["inputs"] if "bytes" in file]
-    found: list[Step] = []
+    steps: list[Step] = []
     if ratings:
         tables = {"ratings": ratings, **({"movies": movies} if movies else {})}
-        came = [(name, number(table["in"])) for name, table in tables.items()]
+        raw = [(name, number(table["in"])) for name, table in tables.items()]
         read = [("files", number(len(files))), ("size", size(sum(file["bytes"] for file in files)))] if files else []
-        away = sum(table[what] for table in tables.values() for what in ("rejected", "superseded"))
+        dropped = sum(table[fate] for table in tables.values() for fate in ("rejected", "superseded"))
         kept = [(name, number(table["good"])) for name, table in tables.items()]
-        found += [
-            Step("files", "the raw zone", read, came),
-            Step("etl", "checks every row", came, [*kept, ("turned away", number(away))]),
+        steps += [
+            Step("files", "the raw zone", read, raw),
+            Step("etl", "checks every row", raw, [*kept, ("rejected or superseded", number(dropped))]),
         ]
     if profile:
-        given = [("ratings", number(profile["ratings"]))]
-        known = [("users", number(profile["users"])), ("movies", number(profile["movies"]))]
-        found.append(Step("explore", "features of each", given, known))
+        ratings_in = [("ratings", number(profile["ratings"]))]
+        users_and_movies = [("users", number(profile["users"])), ("movies", number(profile["movies"]))]
+        steps.append(Step("explore", "computes their features", ratings_in, users_and_movies))
     if parts := rows.get("split"):
-        parted = [("to learn from", number(parts["training"])), ("held out", number(parts["holdout"]))]
-        found.append(Step("split", "keeps some unseen", [("ratings", number(sum(parts.values())))], parted))
+        parts_out = [("for training", number(parts["training"])), ("held out", number(parts["holdout"]))]
+        steps.append(Step("split", "holds some ratings out", [("ratings", number(sum(parts.values())))], parts_out))
         judged = facts.metrics.get("ranking", {}).get("implicit", {}).get("users")
-        found.append(
-            Step("train", "learns and is judged", parted, [("users judged", number(judged))] if judged else [])
+        steps.append(
+            Step("train", "fits and judges the models", parts_out, [("users judged", number(judged))] if judged else [])
         )
     if lists := rows.get("recommendations"):
         served = [("users", number(lists["users"]))]
-        found.append(Step("recommend", "ranks what is unseen", served, [("recommendations", number(lists["rows"]))]))
-    return found
+        steps.append(Step("recommend", "ranks unseen movies", served, [("recommendations", number(lists["rows"]))]))
+    return steps
 
 
 def _checks(facts: Facts) -> list[dict[str, Any]]:
-    """Of each table that was cleaned: its rows in = good + rejected + superseded, and the reasons."""
+    """For each table that `etl` cleaned: its counts (in = good + rejected + superseded), and the reasons of rejects."""
     return [
         {
             "table": table,

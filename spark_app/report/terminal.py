@@ -1,4 +1,4 @@
-"""The results of a run, as a person in front of a terminal wants to see them."""
+"""The results of a run, printed on a terminal."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from spark_app.model.metrics import label_of, metric_of
 from spark_app.report.words import MODEL_NAMES
 
 MIN_WIDTH = 110
+"""Columns that the tables need."""
 
 
 def show_results(manifest: Mapping[str, Any], top: Sequence[Mapping[str, str]], places: Mapping[str, str]) -> None:
-    """Print metrics beside their baselines, the top N of one user, and where everything is.
+    """Print the metrics beside their baselines, the top N of one user, and the paths of the outputs.
 
-    Takes a run's manifest, rows of the published CSV for one user, and the paths to name.
+    Takes a run's manifest, the rows of the published CSV for one user, and the paths by name.
     """
     console = wide_console()
     console.print()
     console.print(metrics_table(manifest["metrics"]))
     if top:
         console.print(recommendations_table(f"Top {len(top)} for user {top[0]['userId']}", top))
-    for what, path in places.items():
-        console.print(Text(f"{what:<16}", style="bold") + Text(path), soft_wrap=True)
+    for name, path in places.items():
+        console.print(Text(f"{name:<16}", style="bold") + Text(path), soft_wrap=True)
 
 
 def wide_console() -> Console:
-    """Standard output, as wide as the tables need it."""
+    """A console on standard output, at least MIN_WIDTH columns wide."""
     console = Console(highlight=False)
     return console if console.width >= MIN_WIDTH else Console(highlight=False, width=MIN_WIDTH, soft_wrap=True)
 
 
 def metrics_table(metrics: Mapping[str, Any]) -> Table:
-    """Metrics of the models beside those of their baselines, from a manifest's `metrics`."""
+    """A table of the models' metrics beside those of their baselines, from a manifest's `metrics`."""
     table = Table(title="On ratings held out, never seen in training", title_justify="left")
     for heading in ("metric", "model", "", "baseline", "", ""):
         table.add_column(heading, justify="right" if heading == "" else "left")
@@ -46,20 +47,20 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     for task, model, baseline in (("rating", published, "bias"), ("ranking", "implicit", "popularity")):
         if task not in metrics:
             continue
-        ours, theirs = metrics[task][model], metrics[task][baseline]
+        values, baseline_values = metrics[task][model], metrics[task][baseline]
         bounds = metrics.get("intervals", {}).get(task, {})
         if bounds:
             captions = ["in brackets: 95 % intervals, bootstrap over users"]
-        for metric in ours:
-            if metric == "users" or metric not in theirs:
+        for metric in values:
+            if metric == "users" or metric not in baseline_values:
                 continue
             table.add_row(
                 label_of(metric),
                 MODEL_NAMES[model],
-                _with_interval(ours[metric], bounds.get(model, {}).get(metric)),
+                _with_interval(values[metric], bounds.get(model, {}).get(metric)),
                 MODEL_NAMES[baseline],
-                _with_interval(theirs[metric], bounds.get(baseline, {}).get(metric)),
-                _verdict(metric, ours[metric], theirs[metric]),
+                _with_interval(baseline_values[metric], bounds.get(baseline, {}).get(metric)),
+                _verdict(metric, values[metric], baseline_values[metric]),
             )
     if rating_model:
         captions.append(f"predicted_rating comes from: {MODEL_NAMES[rating_model]}")
@@ -68,21 +69,21 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
 
 
 def _with_interval(value: float, bounds: Sequence[float] | None) -> Text:
-    shown = Text(f"{value:.4f}")
-    return shown + Text(f" ({bounds[0]:.3f}-{bounds[1]:.3f})", style="dim") if bounds else shown
+    text = Text(f"{value:.4f}")
+    return text + Text(f" ({bounds[0]:.3f}-{bounds[1]:.3f})", style="dim") if bounds else text
 
 
-def _verdict(metric: str, ours: float, theirs: float) -> str:
-    if ours == theirs:
+def _verdict(metric: str, value: float, baseline: float) -> str:
+    if value == baseline:
         return "the same"
     known = metric_of(metric)
-    better = known.is_better(ours, theirs) if known else ours > theirs
-    ratio = f"{ours / theirs:.2f} x" if theirs else "-"
+    better = known.is_better(value, baseline) if known else value > baseline
+    ratio = f"{value / baseline:.2f} x" if baseline else "-"
     return f"[green]{ratio} better[/green]" if better else f"[yellow]{ratio} worse[/yellow]"
 
 
 def recommendations_table(title: str, rows: Iterable[Mapping[str, Any]]) -> Table:
-    """Recommendations of one user, in the columns of the published CSV."""
+    """A table of one user's recommendations, from rows of the published CSV."""
     table = Table(title=plain(title), title_justify="left")
     for heading in ("#", "title and genres", "predicted\nrating", "why"):
         table.add_column(heading, justify="left" if heading in ("title and genres", "why") else "right")
@@ -93,10 +94,10 @@ def recommendations_table(title: str, rows: Iterable[Mapping[str, Any]]) -> Tabl
 
 
 def title_and_genres(row: Mapping[str, Any]) -> Text:
-    """A movie in two lines."""
+    """A movie in two lines: its title, then its genres."""
     return plain(row["title"]) + "\n" + plain(row["genres"].replace("|", ", "), style="dim")
 
 
 def plain(text: str, style: str = "") -> Text:
-    """Data from others, as it is: no markup in it is followed, and nothing that steers a terminal gets through."""
+    """Text from the data, safe to print: markup is shown as it is, and control characters become spaces."""
     return Text("".join(letter if letter.isprintable() else " " for letter in text), style=style)

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers and times as text for people."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MODEL_NAMES = {
     "stacked": "ALS + biases",
     "popularity": "popularity",
 }
-"""Models in the manifest, as people read them."""
+"""The labels of the models in the manifest."""
 
 
 def number(value: float) -> str:
@@ -25,13 +25,13 @@ def number(value: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share of 0 to 1: `16 %`, and with a decimal where without it would read as next to nothing, or as all."""
+    """A share from 0 to 1 as `16 %`; shares near 0 or 1 get a decimal, so that they do not read as 0 % or 100 %."""
     digits = 1 if 0 < share < 0.0995 or 0.995 <= share < 1 else 0  # noqa: PLR2004
     return f"{round(100 * share, digits):g}{THIN}%"
 
 
 def size(count: float) -> str:
-    """Bytes as kB, MB, GB."""
+    """A number of bytes as `999 bytes`, `2.5 MB`."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < KILO or unit == "GB":
             return f"{count:,.0f}{THIN}{unit}" if unit == "bytes" else f"{count:,.1f}{THIN}{unit}"
@@ -58,6 +58,6 @@ def duration(seconds: float) -> str:
     return f"{minutes}{THIN}min {rest}{THIN}s"
 
 
-def plural(count: float, one: str) -> str:
+def plural(count: float, noun: str) -> str:
     """`1 user`, `610 users`."""
-    return f"{number(count)} {one}{'' if count == 1 else 's'}"
+    return f"{number(count)} {noun}{'' if count == 1 else 's'}"

@@ -1,1 +1,1 @@
-"""The stages: each is a recipe of named steps, from the files that one has left to the files of the next."""
+"""The stages: each is a recipe of named steps that reads the files of earlier stages and writes its own."""

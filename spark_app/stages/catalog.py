@@ -1,4 +1,4 @@
-"""The crawler: looks at the zones, and registers what is there so that Spark SQL finds it by name."""
+"""The `catalog` stage: registers the files of both zones as tables, so that Spark SQL finds them by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spark_app.zones.raw import RawTable, note_inputs, survey
 
 
 def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
-    """Hold the raw files against their contract, and register the tables of both zones."""
+    """Check the raw files against their contract, and register the tables of both zones."""
     tables = survey(settings)
     note_inputs(record, *tables)
     record.outputs.extend(_register_raw(spark, table) for table in tables if table)
@@ -25,7 +25,7 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
 
 
 def register_processed(spark: SparkSession, zone: ProcessedZone) -> list[str]:
-    """Register those tables of the processed zone that are there; returns their names."""
+    """Register the tables of the processed zone that exist; returns their names."""
     names = [
         register_table(spark, table, "delta", zone.table(table)) for table in MADE_BY if zone.has_table(spark, table)
     ]
@@ -38,14 +38,16 @@ def register_processed(spark: SparkSession, zone: ProcessedZone) -> list[str]:
 def _register_raw(spark: SparkSession, table: RawTable) -> str:
     types = table.files[0].types
     for column in contract.new_columns(table.contract, list(types)):
-        logger.warning("%s: column %s is new: it is registered, and not used", table.contract.table, column)
+        logger.warning("%s: column %s is new: it is registered, but not used", table.contract.table, column)
     for file in table.files:
         if list(file.types) != list(types):
             logger.warning("%s: its columns differ from those of %s", file.path, table.files[0].path)
-    agreed = {column.name: column.kind for column in table.contract.columns.values() if column.kind != contract.ID}
-    agreed |= {table.contract.names[ours]: contract.TEXT for ours in table.coded}
-    known = {column: agreed.get(column, kind) for column, kind in types.items()}
-    registered = {column: "STRING" if kind == contract.EMPTY else kind for column, kind in known.items()}
+    contract_types = {
+        column.name: column.kind for column in table.contract.columns.values() if column.kind != contract.ID
+    }
+    contract_types |= {table.contract.names[ours]: contract.TEXT for ours in table.coded}
+    types_by_column = {column: contract_types.get(column, kind) for column, kind in types.items()}
+    registered = {column: "STRING" if kind == contract.EMPTY else kind for column, kind in types_by_column.items()}
     for column, kind in registered.items():
         logger.info("%s: column %s is %s", table.contract.table, column, kind)
     name = register_csv(spark, table.contract.table, table.location, registered, table.contract.delimiter)

@@ -1,4 +1,4 @@
-"""Raw zone to processed zone: clean, typed, one row a movie and one a (userId, movieId), with aggregates."""
+"""The `etl` stage: cleans the raw zone into typed tables, with one row per movie and per (userId, movieId)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pyspark.sql import DataFrame, SparkSession
 from spark_app.data import clean
 from spark_app.data.aggregates import final_movies, movie_stats
 from spark_app.data.ids import Codes, with_original_ids
-from spark_app.platform import storage
 from spark_app.platform.errors import TooManyRejectsError
 from spark_app.platform.log import logger
 from spark_app.platform.settings import Settings
@@ -26,15 +25,15 @@ RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
 KEYS = ("userId", "movieId")
 
 IS_LATER = "new.timestamp > old.timestamp OR (new.timestamp = old.timestamp AND new.rating > old.rating)"
-"""Which of two ratings of one movie by one user is kept: as `clean.checked_ratings` has it within a delivery."""
+"""When a new rating replaces the old one of the same user and movie: the rule of `clean.checked_ratings`, in SQL."""
 
 
 def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     """Clean the raw zone into `delta/movies`, `delta/ratings`, `delta/movie_stats`, `delta/rejects` and `final/`.
 
-    Movies are read in full, of ratings the files that were not taken before, where that gives the same. They are parsed
-    once: the checked rows are persisted, counted, and only then published. Nothing but the rejects is written where
-    there are too many of them.
+    All movies are read. Of the ratings, only the new files are read if that gives the same result as reading all files.
+    Each file is parsed once: the checked rows are persisted, counted, and only then published. If too many rows are
+    rejected, only the rejects are written.
     """
     zone = ProcessedZone(settings.processed.path)
     raw_movies, raw_ratings = survey(settings)
@@ -42,19 +41,24 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     coded = raw_ratings.coded.union(raw_movies.coded if raw_movies else ())
     if settings.input.ids == "integer":
         check_no_codes(spark, zone)
-    delivery, everything = find_delivery(spark, zone, settings, raw_ratings, checksums, coded)
-    listed = read_fields(spark, raw_movies) if raw_movies else None
-    rated = read_fields(spark, delivery.table) if delivery.is_new else None
-    codes, new_codes = find_codes(spark, zone, {"userId": rated, "movieId": rated if listed is None else listed}, coded)
+    delivery, all_files = find_delivery(spark, zone, settings, raw_ratings, checksums, coded)
+    movie_fields = read_fields(spark, raw_movies) if raw_movies else None
+    rating_fields = read_fields(spark, delivery.table) if delivery.is_new else None
+    codes, new_codes = find_codes(
+        spark,
+        zone,
+        {"userId": rating_fields, "movieId": rating_fields if movie_fields is None else movie_fields},
+        coded,
+    )
 
     checked: dict[str, DataFrame] = {}
     movies = None
-    if listed is not None:
-        checked["movies"] = clean.checked_movies(listed, settings.input, codes).persist()
+    if movie_fields is not None:
+        checked["movies"] = clean.checked_movies(movie_fields, settings.input, codes).persist()
         movies = clean.kept(checked["movies"], MOVIE_COLUMNS)
-        if why := why_movies_need_all(spark, zone, delivery, movies, settings):
-            logger.info("ratings: all files are read again, since %s", why)
-            delivery = everything
+        if reason := why_movies_need_all(spark, zone, delivery, movies, settings):
+            logger.info("ratings: all files are read again, since %s", reason)
+            delivery = all_files
     if delivery.is_new:
         checked["ratings"] = _checked_ratings(spark, delivery, movies, settings, codes).persist()
     for table, rows in checked.items():
@@ -76,7 +80,8 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     zone.overwrite(movie_stats(movies, ratings, settings.clean.damping).orderBy("movieId"), "movie_stats")
     record.note_output(zone.table("movie_stats"))
     final = final_movies(zone.read(spark, "movies"), zone.read(spark, "movie_stats"))
-    _publish_final(final.transform(with_original_ids, codes), zone, record)
+    zone.replace_final(final.transform(with_original_ids, codes))
+    record.note_output(zone.final_file)
     for rows in checked.values():
         rows.unpersist()
 
@@ -90,31 +95,31 @@ def _checked_ratings(
 
 
 def _account(record: RunRecord, table: str, checked: DataFrame) -> None:
-    """Count what became of the rows of a table, and say it. This is the action that parses the files."""
+    """Count the rows of a table by status and reason, and log the counts. This is the action that parses the files."""
     counts = {
         (row["status"], row["reason"]): row["count"] for row in checked.groupBy("status", "reason").count().collect()
     }
-    of_status = {
-        status: sum(count for (found, _), count in counts.items() if found == status)
+    totals = {
+        status: sum(count for (row_status, _), count in counts.items() if row_status == status)
         for status in (clean.KEPT, clean.REJECTED, clean.SUPERSEDED)
     }
     record.rows[table] = {
-        "in": sum(of_status.values()),
-        "good": of_status[clean.KEPT],
-        "rejected": of_status[clean.REJECTED],
-        "superseded": of_status[clean.SUPERSEDED],
+        "in": sum(totals.values()),
+        "good": totals[clean.KEPT],
+        "rejected": totals[clean.REJECTED],
+        "superseded": totals[clean.SUPERSEDED],
     }
     record.rejects[table] = {
         reason: count
         for (status, reason), count in sorted(counts.items(), key=lambda item: -item[1])
         if status == clean.REJECTED
     }
-    _tell(table, record.rows[table])
+    _log_rows(table, record.rows[table])
     for reason, count in record.rejects[table].items():
         logger.warning("%s: %s rejected: %s", table, f"{count:,}", reason)
 
 
-def _tell(table: str, rows: Mapping[str, int]) -> None:
+def _log_rows(table: str, rows: Mapping[str, int]) -> None:
     logger.info(
         "%s: %s rows in = %s good + %s rejected + %s superseded",
         table,
@@ -123,18 +128,18 @@ def _tell(table: str, rows: Mapping[str, int]) -> None:
 
 
 def _account_for_all(record: RunRecord, delivery: Delivery, good: int) -> None:
-    """Count what became of all rows that were ever taken; those of this delivery stay beside it, as `delivery`."""
+    """Count the rows of all deliveries as `ratings`; the counts of this delivery alone move to `delivery`."""
     record.rows["delivery"] = record.rows.get("ratings", dict.fromkeys(("in", "good", "rejected", "superseded"), 0))
     taken = delivery.then_taken(record.rows["delivery"]["in"], record.rejects.get("ratings", {}), record.run_id)
     rejected = sum(taken.rejects.values())
     superseded = taken.rows - rejected - good
     record.rows["ratings"] = {"in": taken.rows, "good": good, "rejected": rejected, "superseded": superseded}
     record.rejects["ratings"] = dict(sorted(taken.rejects.items(), key=lambda item: -item[1]))
-    _tell("ratings, all deliveries", record.rows["ratings"])
+    _log_rows("ratings, all deliveries", record.rows["ratings"])
 
 
 def _publish_rejects(checked: Mapping[str, DataFrame], zone: ProcessedZone, record: RunRecord) -> None:
-    """Add the rows that were turned away to `delta/rejects`."""
+    """Add the rejected rows to `delta/rejects`."""
     if checked:
         rejects = [clean.rejected(rows, table, record.run_id) for table, rows in checked.items()]
         zone.append(reduce(DataFrame.union, rejects), "rejects")
@@ -142,15 +147,15 @@ def _publish_rejects(checked: Mapping[str, DataFrame], zone: ProcessedZone, reco
 
 
 def _check_reject_share(record: RunRecord, tables: Collection[str], zone: ProcessedZone, max_share: float) -> None:
-    """Raise TooManyRejectsError where too large a share of the rows of a table was turned away."""
+    """Raise TooManyRejectsError if more than `max_share` of the rows of a table were rejected."""
     for table in tables:
         rows = record.rows[table]
         share = rows["rejected"] / rows["in"] if rows["in"] else 1.0
         if share > max_share:
-            reason = next(iter(record.rejects[table]), "no row is left")
+            reason = next(iter(record.rejects[table]), "there are no rows")
             raise TooManyRejectsError(
                 f"{rows['rejected']:,} of {rows['in']:,} rows of {table} ({share:.1%}) were rejected, more than "
-                f"clean.max_reject_share={max_share:g}; most often: {reason}. Nothing but these rejects was published: "
+                f"clean.max_reject_share={max_share:g}; most often: {reason}. Only these rejects were published: "
                 f"see {zone.table('rejects')} where run_id = '{record.run_id}'"
             )
 
@@ -163,24 +168,15 @@ def _publish_movies(movies: DataFrame, zone: ProcessedZone, record: RunRecord) -
 def _publish_ratings(
     ratings: DataFrame, delivery: Delivery, settings: Settings, zone: ProcessedZone, record: RunRecord
 ) -> None:
-    """Replace the table of ratings, or merge a further delivery into it; the commit says what is taken now."""
+    """Replace the table of ratings, or merge a further delivery into it; the commit's note lists what is taken now."""
     note = delivery.then_taken(record.rows["ratings"]["in"], record.rejects["ratings"], record.run_id).to_json()
     if delivery.taken is None:
         zone.overwrite(ratings, "ratings", note)
     elif settings.input.feedback == "counts":
-        added_up = {"rating": "old.rating + new.rating", "timestamp": "greatest(old.timestamp, new.timestamp)"}
-        zone.merge(ratings, "ratings", KEYS, "true", added_up, note)
+        sums = {"rating": "old.rating + new.rating", "timestamp": "greatest(old.timestamp, new.timestamp)"}
+        zone.merge(ratings, "ratings", KEYS, "true", sums, note)
     else:
         is_later = IS_LATER if settings.input.timestamp else "true"
         values = {"rating": "new.rating", "timestamp": "new.timestamp"}
         zone.merge(ratings, "ratings", KEYS, is_later, values, note)
     record.note_output(zone.table("ratings"))
-
-
-def _publish_final(final: DataFrame, zone: ProcessedZone, record: RunRecord) -> None:
-    """Write the aggregates as one Parquet file and put it in the place of the one before in a single step."""
-    staging = storage.join(zone.staging, "final")
-    final.coalesce(1).write.mode("overwrite").parquet(staging)
-    (part,) = storage.list_files(staging)
-    storage.publish(part, zone.final_file)
-    record.note_output(zone.final_file)

@@ -1,4 +1,4 @@
-"""Ratings to knowledge: features of every user and movie, and the profile of the data set."""
+"""The `explore` stage: computes features of every user and movie, and a profile of the data set."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     zone.overwrite(movie_features(ratings, movies).transform(with_original_ids, codes), "movie_features")
     record.note_output(zone.table("movie_features"))
 
-    of_users, of_movies = zone.read(spark, "user_features"), zone.read(spark, "movie_features")
-    given = profile.rating_histogram(ratings, settings.input.feedback)
-    catalogue = of_movies.count()
-    rated = of_movies.filter("rating_count > 0").count()
-    users = of_users.count()
+    user_table, movie_table = zone.read(spark, "user_features"), zone.read(spark, "movie_features")
+    histogram = profile.rating_histogram(ratings, settings.input.feedback)
+    movie_count = movie_table.count()
+    rated_count = movie_table.filter("rating_count > 0").count()
+    user_count = user_table.count()
     record.profile = {
-        "ratings": sum(given.values()),
-        "average_rating": profile.average_rating(of_users),
-        "users": users,
-        "movies": catalogue,
-        "share_of_movies_rated": rated / catalogue if catalogue else 0.0,
-        "density": sum(given.values()) / (users * rated) if rated else 0.0,
-        "rating_histogram": given,
-        "user_activity": profile.activity(of_users),
-        "movie_popularity": profile.activity(of_movies),
-        "genres": profile.genres(movies.transform(with_original_ids, codes), of_movies),
-        "decades": profile.decades(of_movies),
-        "months": profile.months(ratings, of_users, of_movies),
+        "ratings": sum(histogram.values()),
+        "average_rating": profile.average_rating(user_table),
+        "users": user_count,
+        "movies": movie_count,
+        "share_of_movies_rated": rated_count / movie_count if movie_count else 0.0,
+        "density": sum(histogram.values()) / (user_count * rated_count) if rated_count else 0.0,
+        "rating_histogram": histogram,
+        "user_activity": profile.activity(user_table),
+        "movie_popularity": profile.activity(movie_table),
+        "genres": profile.genres(movies.transform(with_original_ids, codes), movie_table),
+        "decades": profile.decades(movie_table),
+        "months": profile.months(ratings, user_table, movie_table),
     }
     logger.info(
         "%s users, %s movies of which %.0f %% are rated; the most rated 1 %% of movies have %.0f %% of the ratings",
-        f"{users:,}",
-        f"{catalogue:,}",
+        f"{user_count:,}",
+        f"{movie_count:,}",
         100 * record.profile["share_of_movies_rated"],
         100 * record.profile["movie_popularity"].get("top_1_percent", 0.0),
     )

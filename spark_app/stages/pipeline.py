@@ -15,14 +15,14 @@ from spark_app.zones.manifest import RunRecord
 from spark_app.zones.processed import ProcessedZone
 
 REPORT = "report"
-"""What the writing of the report is called among the stages of a run."""
+"""Name of the step that writes the report, among the stages in a manifest."""
 
 StageFunction = Callable[[SparkSession, Settings, RunRecord], None]
 
 
 @dataclass(frozen=True)
 class Job:
-    """What an entry point runs, and what that needs: roots given, tables registered in a catalogue."""
+    """What an entry point runs, which roots it needs, and whether it registers tables in a catalogue."""
 
     name: str
     purpose: str
@@ -41,10 +41,10 @@ def _run_all(spark: SparkSession, settings: Settings, record: RunRecord) -> None
             with record.stage(REPORT):
                 report.write(settings, record, "failed", str(failed))
         except Exception:
-            # What has to be told is that the gate has failed, even where there is no report of it.
-            logger.exception("no report could be written")
+            # The error to report is the failed gate, even if the report cannot be written.
+            logger.exception("the report could not be written")
         raise
-    # The crawler came before the tables; now that they are there, they get their names.
+    # The stage `catalog` ran before these tables existed, so they are registered here.
     with record.stage("catalog of results"):
         record.outputs.extend(catalog.register_processed(spark, ProcessedZone(settings.processed.path)))
     with record.stage(REPORT):
@@ -54,7 +54,7 @@ def _run_all(spark: SparkSession, settings: Settings, record: RunRecord) -> None
 
 
 def _explore_and_report(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
-    """The stage as a job of its own: in the pipeline the report comes at the end, with all there is."""
+    """Run `explore` as a job of its own, with a report. In a pipeline, one report at the end covers all stages."""
     EXPLORE.run(spark, settings, record)
     with record.stage(REPORT):
         report.write(settings, record)
@@ -69,7 +69,7 @@ def _stage(
     processed: bool = True,
     catalogued: bool = False,
 ) -> Job:
-    """A stage as a job of its own: announced and timed."""
+    """A stage as a job of its own, which logs its start and end and records its duration."""
 
     def timed(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
         with record.stage(name):
@@ -90,12 +90,14 @@ STAGES = (
     _stage("train", "delta/ratings -> models that beat their baselines.", train.run, raw=False),
     _stage("recommend", "Models -> delta/recommendations and the CSV.", recommend.run, raw=False),
 )
-"""Every stage, in the order in which each finds what it needs."""
+"""Every stage, in an order in which each finds its inputs."""
 
 PIPELINE = Job("pipeline", "All stages, in order, in one Spark session.", _run_all, catalogued=True)
 
 TUNE = _stage("tune", "delta/ratings -> tuning/best.toml, settings for --config.", tune.run, raw=False)
 
-MAINTAIN = _stage("maintain", "The processed zone -> the same, without what old runs left.", maintain.run, raw=False)
+MAINTAIN = _stage(
+    "maintain", "Processed zone -> the same zone, without the leftovers of old runs.", maintain.run, raw=False
+)
 
 JOBS = {job.name: job for job in (*STAGES, replace(EXPLORE, run=_explore_and_report), PIPELINE, TUNE, MAINTAIN)}

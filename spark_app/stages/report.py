@@ -1,11 +1,10 @@
-"""What a run did and what is published, as one page for people: `reports/RUN_ID.html`. Without Spark."""
+"""The report of a run, made without Spark: what it did and what is published, as one page `reports/RUN_ID.html`."""
 
 from __future__ import annotations
 
 import itertools
 from typing import Any
 
-from spark_app.platform import storage
 from spark_app.platform.settings import Settings
 from spark_app.report.comparison import compare
 from spark_app.report.page import Facts, render
@@ -16,14 +15,14 @@ from spark_app.zones.stored_models import model_facts
 
 MOST_RATED = 7
 SAMPLE = (0.1, 0.5, 0.9)
-"""Users shown: where they stand between the least and the most active."""
+"""The users to show, by their place between the least (0) and the most (1) active."""
 
 EARLIER_RUNS = 50
-"""How far back is looked for what this run has not done itself."""
+"""How many earlier runs are searched for counts that this run does not have."""
 
 
 def write(settings: Settings, record: RunRecord, status: str = "done", error: str | None = None) -> None:
-    """Compare the run with the one before, and write its report with what is published by now."""
+    """Compare the run with an earlier one, and write its report on what is published now."""
     zone = ProcessedZone(settings.processed.path)
     earlier = list(itertools.islice(report_data.earlier_manifests(zone, record.run_id), EARLIER_RUNS))
     if before := _before(record, earlier):
@@ -41,22 +40,21 @@ def write(settings: Settings, record: RunRecord, status: str = "done", error: st
         users=report_data.sample_users(zone, SAMPLE),
         lists_are_new=record.has_written(zone.table("recommendations")),
     )
-    storage.write_text(zone.report(record.run_id), render(facts))
-    record.note_output(zone.report(record.run_id))
+    record.note_output(zone.write_report(record.run_id, render(facts)))
 
 
 def _latest(key: str, record: RunRecord, earlier: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
-    """Rows, or rejects, by what they are of: of this run, or else of the latest one that counted them."""
-    found: dict[str, dict[str, int]] = {}
+    """The `rows` or `rejects` of each table, from this run or else from the latest earlier run that counted them."""
+    latest: dict[str, dict[str, int]] = {}
     for counted in (*(manifest[key] for manifest in reversed(earlier)), getattr(record, key)):
-        if "ratings" in counted:  # counted by an etl, with the movies where there is a table of them
-            found.pop("movies", None)
-        found |= counted
-    return found
+        if "ratings" in counted:  # from an etl, which counts the movies too if there is a movies file
+            latest.pop("movies", None)
+        latest |= counted
+    return latest
 
 
 def _before(record: RunRecord, earlier: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The run to compare with: the latest that has looked at the data, and has judged models where this one has."""
+    """The earlier run to compare with: the latest with a profile; with judged models too if this run has some."""
     profiled = [manifest for manifest in earlier if manifest.get("profile")]
     judged = [manifest for manifest in profiled if "ranking" in manifest["metrics"]]
     return next(iter(judged if record.metrics and judged else profiled), None)

@@ -1,4 +1,4 @@
-"""The end of a pipeline: what came out, read back from what was published."""
+"""The summary that a pipeline prints at its end, read back from the published files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spark_app.zones.processed import ProcessedZone
 
 
 def show(settings: Settings, record: RunRecord) -> None:
-    """Print the metrics, the first user's list and the places of the results."""
+    """Print the metrics, the first user's list and the paths of the results."""
     zone = ProcessedZone(settings.processed.path)
     with storage.reading_text(zone.recommendations_csv) as stream:
         rows = csv.DictReader(stream)

@@ -1,4 +1,4 @@
-"""Ratings to models: judge on a holdout beside the baselines, hold the gate, fit again on everything, publish."""
+"""The `train` stage: judges models on a holdout beside baselines, applies the gate, refits on all, publishes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     ratings, movies = zone.input(spark, "ratings", record), zone.input(spark, "movies", record)
     ratings = ratings_of_listed(ratings, movies)
 
-    # For MLlib, where it fits: our solver needs no checkpoints.
+    # MLlib needs checkpoints if it does the fit; our solver does not.
     spark.sparkContext.setCheckpointDir(storage.join(zone.staging, "checkpoints"))
     training, holdout = (part.persist() for part in split(ratings, settings.train))
     record.rows["split"] = {"training": training.count(), "holdout": holdout.count()}
@@ -34,7 +34,7 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     if not all(record.rows["split"].values()):
         raise InputError(
             f"{zone.table('ratings')} cannot be split by train.holdout={settings.train.holdout}: "
-            "deliver more ratings, or split otherwise"
+            "deliver more ratings, or change train.holdout"
         )
 
     models = fit_models(training, settings, _published(spark, zone) if settings.train.start == "published" else None)
@@ -46,7 +46,7 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
         stack, errors = judge_ratings(holdout, models.biases, models.explicit, facts, settings)
     record.metrics |= quality(judged, errors, facts, settings.train)
     _log_metrics(record.metrics)
-    _hold_gate(record.metrics, settings)
+    _check_gate(record.metrics, settings)
     training.unpersist()
     holdout.unpersist()
 
@@ -65,39 +65,39 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
 
 
 def _published(spark: SparkSession, zone: ProcessedZone) -> Models | None:
-    """The models that are published now; None where none are."""
+    """The published models; None if there are none."""
     return None if published_run(zone) is None else load_models(spark, published_models(zone))[0]
 
 
-def _log_metrics(found: dict[str, Any]) -> None:
+def _log_metrics(metrics: dict[str, Any]) -> None:
     for task in ("rating", "ranking"):
-        for model, values in found.get(task, {}).items():
+        for model, values in metrics.get(task, {}).items():
             logger.info("%s by %s: %s", task, model, ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
-    logger.info("predicted_rating comes from: %s", found.get("rating_model", "no model"))
+    logger.info("predicted_rating comes from: %s", metrics.get("rating_model", "no model"))
 
 
-def _hold_gate(found: dict[str, Any], settings: Settings) -> None:
-    """Compare the ranking with popularity, and record how that went.
+def _check_gate(metrics: dict[str, Any], settings: Settings) -> None:
+    """Compare the ranking with popularity, and record the result in the metrics.
 
-    Raises GateError where it is not good enough and the gate is enforced.
+    Raises GateError if the ranking is not good enough and the gate is enforced.
     """
     metric = f"ndcg@{settings.train.k}"
-    ours, theirs = found["ranking"]["implicit"][metric], found["ranking"]["popularity"][metric]
-    passed = ours > settings.gate.min_lift * theirs
-    found["gate"] = {
+    ours, baseline = metrics["ranking"]["implicit"][metric], metrics["ranking"]["popularity"][metric]
+    passed = ours > settings.gate.min_lift * baseline
+    metrics["gate"] = {
         "metric": metric,
         "implicit": ours,
-        "popularity": theirs,
+        "popularity": baseline,
         "min_lift": settings.gate.min_lift,
         "passed": passed,
     }
     if passed:
         return
     verdict = (
-        f"{metric} of the ranking is {ours:.4f}, not above {settings.gate.min_lift:g} x {theirs:.4f} of popularity"
+        f"{metric} of the ranking is {ours:.4f}, not above {settings.gate.min_lift:g} x {baseline:.4f} of popularity"
     )
     if settings.gate.enforce:
         raise GateError(
-            f"{verdict}: not published; what was published before stays. --set gate.enforce=false overrides"
+            f"{verdict}: not published; what was published before stays; --set gate.enforce=false publishes anyway"
         )
-    logger.warning("%s: published all the same, since gate.enforce is false", verdict)
+    logger.warning("%s: published anyway, since gate.enforce is false", verdict)

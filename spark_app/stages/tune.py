@@ -1,4 +1,4 @@
-"""Ratings to settings: search for those that do best on a validation part of the training ratings."""
+"""The `tune` stage: searches for the settings that do best on a validation part of the training ratings."""
 
 from __future__ import annotations
 
@@ -36,36 +36,36 @@ from spark_app.zones.processed import ProcessedZone
 
 Values = dict[str, Any]
 Space = dict[str, BaseDistribution]
-"""Both by the names of settings, SECTION.KEY."""
+"""The keys of both are names of settings, SECTION.KEY."""
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 MIN_RANK = 8
-ELSEWHERE = ("processed", "storage", "log", "tune")
-"""Sections that say where and how a run works, not what the data and the models are: not part of what is written."""
+RUN_SECTIONS = ("processed", "storage", "log", "tune")
+"""Sections about where and how a run works, not about data and models: they are not written to `best.toml`."""
 
 
 @dataclass
 class Packed:
-    """The packed ratings of the last trial, which the next one needs too if it leaves out as few users and movies."""
+    """The packed ratings of the last trial; the next trial reuses them if it leaves out the same users and movies."""
 
-    least: tuple[int, int] | None = None
+    minimums: tuple[int, int] | None = None
     last: TrainingSet | None = None
 
     def training_set(self, ratings: DataFrame, train: Train) -> TrainingSet:
-        """What a trial is fitted to. Raises InputError where nothing is left."""
-        least = (train.min_user_ratings, train.min_movie_ratings)
-        if self.last is None or self.least != least:
+        """The packed ratings that a trial with these settings is fitted to. Raises InputError if none are left."""
+        minimums = (train.min_user_ratings, train.min_movie_ratings)
+        if self.last is None or self.minimums != minimums:
             if self.last is not None:
                 self.last.blocks.unpersist()
-            self.least, self.last = None, None
+            self.minimums, self.last = None, None
             self.last = training_set(ratings, train)
-            self.least = least
+            self.minimums = minimums
         return self.last
 
 
 @dataclass(frozen=True)
 class Data:
-    """What is fitted to and tried on, both of the training part and cached; and the catalogue as metrics see it."""
+    """Ratings to fit to and to validate on, cached parts of the training part; and what metrics need of the movies."""
 
     fitted: DataFrame
     validation: DataFrame
@@ -79,7 +79,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Objective:
-    """What is searched for: a figure, which way it is better, which settings are tried and how one trial goes."""
+    """One search: its metric, the direction that is better, the settings it tries and how it measures a trial."""
 
     name: str
     metric: str
@@ -89,25 +89,26 @@ class Objective:
 
 
 def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
-    """Search, going on where an earlier run was stopped, and write `tuning/best.toml` for `--config`."""
+    """Search, resuming where an earlier run stopped, and write `tuning/best.toml` for `--config`."""
     zone = ProcessedZone(settings.processed.path)
     ratings, movies = zone.input(spark, "ratings", record), zone.input(spark, "movies", record)
     ratings = ratings_of_listed(ratings, movies)
-    # For MLlib, where it fits: our solver needs no checkpoints.
+    # MLlib needs checkpoints if it does the fit; our solver does not.
     spark.sparkContext.setCheckpointDir(storage.join(zone.staging, "checkpoints"))
     data = _validation_data(ratings, movies, settings)
     record.rows["validation"] = {"training": data.fitted_count, "validation": data.validation.count()}
     if not all(record.rows["validation"].values()):
-        raise InputError(f"{zone.table('ratings')} has too few ratings to hold some out twice: deliver more of them")
+        raise InputError(
+            f"{zone.table('ratings')} has too few ratings for a holdout and a validation part: deliver more ratings"
+        )
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with storage.edited(zone.trials) as (file, save):
         trials = optuna.storages.RDBStorage(URL.create("sqlite", database=file).render_as_string())
-        best, found = _search_all(spark, trials, data, settings, record, save)
-    record.metrics["tuning"] = found
+        best, outcomes = _search_all(spark, trials, data, settings, record, save)
+    record.metrics["tuning"] = outcomes
     record.note_output(zone.trials)
-    with storage.writing(zone.best_settings) as stream:
-        stream.write(as_toml(best, found).encode("utf-8"))
+    zone.write_best_settings(as_toml(best, outcomes))
     record.note_output(zone.best_settings)
 
 
@@ -119,27 +120,27 @@ def _search_all(
     record: RunRecord,
     save: Callable[[], None],
 ) -> tuple[Settings, dict[str, Values]]:
-    """Search for each objective, with what the ones before have found; `save` is called after each trial."""
+    """Search for each objective in turn, with the settings that earlier ones found; calls `save` after each trial."""
     best = settings
-    found: dict[str, Values] = {}
+    outcomes: dict[str, Values] = {}
     for objective in _objectives(settings):
         study = _study(objective, trials, _fingerprint(record.inputs, best))
         _search(spark, study, objective, data, best, save)
         if not study.get_trials(states=(TrialState.COMPLETE,)):
             raise InputError(
-                f"no trial for {objective.name} found anything to fit: lower train.min_user_ratings or "
+                f"no trial for {objective.name} left any ratings to fit: lower train.min_user_ratings or "
                 "implicit_als.neutral, or deliver more ratings"
             )
         best = with_values(best, study.best_params)
-        found[objective.name] = _outcome(study, objective)
+        outcomes[objective.name] = _outcome(study, objective)
         logger.info(
-            "%s: %s", objective.name, ", ".join(f"{key} {value}" for key, value in found[objective.name].items())
+            "%s: %s", objective.name, ", ".join(f"{key} {value}" for key, value in outcomes[objective.name].items())
         )
-    return best, found
+    return best, outcomes
 
 
 def _validation_data(ratings: DataFrame, movies: DataFrame, settings: Settings) -> Data:
-    """The training part of the split of `train`, split again; the holdout is not looked at."""
+    """Split the training part of `train` into ratings to fit to and to validate on; the holdout is not used."""
     training, _ = split(ratings, settings.train)
     fitted, validation = (part.drop("timestamp").persist() for part in validation_split(training, settings.train))
     movies = movies.persist()
@@ -158,21 +159,21 @@ def _popularity(ratings: DataFrame) -> DataFrame:
 
 
 def _objectives(settings: Settings) -> tuple[Objective, ...]:
-    """Ranking first: what it finds for the least counts holds for the rating models too, which share the fit."""
+    """The searches to do, ranking first: the rating models use the minimum counts of ratings that it finds."""
     ranking = Objective("ranking", f"ndcg@{settings.train.k}", "maximize", _ranking_space, _measure_ranking)
     rating = Objective("rating", "rmse", "minimize", _rating_space, _measure_rating)
     wanted = settings.tune.objective
-    there = (ranking, rating) if settings.input.feedback == "ratings" else (ranking,)
-    found = tuple(each for each in there if wanted in ("both", each.name))
-    if not found:
-        raise UsageError(f"tune.objective={wanted}: no ratings are predicted from counts; leave it out")
-    return found
+    possible = (ranking, rating) if settings.input.feedback == "ratings" else (ranking,)
+    chosen = tuple(objective for objective in possible if wanted in ("both", objective.name))
+    if not chosen:
+        raise UsageError(f"tune.objective={wanted}: no ratings are predicted from counts; leave this setting out")
+    return chosen
 
 
 def _ranking_space(data: Data, settings: Settings) -> Space:
     model, train = settings.implicit_als, settings.train
     likeable = data.lowest + 0.75 * (data.highest - data.lowest)
-    # A count is a like, however small it is.
+    # Every count is a like, however small, so counts have no neutral value to search for.
     neutral = {"implicit_als.neutral": _real(model.neutral, data.lowest, likeable)}
     return {
         "implicit_als.rank": _rank(model.rank, settings),
@@ -181,8 +182,8 @@ def _ranking_space(data: Data, settings: Settings) -> Space:
         "implicit_als.alpha": _real(model.alpha, 0.1, 20.0, log=True),
         **(neutral if settings.input.feedback == "ratings" else {}),
         "implicit_als.popularity_exponent": _real(model.popularity_exponent, 0.0, 0.3),
-        "train.min_user_ratings": _least(train.min_user_ratings),
-        "train.min_movie_ratings": _least(train.min_movie_ratings),
+        "train.min_user_ratings": _minimum(train.min_user_ratings),
+        "train.min_movie_ratings": _minimum(train.min_movie_ratings),
     }
 
 
@@ -198,18 +199,18 @@ def _rating_space(data: Data, settings: Settings) -> Space:
 
 
 def _rank(start: int, settings: Settings) -> IntDistribution:
-    """Ranks to try, up to the most that is wanted; a start above it is cut to it."""
-    most = settings.tune.max_rank
-    return IntDistribution(min(MIN_RANK, start, most), most, log=True)
+    """Ranks to try, up to `tune.max_rank`, even if the start is above it."""
+    max_rank = settings.tune.max_rank
+    return IntDistribution(min(MIN_RANK, start, max_rank), max_rank, log=True)
 
 
-def _least(start: int) -> IntDistribution:
-    """Least numbers of ratings to try, the small ones as closely as the large ones."""
+def _minimum(start: int) -> IntDistribution:
+    """Minimum numbers of ratings to try, on a log scale, so that small numbers are tried as closely as large ones."""
     return IntDistribution(1, max(20, start), log=True)
 
 
 def _real(start: float, low: float, high: float, *, log: bool = False) -> FloatDistribution:
-    """Numbers of a range that holds the one to start from."""
+    """Numbers to try, from `low` to `high`; the range is widened if `start` is outside of it."""
     return FloatDistribution(min(low, start), max(high, start), log=log)
 
 
@@ -239,7 +240,7 @@ def _measure_rating(spark: SparkSession, data: Data, settings: Settings) -> floa
 
 
 def _fingerprint(inputs: list[dict[str, Any]], settings: Settings) -> str:
-    """Tells searches apart that must not be mixed: other ratings, another split, another starting point or range."""
+    """A digest that keeps searches apart if they differ in the ratings, the split, the starting point or the ranges."""
     facts = settings.model_dump(
         mode="json", exclude={"raw", "processed", "ingest", "gate", "recommend", "storage", "log"}
     )
@@ -250,7 +251,7 @@ def _fingerprint(inputs: list[dict[str, Any]], settings: Settings) -> str:
 
 
 def _study(objective: Objective, trials: optuna.storages.BaseStorage, fingerprint: str) -> optuna.Study:
-    """The study as an earlier run has left it, or a new one; what that run was in the middle of counts as failed."""
+    """The study of an earlier run, or a new one; a trial that the earlier run did not finish counts as failed."""
     study = optuna.create_study(
         study_name=f"{objective.name}-{fingerprint}", storage=trials, direction=objective.direction, load_if_exists=True
     )
@@ -267,15 +268,15 @@ def _search(
     settings: Settings,
     save: Callable[[], None],
 ) -> None:
-    """Bring a study to the number of trials wanted; the settings of the run are the first of them.
+    """Run trials until the study has `tune.trials` of them; the first one tries the settings of the run.
 
-    A trial is drawn from those finished before it and a seed of its own, so that a search that was stopped and taken up
-    again finds what one in a single go finds.
+    Each trial is drawn from the trials finished before it and a seed of its own. So a search that was stopped and
+    resumed finds the same as an uninterrupted one.
     """
     space = objective.space(data, settings)
     done = len(study.get_trials(states=FINISHED))
     if done:
-        logger.info("%s: going on after %d trials", objective.name, done)
+        logger.info("%s: resuming after %d trials", objective.name, done)
     with tqdm(
         total=settings.tune.trials, initial=min(done, settings.tune.trials), desc=objective.name, file=sys.stderr
     ) as bar:
@@ -297,17 +298,17 @@ def _search(
 
 def _start(space: Space, settings: Settings) -> Values:
     """The settings of the run as the first trial, within the ranges of the search."""
-    given = settings.model_dump()
-    found: Values = {}
+    sections = settings.model_dump()
+    start: Values = {}
     for name, tried in space.items():
         section, _, key = name.partition(".")
-        value = given[section][key]
-        found[name] = min(value, tried.high) if isinstance(tried, IntDistribution) else value
-    return found
+        value = sections[section][key]
+        start[name] = min(value, tried.high) if isinstance(tried, IntDistribution) else value
+    return start
 
 
 def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
-    """The settings with some of them replaced."""
+    """The settings with these values (by SECTION.KEY) replaced."""
     sections = settings.model_dump()
     for name, value in values.items():
         section, _, key = name.partition(".")
@@ -316,7 +317,7 @@ def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
 
 
 def _outcome(study: optuna.Study, objective: Objective) -> Values:
-    """What a search has found, for the manifest."""
+    """The results of a search, for the manifest."""
     return {
         "metric": objective.metric,
         "start": study.get_trials(states=FINISHED)[0].value,
@@ -326,24 +327,24 @@ def _outcome(study: optuna.Study, objective: Objective) -> Values:
     }
 
 
-def as_toml(settings: Settings, found: Mapping[str, Any]) -> str:
-    """A file for `--config`: what was found, and what else of the run's settings is not as by default."""
+def as_toml(settings: Settings, outcomes: Mapping[str, Any]) -> str:
+    """The text of a file for `--config`: the settings that were found, and all others that are not defaults."""
     document = tomlkit.document()
-    for objective, outcome in found.items():
+    for objective, outcome in outcomes.items():
         document.add(
             tomlkit.comment(
                 f"{objective}: {outcome['metric']} {outcome['best']:.4f} on the validation part after "
-                f"{outcome['trials']} trials, {_told(outcome['start'])} at the start"
+                f"{outcome['trials']} trials, {_score(outcome['start'])} at the start"
             )
         )
-    tried = {name for outcome in found.values() for name in outcome}
+    tried = {name for outcome in outcomes.values() for name in outcome}
     default = Settings.model_validate({"input": settings.input.model_dump()}).model_dump()
     default["input"] = Input().model_dump()
     for section, values in settings.model_dump().items():
         changed = {
             key: value
             for key, value in values.items()
-            if section not in ELSEWHERE
+            if section not in RUN_SECTIONS
             and key != "path"
             and value is not None
             and (f"{section}.{key}" in tried or value != default[section][key])
@@ -353,5 +354,5 @@ def as_toml(settings: Settings, found: Mapping[str, Any]) -> str:
     return tomlkit.dumps(document)
 
 
-def _told(value: float | None) -> str:
+def _score(value: float | None) -> str:
     return "nothing to fit" if value is None else f"{value:.4f}"

@@ -1,1 +1,1 @@
-"""What lies where in the raw and the processed zone, and the only code that reads and writes it."""
+"""The layout of the raw and the processed zone, and the only code that reads and writes them."""

@@ -1,7 +1,7 @@
-"""Which raw files the ratings table has taken, and whether what is new can be added to it or all has to be read again.
+"""Which raw files the ratings table has taken, and whether new files can be added or all files must be read again.
 
-Taken files are known by their checksums. What was taken is written into the Delta commit that took it, so the rows and
-the note of where they are from appear in one step.
+Taken files are identified by their checksums. The Delta commit that takes files carries a note that lists them, so the
+rows and the note of their origin appear in one step.
 """
 
 from __future__ import annotations
@@ -22,18 +22,17 @@ from spark_app.zones.processed import ProcessedZone
 from spark_app.zones.raw import RawTable
 
 NEUTRAL = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES"})
-"""Operations of Delta that leave the rows of a table as they are."""
+"""Operations of Delta that do not change the rows of a table."""
 
-
-NO_MATTER = {"input": {"take"}, "clean": {"max_reject_share", "damping"}}
-"""The settings of [input] and [clean] that do not decide how a row is judged; any other one does, a new one too."""
+NOT_JUDGING = {"input": {"take"}, "clean": {"max_reject_share", "damping"}}
+"""The settings of [input] and [clean] that do not affect how a row is judged. All others do, also new ones."""
 
 
 @dataclass(frozen=True)
 class Taken:
     """What the ratings table has taken: paths by SHA-256, a digest of the rules, rows delivered, rejects by reason.
 
-    `runs` are those that took it: the table of rejects has what they turned away.
+    `runs` are the runs that took it; the table of rejects has the rows that they rejected.
     """
 
     files: Mapping[str, str] = field(default_factory=dict)
@@ -42,16 +41,16 @@ class Taken:
     rejects: Mapping[str, int] = field(default_factory=dict)
     runs: Sequence[str] = ()
 
-    def and_also(
+    def with_delivery(
         self, files: Mapping[str, str], rules: str, rows: int, rejects: Mapping[str, int], run_id: str
     ) -> Taken:
-        """What is taken with a further delivery."""
+        """What is taken after a further delivery."""
         reasons = {**self.rejects, **rejects}
         added = {reason: self.rejects.get(reason, 0) + rejects.get(reason, 0) for reason in reasons}
         return Taken({**self.files, **files}, rules, self.rows + rows, added, [*self.runs, run_id])
 
     def to_json(self) -> str:
-        """The text that a commit carries."""
+        """The note of a commit."""
         return json.dumps(
             {
                 "files": dict(self.files),
@@ -65,9 +64,9 @@ class Taken:
 
 @dataclass(frozen=True)
 class Delivery:
-    """What an etl takes: the files of `table`, by checksum in `files`, beside what was `taken` before.
+    """What an etl takes: the files of `table`. `files` has their paths by checksum, `taken` what was taken before.
 
-    Where `taken` is None the table of ratings is made anew, and `table` has every file.
+    If `taken` is None, the table of ratings is made anew and `table` has every file.
     """
 
     table: RawTable
@@ -82,7 +81,7 @@ class Delivery:
 
     def then_taken(self, rows: int, rejects: Mapping[str, int], run_id: str) -> Taken:
         """What the table has taken once these rows of the delivery are in."""
-        return (self.taken or Taken()).and_also(self.files, self.rules, rows, rejects, run_id)
+        return (self.taken or Taken()).with_delivery(self.files, self.rules, rows, rejects, run_id)
 
 
 def find_delivery(
@@ -93,72 +92,77 @@ def find_delivery(
     checksums: Mapping[str, str],
     coded: Collection[str],
 ) -> tuple[Delivery, Delivery]:
-    """The files of the raw zone that the ratings table has not taken, and all of them; `checksums` are by path.
+    """A delivery of the files that the ratings table has not taken, and a delivery of all files of the raw zone.
 
-    `coded` are those of userId and movieId that need codes.
+    `checksums` are by path. `coded` names the columns, of userId and movieId, that need codes.
 
-    The two are the same where the table has to be made anew: where there is none, a file that it has taken is gone, or
-    the rules have changed, so that rows taken before might now be judged otherwise.
+    Both deliveries are the same if the table must be made anew: there is none, a file that it took is gone, or the
+    rules have changed, so that rows taken before might now be judged differently.
     """
     ratings = _without_copies(ratings, checksums)
     files = {checksums[file.path]: file.path for file in ratings.files}
-    everything = Delivery(ratings, files, _digest(settings, coded))
+    all_files = Delivery(ratings, files, _digest(settings, coded))
     taken = read_taken(spark, zone) if settings.input.take == "new" else None
     if taken is None:
-        return everything, everything
-    new = {checksum: path for checksum, path in files.items() if checksum not in taken.files}
-    if why := _why_anew(taken, everything, new, settings):
-        logger.info("ratings: all files are read again, since %s", why)
-        return everything, everything
-    table = replace(ratings, files=[file for file in ratings.files if file.path in new.values()])
-    logger.info("ratings: %d of %d files are new", len(new), len(files))
-    return Delivery(table, new, everything.rules, taken), everything
+        return all_files, all_files
+    new_files = {checksum: path for checksum, path in files.items() if checksum not in taken.files}
+    if reason := _why_anew(taken, all_files, new_files, settings):
+        logger.info("ratings: all files are read again, since %s", reason)
+        return all_files, all_files
+    table = replace(ratings, files=[file for file in ratings.files if file.path in new_files.values()])
+    logger.info("ratings: %d of %d files are new", len(new_files), len(files))
+    return Delivery(table, new_files, all_files.rules, taken), all_files
 
 
 def why_movies_need_all(
     spark: SparkSession, zone: ProcessedZone, delivery: Delivery, movies: DataFrame, settings: Settings
 ) -> str | None:
-    """Why ratings taken before might be judged otherwise beside these movies(movieId); None where they would not be."""
+    """Why ratings taken before might be judged differently with these movies(movieId); None if they would not."""
     if delivery.taken is None or not zone.has_table(spark, "movies"):
         return None
     before, now = zone.read(spark, "movies").select("movieId"), movies.select("movieId")
     if not before.join(now, on="movieId", how="left_anti").isEmpty():
         return "movies are no longer listed"
-    was_turned_away = rules.unknown_movie(settings.input) in delivery.taken.rejects
-    if was_turned_away and not now.join(before, on="movieId", how="left_anti").isEmpty():
+    had_unknown_movies = rules.unknown_movie(settings.input) in delivery.taken.rejects
+    if had_unknown_movies and not now.join(before, on="movieId", how="left_anti").isEmpty():
         return "ratings were rejected for movies that were not listed, and more are listed now"
     return None
 
 
-def _why_anew(taken: Taken, everything: Delivery, new: Mapping[str, str], settings: Settings) -> str | None:
-    if taken.rules != everything.rules:
-        return "settings of [input] or [clean], the kind of ids, or the rules of this version have changed"
-    gone = [path for checksum, path in taken.files.items() if checksum not in everything.files]
+def _why_anew(taken: Taken, all_files: Delivery, new_files: Mapping[str, str], settings: Settings) -> str | None:
+    if taken.rules != all_files.rules:
+        return "settings of [input] or [clean], the type of ids, or the rules of this version have changed"
+    gone = [path for checksum, path in taken.files.items() if checksum not in all_files.files]
     if gone:
         return f"{gone[0]} was taken before and is gone or changed"
-    # Without times the last delivered counts: by name, so a new file has to come after those that were taken.
-    known = [path for checksum, path in everything.files.items() if checksum not in new]
-    if new and not settings.input.timestamp and settings.input.feedback == "ratings" and min(new.values()) < max(known):
-        return f"{min(new.values())} comes before files that were taken, and there are no times to go by"
+    # Without timestamps the last delivered rating is kept, in the order of file names: new files must come last.
+    known = [path for checksum, path in all_files.files.items() if checksum not in new_files]
+    if (
+        new_files
+        and not settings.input.timestamp
+        and settings.input.feedback == "ratings"
+        and min(new_files.values()) < max(known)
+    ):
+        return f"{min(new_files.values())} comes before files that were taken, and ratings have no timestamps"
     return None
 
 
 def _without_copies(table: RawTable, checksums: Mapping[str, str]) -> RawTable:
-    """The files of a table, each content once: a file that was delivered twice is not taken twice."""
+    """The table without copies: of several files with the same content, only the first is taken."""
     first: dict[str, str] = {}
     for file in table.files:
         original = first.setdefault(checksums[file.path], file.path)
         if original != file.path:
-            logger.warning("%s is a copy of %s and is passed over", file.path, original)
+            logger.warning("%s is a copy of %s and is skipped", file.path, original)
     return replace(table, files=[file for file in table.files if file.path in first.values()])
 
 
 def _digest(settings: Settings, coded: Collection[str]) -> str:
-    """Digest of everything that decides whether a row is accepted, and as what."""
+    """Digest of everything that decides whether a row is accepted and which values it gets."""
     judged_by = {
         "rules": rules.RULES_VERSION,
-        "input": settings.input.model_dump(mode="json", exclude=NO_MATTER["input"]),
-        "clean": settings.clean.model_dump(mode="json", exclude=NO_MATTER["clean"]),
+        "input": settings.input.model_dump(mode="json", exclude=NOT_JUDGING["input"]),
+        "clean": settings.clean.model_dump(mode="json", exclude=NOT_JUDGING["clean"]),
         "movies": bool(settings.raw.movies),
         "coded": sorted(coded),
     }
@@ -166,16 +170,19 @@ def _digest(settings: Settings, coded: Collection[str]) -> str:
 
 
 def read_taken(spark: SparkSession, zone: ProcessedZone) -> Taken | None:
-    """What the latest commit that changed the rows says; None where there is no table, or another hand changed it."""
+    """What the ratings table has taken, from the note of the latest commit that changed its rows.
+
+    None if there is no table, or if a writer other than `etl` made that commit.
+    """
     if not zone.has_table(spark, "ratings"):
         return None
     history = DeltaTable.forPath(spark, zone.table("ratings")).history().select("operation", "userMetadata")
     for commit in history.collect():
         if commit["operation"] not in NEUTRAL:
-            noted = _from_json(commit["userMetadata"])
-            if noted is None:
+            taken = _from_json(commit["userMetadata"])
+            if taken is None:
                 logger.info("ratings: all files are read again, since the last %s was not by etl", commit["operation"])
-            return noted
+            return taken
     return None
 
 

@@ -1,6 +1,6 @@
-"""The tables of codes for ids that are no integers, by Spark and without it.
+"""The tables of codes for ids that are not integers, for Spark and for readers without it.
 
-`etl` adds to them where a delivery brings new ids; whatever is published or shown has the ids as they were delivered.
+`etl` adds a code for each new id of a delivery. Everything that is published or shown has the ids as delivered.
 """
 
 from __future__ import annotations
@@ -19,51 +19,51 @@ from spark_app.zones.manifest import RunRecord
 from spark_app.zones.processed import ProcessedZone
 
 TABLES = {"userId": "user_ids", "movieId": "movie_ids"}
-"""The Delta table (id, code) of each column of ids; it is there only where some of its ids need codes."""
+"""The Delta table (id, code) of each column of ids. It exists only if some ids of the column need codes."""
 
 
 def read_codes(spark: SparkSession, zone: ProcessedZone) -> Codes:
-    """The codes that were given so far."""
-    found = {column: zone.read(spark, table) for column, table in TABLES.items() if zone.has_table(spark, table)}
-    return Codes(users=found.get("userId"), movies=found.get("movieId"))
+    """All codes given so far."""
+    tables = {column: zone.read(spark, table) for column, table in TABLES.items() if zone.has_table(spark, table)}
+    return Codes(users=tables.get("userId"), movies=tables.get("movieId"))
 
 
 def find_codes(
     spark: SparkSession, zone: ProcessedZone, fields: dict[str, DataFrame | None], coded: frozenset[str]
 ) -> tuple[Codes, dict[str, DataFrame]]:
-    """All codes, and by table those of them that are new: of the columns that need codes, or had some before.
+    """All codes, and the new codes by table, for the columns in `coded` and the columns that have codes already.
 
-    Takes for userId and movieId the parsed lines that decide which there are, None where none are to be read. Each
-    column costs a pass over its files, which is not needed where all ids are integers. The new codes are persisted
-    until `keep_codes` has written them.
+    `fields` has the parsed lines from which the ids of userId and movieId come, None if none are read. Each such column
+    costs a pass over its files; a column without codes costs none. The new codes stay persisted until `keep_codes` has
+    written them.
     """
-    found, fresh = {}, {}
+    all_codes, new_codes = {}, {}
     for column, table in TABLES.items():
         is_there = zone.has_table(spark, table)
         if column in coded or is_there:
             known = zone.read(spark, table) if is_there else spark.createDataFrame([], ids.SCHEMA)
             lines = fields[column]
-            new = ids.new_codes(_ids_in(lines, column), known).persist() if lines is not None else None
-            if new is not None and not new.isEmpty():
-                fresh[table] = new
-                found[column] = known.union(new)
+            fresh = ids.new_codes(_ids_in(lines, column), known).persist() if lines is not None else None
+            if fresh is not None and not fresh.isEmpty():
+                new_codes[table] = fresh
+                all_codes[column] = known.union(fresh)
             elif is_there:
-                found[column] = known
-            if column in found:
-                logger.info("%s: ids that are no integers have codes in %s", column, zone.table(table))
-    return Codes(users=found.get("userId"), movies=found.get("movieId")), fresh
+                all_codes[column] = known
+            if column in all_codes:
+                logger.info("%s: ids that are not integers have codes in %s", column, zone.table(table))
+    return Codes(users=all_codes.get("userId"), movies=all_codes.get("movieId")), new_codes
 
 
-def keep_codes(zone: ProcessedZone, record: RunRecord, fresh: dict[str, DataFrame]) -> None:
-    """Add new codes to their tables; this comes before any row that they stand in is published."""
-    for table, codes in fresh.items():
+def keep_codes(zone: ProcessedZone, record: RunRecord, new_codes: dict[str, DataFrame]) -> None:
+    """Add new codes to their tables. Call this before any row with these codes is published."""
+    for table, codes in new_codes.items():
         zone.append(codes, table)
         record.note_output(zone.table(table))
         codes.unpersist()
 
 
 def check_no_codes(spark: SparkSession, zone: ProcessedZone) -> None:
-    """Raise UsageError where ids are to be integers and the zone has codes for others."""
+    """Raise UsageError if the zone has codes, which do not fit the setting that all ids are integers."""
     for table in TABLES.values():
         if zone.has_table(spark, table):
             raise UsageError(
@@ -73,18 +73,18 @@ def check_no_codes(spark: SparkSession, zone: ProcessedZone) -> None:
 
 
 def _ids_in(fields: DataFrame, column: str) -> DataFrame:
-    """The ids (id, text) in lines that could be read."""
+    """The ids, as id (text), in the lines that can be parsed."""
     is_read = rules.first_reason(rules.line_rules()).isNull()
     return fields.filter(is_read & (F.col(column) != "")).select(F.col(column).alias("id"))
 
 
 def has_codes(zone: ProcessedZone, column: str) -> bool:
-    """Whether some ids of userId or movieId have codes; else all are integers that stand for themselves."""
+    """Whether some ids of userId or movieId have codes. If not, all are integers that stand for themselves."""
     return storage.is_delta_table(zone.table(TABLES[column]))
 
 
 def code_of(zone: ProcessedZone, column: str, delivered: str) -> int:
-    """The integer that stands for an id in the tables. Raises InputError where none does."""
+    """The integer that stands for an id in the tables. Raises InputError if the id is unknown."""
     if has_codes(zone, column):
         codes = zone.rows(TABLES[column], ds.field("id") == delivered)
         if codes.num_rows:
@@ -95,12 +95,12 @@ def code_of(zone: ProcessedZone, column: str, delivered: str) -> int:
 
 
 def is_delivered_id(column: str, delivered: str) -> ds.Expression:
-    """Rows of an id as it was delivered: text in tables with codes, else an integer."""
+    """A filter for rows with an id as delivered, which is text in tables with codes and else an integer."""
     return ds.field(column).cast(pa.string()) == delivered
 
 
 def with_delivered_movie_ids(zone: ProcessedZone, rows: pa.Table) -> pa.Table:
-    """Rows with their movieId as it was delivered, in the same order."""
+    """The rows with each movieId as delivered, in the same order."""
     if not has_codes(zone, "movieId"):
         return rows
     codes = zone.rows(TABLES["movieId"], ds.field("code").isin(rows["movieId"].combine_chunks()))

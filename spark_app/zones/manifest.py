@@ -1,4 +1,4 @@
-"""One run of a job: its identity, what it did, and the manifest that says so."""
+"""One run of a job: its id, what it did, and the manifest that records it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from spark_app.platform.log import logger
 from spark_app.platform.settings import Settings
 
 SCHEMA_VERSION = 2
-"""Of manifests and of model.json. Version 1, which has no such key, called both factorisations `als`."""
+"""The version of manifests and of model.json. Version 1 has no such key, and calls both factorisations `als`."""
 
 
 def _new_id() -> str:
@@ -29,7 +29,7 @@ def _new_id() -> str:
 
 @dataclass
 class RunRecord:
-    """What a run has done so far; every attribute but the clock is a key of the manifest."""
+    """What a run has done so far; every attribute except the clock is a key of the manifest."""
 
     job: str
     settings: Settings
@@ -48,7 +48,7 @@ class RunRecord:
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage and say when it starts and ends."""
+        """Time a stage, and log its start and end."""
         logger.info("%s: started", name)
         start, status = time.monotonic(), "failed"
         try:
@@ -60,20 +60,20 @@ class RunRecord:
             logger.info("%s: %s in %.1f s", name, status, seconds)
 
     def note_input(self, path: str, **facts: Any) -> None:
-        """Note something that was read, with what identifies it; a second note of the same changes nothing."""
+        """Note a path that was read, with facts that identify its content; a second note of it changes nothing."""
         if not self.has_read(path):
             self.inputs.append({"path": path, **facts})
 
     def has_read(self, path: str) -> bool:
-        """Whether something was noted as read."""
+        """Whether a path was noted as read."""
         return any(noted["path"] == path for noted in self.inputs)
 
     def has_written(self, path: str) -> bool:
-        """Whether something was published by this run."""
+        """Whether this run published a path."""
         return path in self.outputs
 
     def note_output(self, path: str) -> None:
-        """Note something that was published."""
+        """Note a path that was published."""
         self.outputs.append(path)
         logger.info("wrote %s", path)
 
@@ -105,9 +105,9 @@ class RunRecord:
 
 
 def versions(spark: SparkSession) -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Versions of the software on which a result depends."""
     jvm = spark.sparkContext._jvm
-    found = {
+    by_name = {
         "movie-reco": spark_app.__version__,
         "python": platform.python_version(),
         "spark": spark.version,
@@ -115,8 +115,8 @@ def versions(spark: SparkSession) -> dict[str, str]:
     }
     for package in ("delta-spark", "numpy", "pyarrow"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+            by_name[package] = importlib.metadata.version(package)
+    return by_name
 
 
 def read_manifest(path: str) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def read_manifest(path: str) -> dict[str, Any]:
 
 
 def with_current_names(facts: dict[str, Any]) -> dict[str, Any]:
-    """A manifest, or the facts of stored models, of any schema version, with the names of the current one."""
+    """A manifest, or the facts of stored models, of any schema version, with the names of the current schema."""
     if facts.get("schema_version", 1) >= SCHEMA_VERSION:
         return facts
     renamed = {**facts, "metrics": _metrics_by_current_names(facts.get("metrics", {}))}
@@ -136,25 +136,25 @@ def with_current_names(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _metrics_by_current_names(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Metrics in which `als` was the ranking model among rankings and the rating model among predicted ratings."""
+    """Metrics of version 1 with current names: `als` meant `implicit` among rankings, `explicit` among ratings."""
     names = {"ranking": {"als": "implicit"}, "rating": {"als": "explicit"}}
 
     def renamed(values: dict[str, Any], task: str) -> dict[str, Any]:
         return {names[task].get(model, model): value for model, value in values.items()}
 
-    found = dict(metrics)
+    current = dict(metrics)
     for task in names:
-        if task in found:
-            found[task] = renamed(found[task], task)
-    if "intervals" in found:
-        found["intervals"] = {task: renamed(values, task) for task, values in found["intervals"].items()}
-    if "slices" in found:
-        found["slices"] = [
-            {**each, "values": renamed(each["values"], "rating" if each["metric"] == "rmse" else "ranking")}
-            for each in found["slices"]
+        if task in current:
+            current[task] = renamed(current[task], task)
+    if "intervals" in current:
+        current["intervals"] = {task: renamed(values, task) for task, values in current["intervals"].items()}
+    if "slices" in current:
+        current["slices"] = [
+            {**part, "values": renamed(part["values"], "rating" if part["metric"] == "rmse" else "ranking")}
+            for part in current["slices"]
         ]
-    if "gate" in found:
-        found["gate"] = renamed(found["gate"], "ranking")
-    if found.get("rating_model") == "als":
-        found["rating_model"] = "explicit"
-    return found
+    if "gate" in current:
+        current["gate"] = renamed(current["gate"], "ranking")
+    if current.get("rating_model") == "als":
+        current["rating_model"] = "explicit"
+    return current

@@ -1,4 +1,4 @@
-"""Names of what lies in the processed zone, and the only mapping from those names to paths."""
+"""Names of the files and tables in the processed zone, and the only mapping from these names to paths."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import functions as F
 
 from spark_app.platform import storage
 from spark_app.platform.errors import InputError
@@ -29,13 +30,13 @@ MADE_BY = {
 """Every Delta table of the processed zone, and the stage that makes it."""
 
 RETENTION_CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
-HOURS_A_DAY = 24.0
+HOURS_PER_DAY = 24.0
 
 LISTING_TASKS = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
-TASKS_A_CORE = 4
+TASKS_PER_CORE = 4
 
 COMMIT_NOTE = "spark.databricks.delta.commitInfo.userMetadata"
-"""The setting of Delta for the note of a commit that no DataFrameWriter makes."""
+"""Delta's setting for the note of a commit that is not made by a DataFrameWriter."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class ProcessedZone:
 
     @property
     def final(self) -> str:
-        """Folder of the movie aggregates, Parquet: one file, replaced in one step."""
+        """Folder of the movie aggregates: one Parquet file, replaced in one step."""
         return storage.join(self.root, "final")
 
     @property
@@ -66,7 +67,7 @@ class ProcessedZone:
 
     @property
     def models(self) -> str:
-        """Folder of all models, a folder a run."""
+        """Folder of all models, one folder per run."""
         return storage.join(self.root, "models")
 
     def model(self, run_id: str) -> str:
@@ -79,7 +80,7 @@ class ProcessedZone:
 
     @property
     def reports(self) -> str:
-        """Folder of the reports, a page of HTML a run."""
+        """Folder of the reports, one HTML page per run."""
         return storage.join(self.root, "reports")
 
     def report(self, run_id: str) -> str:
@@ -93,22 +94,22 @@ class ProcessedZone:
 
     @property
     def tuning(self) -> str:
-        """Folder of what `tune` has tried and found."""
+        """Folder of the files that `tune` writes."""
         return storage.join(self.root, "tuning")
 
     @property
     def trials(self) -> str:
-        """The database of what `tune` has tried."""
+        """The database of the trials of `tune`."""
         return storage.join(self.tuning, "trials.db")
 
     @property
     def best_settings(self) -> str:
-        """The settings that `tune` has found, for `--config`."""
+        """The best settings that `tune` found, for `--config`."""
         return storage.join(self.tuning, "best.toml")
 
     @property
     def staging(self) -> str:
-        """Folder for what the run has not published yet; removed when it ends, or else when the next begins."""
+        """Folder for files that are not published yet; removed when the run ends, or else when the next one begins."""
         return storage.join(self.root, "_staging")
 
     def table(self, name: str) -> str:
@@ -116,36 +117,36 @@ class ProcessedZone:
         return storage.join(self.root, "delta", name)
 
     def has_table(self, spark: SparkSession, name: str) -> bool:
-        """Whether a Delta table is there."""
+        """Whether a Delta table exists."""
         return bool(DeltaTable.isDeltaTable(spark, self.table(name)))
 
     def read(self, spark: SparkSession, name: str) -> DataFrame:
-        """A Delta table as it is now; the frame keeps to this version whatever is written later.
+        """A Delta table at its current version; later writes do not change the frame.
 
-        Raises InputError naming the stage that makes the table where it is missing.
+        If the table is missing, raises InputError that names the stage to run.
         """
         if not self.has_table(spark, name):
             raise InputError(f"{self.table(name)} is missing: run the stage '{MADE_BY[name]}' first")
         return spark.read.format("delta").load(self.table(name))
 
     def dataset(self, name: str) -> ds.Dataset:
-        """A Delta table as it is now, to be read without Spark.
+        """A Delta table at its current version, to be read without Spark.
 
-        Raises InputError naming the stage that makes the table where it is missing.
+        If the table is missing, raises InputError that names the stage to run.
         """
-        found = storage.delta_table(self.table(name))
-        if found is None:
+        dataset = storage.delta_table(self.table(name))
+        if dataset is None:
             raise InputError(f"{self.table(name)} is missing: run the stage '{MADE_BY[name]}' first")
-        return found
+        return dataset
 
     def rows(self, name: str, where: ds.Expression | None = None, columns: list[str] | None = None) -> pa.Table:
-        """Some rows, or all, of a Delta table, read without Spark. Raises InputError as `dataset` does."""
+        """Rows of a Delta table (those that match `where`), read without Spark. Raises InputError as `dataset` does."""
         return self.dataset(name).to_table(filter=where, columns=columns)
 
     def input(self, spark: SparkSession, name: str, record: RunRecord) -> DataFrame:
-        """Read a table that another stage has made, and note in the manifest which version it was.
+        """Read a table of another stage, and note its version as an input of the run.
 
-        What the run has published itself is no input of it.
+        A table that the run published itself is not noted.
         """
         frame = self.read(spark, name)
         if record.has_written(self.table(name)):
@@ -154,7 +155,7 @@ class ProcessedZone:
         return frame
 
     def version(self, spark: SparkSession, name: str) -> str:
-        """Which version of a Delta table is there: also its time, since a table made anew begins at 0 again."""
+        """The current version of a Delta table, with its time, since a table made anew begins at version 0 again."""
         latest = self._latest(spark, name)
         return f"{latest['version']} of {latest['timestamp'].isoformat()}"
 
@@ -165,19 +166,57 @@ class ProcessedZone:
         return latest
 
     def overwrite(self, frame: DataFrame, name: str, note: str | None = None) -> None:
-        """Replace a Delta table by a frame, in one commit, which carries the note."""
+        """Replace a Delta table by a frame, in one commit that carries the note."""
         writer = frame.write.format("delta").mode("overwrite").option("overwriteSchema", True)
         (writer.option("userMetadata", note) if note else writer).save(self.table(name))
 
     def compact(self, spark: SparkSession, name: str, history_days: int) -> None:
-        """Make many small files of a Delta table few, and remove what only versions older than so many days need."""
+        """Merge the small files of a Delta table; remove files needed only by versions older than `history_days`."""
         table = DeltaTable.forPath(spark, self.table(name))
         table.optimize().executeCompaction()
-        # Delta refuses less than a week, for the sake of those who write meanwhile; here nobody does. And it would list
-        # the files of the smallest table in 10,000 tasks.
-        listing = str(TASKS_A_CORE * spark.sparkContext.defaultParallelism)
+        # Delta refuses less than a week, to protect concurrent writers; here there are none. By default it lists the
+        # files of even the smallest table in 10,000 tasks.
+        listing = str(TASKS_PER_CORE * spark.sparkContext.defaultParallelism)
         with _set_for_now(spark, {RETENTION_CHECK: "false", LISTING_TASKS: listing}):
-            table.vacuum(history_days * HOURS_A_DAY)
+            table.vacuum(history_days * HOURS_PER_DAY)
+
+    def replace_final(self, frame: DataFrame) -> None:
+        """Write the movie aggregates as one Parquet file, which takes the place of the one before in one step."""
+        staging = storage.join(self.staging, "final")
+        frame.coalesce(1).write.mode("overwrite").parquet(staging)
+        (part,) = storage.list_files(staging)
+        storage.publish(part, self.final_file)
+
+    def replace_recommendations_csv(self, frame: DataFrame) -> None:
+        """Write sorted rows as parts in parallel, then join the parts to one CSV file that appears in one step.
+
+        The format is RFC 4180: commas, doubled quotes. Cells have the data unchanged, even if a title begins with a
+        sign that a spreadsheet takes for a formula.
+        """
+        staging = storage.join(self.staging, "recommendations")
+        frame.write.csv(
+            staging,
+            mode="overwrite",
+            escape='"',
+            emptyValue="",
+            ignoreLeadingWhiteSpace=False,
+            ignoreTrailingWhiteSpace=False,
+        )
+        header = ",".join(frame.columns) + "\n"
+        storage.concatenate(header, storage.list_files(staging), self.recommendations_csv)
+
+    def write_report(self, run_id: str, page: str) -> str:
+        """Write the report of a run; returns its path."""
+        storage.write_text(self.report(run_id), page)
+        return self.report(run_id)
+
+    def write_best_settings(self, toml: str) -> None:
+        """Replace the settings that `tune` found."""
+        storage.write_text(self.best_settings, toml)
+
+    def delete_rejects(self, spark: SparkSession, run_ids: Sequence[str]) -> None:
+        """Delete what some runs rejected, in one commit."""
+        DeltaTable.forPath(spark, self.table("rejects")).delete(F.col("run_id").isin(list(run_ids)))
 
     def append(self, frame: DataFrame, name: str) -> None:
         """Add a frame to a Delta table, in one commit."""
@@ -186,10 +225,10 @@ class ProcessedZone:
     def merge(
         self, frame: DataFrame, name: str, keys: Sequence[str], replace: str, values: Mapping[str, str], note: str
     ) -> None:
-        """Merge a frame with one row a key into a Delta table, in one commit, which carries the note.
+        """Merge a frame with one row per key into a Delta table, in one commit that carries the note.
 
-        Where a key is in both, and the condition `replace` holds, the table's row gets the `values`; both are SQL over
-        the rows `old` and `new`. Rows with other keys are added.
+        If a key is in both and the condition `replace` is true, the row of the table gets the `values`. Condition and
+        values are SQL over the rows `old` and `new`. Rows with new keys are added.
         """
         spark = frame.sparkSession
         is_same = " AND ".join(f"old.{key} = new.{key}" for key in keys)
@@ -201,7 +240,7 @@ class ProcessedZone:
 
 @contextlib.contextmanager
 def _set_for_now(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
-    """Settings of Spark that hold for one command."""
+    """Set settings of Spark for one command, and unset them after it."""
     for key, value in values.items():
         spark.conf.set(key, value)
     try:

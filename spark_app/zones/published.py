@@ -1,4 +1,4 @@
-"""Answers about what is published, read without Spark, as JSON values: a user, a movie, a run."""
+"""Answers about a user, a movie or a run, from the published files and without Spark, as JSON values."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ SIMILAR = 10
 
 
 def user(zone: ProcessedZone, user_id: str) -> dict[str, Any]:
-    """A user's ratings, the best and then the latest first, and their recommendations; ids are as delivered.
+    """A user's ratings, the highest and then the latest first, and their recommendations; ids are as delivered.
 
-    Raises InputError where the user has no ratings.
+    Raises InputError if the user has no ratings.
     """
     code = code_of(zone, "userId", user_id)
     ratings = zone.rows("ratings", ds.field("userId") == code, ["movieId", "rating", "timestamp"])
@@ -49,9 +49,9 @@ def user(zone: ProcessedZone, user_id: str) -> dict[str, Any]:
 
 
 def movie(zone: ProcessedZone, movie_id: str) -> dict[str, Any]:
-    """A row of `final`, and the movies most like it: the cosine of their factors in the ranking model.
+    """A row of `final`, and the most similar movies, by the cosine of their factors in the ranking model.
 
-    Raises InputError where there is no such movie.
+    Raises InputError if there is no such movie.
     """
     if not storage.exists(zone.final_file):
         raise InputError(f"{zone.final_file} is missing: run the stage 'etl' first")
@@ -62,28 +62,28 @@ def movie(zone: ProcessedZone, movie_id: str) -> dict[str, Any]:
 
 
 def _similar(zone: ProcessedZone, movie_id: int) -> list[dict[str, Any]]:
-    """The movies most like one; none for a movie that the ranking model does not know."""
+    """The movies most similar to a movie; empty if the ranking model does not know it."""
     ids, factors = factors_of_movies(zone)
     (place,) = np.nonzero(ids == movie_id)
     if not len(place):
         return []
     nearest, cosines = most_similar(factors, int(place[0]), SIMILAR)
-    found = pa.table({"movieId": pa.array(ids[nearest]), "similarity": cosines})
-    described = found.join(_titles(zone, found["movieId"]), keys="movieId", join_type="inner")
+    similar = pa.table({"movieId": pa.array(ids[nearest]), "similarity": cosines})
+    described = similar.join(_titles(zone, similar["movieId"]), keys="movieId", join_type="inner")
     in_order = described.sort_by([("similarity", "descending"), ("movieId", "ascending")])
     ranked = with_delivered_movie_ids(zone, in_order)
     return list(ranked.select(["movieId", "title", "genres", "similarity"]).to_pylist())
 
 
 def _titles(zone: ProcessedZone, movie_ids: pa.ChunkedArray) -> pa.Table:
-    """movieId, title and genres (divided by `|`) of some movies, by the integers that stand for them."""
+    """movieId, title and genres (separated by `|`) of the movies with these integer ids."""
     is_wanted = ds.field("movieId").isin(movie_ids.combine_chunks())
-    found = zone.rows("movies", is_wanted, ["movieId", "title", "genres"])
-    return found.set_column(2, "genres", pc.binary_join(found["genres"], "|"))
+    movies = zone.rows("movies", is_wanted, ["movieId", "title", "genres"])
+    return movies.set_column(2, "genres", pc.binary_join(movies["genres"], "|"))
 
 
 def manifest(zone: ProcessedZone, run_id: str = "") -> Any:
-    """The manifest of a run, or of the last one. Raises InputError where there is none."""
+    """The manifest of a run, or of the last run if `run_id` is empty. Raises InputError if there is none."""
     path = zone.manifest(run_id)
     if not run_id:
         runs = storage.list_files(zone.runs) if storage.exists(zone.runs) else []
@@ -94,7 +94,7 @@ def manifest(zone: ProcessedZone, run_id: str = "") -> Any:
 
 
 def movie_factors(zone: ProcessedZone) -> tuple[list[int] | list[str], Floats]:
-    """The movieIds that the ranking model knows, as delivered, and their latent factors, a row a movie."""
+    """The movieIds that the ranking model knows, as delivered, and their latent factors, one row per movie."""
     codes, vectors = factors_of_movies(zone)
     ids = with_delivered_movie_ids(zone, pa.table({"movieId": pa.chunked_array([codes])}))
     return ids["movieId"].to_pylist(), vectors

@@ -1,4 +1,4 @@
-"""The raw zone as the stages read it: which files there are, what their headers say, and their lines."""
+"""The raw zone as the stages read it: its files, their headers and their lines."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 class RawFile:
     """One file: its path, its header line as delivered, its columns and their types in the order of the file.
 
-    `coded` are those of userId and movieId that need codes.
+    `coded` names the columns, of userId and movieId, that need codes.
     """
 
     path: str
@@ -40,7 +40,7 @@ class RawFile:
 
 @dataclass(frozen=True)
 class RawTable:
-    """The files of one raw table, and the path, folder or glob that stands for all of them, as Spark takes it."""
+    """The files of one raw table. `location` is the path, folder or glob from which Spark reads all of them."""
 
     contract: Contract
     location: str
@@ -48,32 +48,32 @@ class RawTable:
 
     @property
     def coded(self) -> frozenset[str]:
-        """Those of userId and movieId that need codes in any file."""
+        """The columns, of userId and movieId, that need codes in any file."""
         return frozenset().union(*(file.coded for file in self.files))
 
 
 def find_files(raw: Raw, name: str) -> tuple[str, list[str]]:
-    """The name under which a raw table lies, and its files; no files where nothing is there.
+    """The name under which a raw table exists, and its files; no files if there is no such name.
 
-    The configured name, else the same with `.gz`, else the folder without `.csv`. Raises InputError where two of them
-    are there, since only one can be the delivery, or where Spark would pass over a file.
+    It is the configured name, else the same with `.gz`, else the folder without `.csv`. Raises InputError if two of
+    them exist, since only one can be the delivery, or if Spark would skip a file.
     """
     names = dict.fromkeys((name, f"{name}.gz", name.removesuffix(".csv")))
-    found = [(name, files) for name in names if (files := storage.list_files(raw.path, name))]
-    # The alternatives of a glob match one another's files; there the first that matches is what was meant.
-    if len(found) > 1 and not storage.is_glob(name):
-        raise InputError(f"{raw.path} holds both {found[0][0]} and {found[1][0]}: remove one of them")
-    for path in found[0][1] if found else []:
+    existing = [(name, files) for name in names if (files := storage.list_files(raw.path, name))]
+    # A glob and its alternatives can match the same files; the first that matches is the intended one.
+    if len(existing) > 1 and not storage.is_glob(name):
+        raise InputError(f"{raw.path} holds both {existing[0][0]} and {existing[1][0]}: remove one of them")
+    for path in existing[0][1] if existing else []:
         if storage.name_of(path)[0] in "_." or ":" in storage.name_of(path):
             raise InputError(f"{path}: Spark does not read names that begin with _ or . or contain a colon: rename it")
-    return found[0] if found else (name, [])
+    return existing[0] if existing else (name, [])
 
 
 def survey(settings: Settings) -> tuple[RawTable | None, RawTable]:
-    """Movies (None where raw.movies is empty) and ratings of the raw zone, held against their contracts.
+    """Movies (None if raw.movies is empty) and ratings of the raw zone, checked against their contracts.
 
-    Reads the first lines of each file only. Raises InputError naming what is missing, empty or not as the contract
-    says.
+    Reads only the first lines of each file. Raises InputError that names what is missing, empty or against the
+    contract.
     """
     raw = settings.raw
     movies = _survey_table(raw, raw.movies, movies_contract(settings.input)) if raw.movies else None
@@ -83,23 +83,23 @@ def survey(settings: Settings) -> tuple[RawTable | None, RawTable]:
 def read_fields(spark: SparkSession, table: RawTable) -> DataFrame:
     """Every line of a table as text fields.
 
-    Columns: value, file (URI), block_start and row (where in the file), is_header, those of the contract as text (null
-    where the table has none; ids without spaces around them), and the checks of `with_fields`. Files whose headers
-    differ are read apart, each by its own.
+    Columns: value, file (URI), block_start and row (where in the file), is_header, the columns of the contract as text
+    (null if the table has no such column; ids without spaces around them), and the checks of `with_fields`. Files with
+    different headers are read separately, each by its own header.
     """
     by_header: dict[str, list[RawFile]] = defaultdict(list)
     for file in table.files:
         by_header[file.header].append(file)
     frames = [_read_files(spark, files, table.contract) for files in by_header.values()]
-    nothing = {ours: F.lit(None).cast("string") for ours in table.contract.absent}
-    bare = {ours: F.trim(ours) for ours in contract.ID_COLUMNS & table.contract.columns.keys()}
-    return reduce(DataFrame.unionByName, frames).withColumns({**nothing, **bare})
+    absent = {ours: F.lit(None).cast("string") for ours in table.contract.absent}
+    trimmed_ids = {ours: F.trim(ours) for ours in contract.ID_COLUMNS & table.contract.columns.keys()}
+    return reduce(DataFrame.unionByName, frames).withColumns({**absent, **trimmed_ids})
 
 
 def note_inputs(record: RunRecord, *tables: RawTable | None) -> dict[str, str]:
-    """Note path, size and SHA-256 of each file as inputs of the run; files that it has noted are not read again.
+    """Note path, size and SHA-256 of each file as inputs of the run; files noted before are not read again.
 
-    Returns the checksums by path. A damaged `.gz` is found here, before anything is written.
+    Returns the checksums by path. Raises InputError for a damaged `.gz`, before anything is written.
     """
     paths = [file.path for table in tables if table for file in table.files]
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
@@ -115,13 +115,13 @@ def _read_files(spark: SparkSession, files: list[RawFile], expected: Contract) -
         F.col("_metadata.file_block_start").alias("block_start"),
         F.monotonically_increasing_id().alias("row"),
     )
-    # Blank lines are no records: every CSV reader passes over them.
+    # Blank lines are not records: every CSV reader skips them.
     records = lines.filter(F.col("value") != "").withColumn("is_header", F.col("value") == files[0].header)
     return with_fields(records, list(files[0].types), expected.names, expected.delimiter)
 
 
 def _survey_table(raw: Raw, name: str, expected: Contract) -> RawTable:
-    found, paths = find_files(raw, name)
+    existing_name, paths = find_files(raw, name)
     if not paths:
         storage.check_readable(raw.path)
         raise InputError(
@@ -132,25 +132,28 @@ def _survey_table(raw: Raw, name: str, expected: Contract) -> RawTable:
     files = list(_survey_files(paths, samples, expected))
     if not files:
         raise InputError(
-            f"{storage.join(raw.path, found)} is empty: expected the header "
+            f"{storage.join(raw.path, existing_name)} is empty: expected the header "
             f"{expected.delimiter.join(expected.names.values())} and rows"
         )
     if not any(sum(map(bool, sample)) > 1 for sample in samples):
-        raise InputError(f"{storage.join(raw.path, found)} has a header and no rows: deliver the data and run again")
+        raise InputError(
+            f"{storage.join(raw.path, existing_name)} has a header and no rows: deliver the data and run again"
+        )
     location = storage.join(
-        storage.spark_path(raw.path), found if storage.is_glob(found) else storage.spark_path(found)
+        storage.spark_path(raw.path),
+        existing_name if storage.is_glob(existing_name) else storage.spark_path(existing_name),
     )
     return RawTable(expected, location, files)
 
 
 def _survey_files(paths: list[str], samples: list[list[bytes]], expected: Contract) -> Iterator[RawFile]:
-    """What the first lines of each file say; empty part files are passed over, as Spark writes them too."""
+    """Each file with its header and types, from its first lines; skips empty files, since Spark writes such parts."""
     for path, sample in zip(paths, samples, strict=True):
         lines = [line.decode("utf-8", errors="replace") for line in sample if line]
         if lines and REPLACEMENT in lines[0]:
             raise InputError(f"{path}: the header is not UTF-8: deliver the file in UTF-8")
         if not lines:
-            logger.warning("%s is empty and is passed over", path)
+            logger.warning("%s is empty and is skipped", path)
             continue
         header, *rows = (contract.parse_line(line, expected.delimiter) for line in lines)
         contract.check_header(expected, header, path)

@@ -1,4 +1,4 @@
-"""What the report asks of the published files, read without Spark."""
+"""The data of the report, read from the published files without Spark."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from spark_app.zones.processed import ProcessedZone
 from spark_app.zones.published import user
 
 NEIGHBOURS = 20
-"""How many other numbers of ratings are tried to find a user who has a list."""
+"""How many of the nearest numbers of ratings are searched for a user who has a list."""
 
 
 def earlier_manifests(zone: ProcessedZone, run_id: str) -> Iterator[dict[str, Any]]:
-    """The manifests of the runs before one that ended well, the latest first; each is read when it is asked for."""
+    """The manifests of successful runs before the run `run_id`, the latest first; each is read when it is needed."""
     runs = storage.list_files(zone.runs) if storage.exists(zone.runs) else []
     for path in sorted(runs, reverse=True):
         if storage.name_of(path) < f"{run_id}.json":
-            found = read_manifest(path)
-            if found["status"] == "done":
-                yield found
+            manifest = read_manifest(path)
+            if manifest["status"] == "done":
+                yield manifest
 
 
 def users_by_activity(zone: ProcessedZone) -> dict[int, int]:
-    """How many users have given so many ratings; what is held does not grow with the users."""
-    found: Counter[int] = Counter()
+    """The number of users by their number of ratings; memory does not grow with the number of users."""
+    activity: Counter[int] = Counter()
     for batch in zone.dataset("user_features").scanner(columns=["rating_count"]).to_batches():
         counts, users = np.unique(batch["rating_count"].to_numpy(), return_counts=True)
-        found.update(dict(zip(counts.tolist(), users.tolist(), strict=True)))
-    return dict(sorted(found.items()))
+        activity.update(dict(zip(counts.tolist(), users.tolist(), strict=True)))
+    return dict(sorted(activity.items()))
 
 
 def ratings_of_movies(zone: ProcessedZone) -> NDArray[np.int64]:
-    """The ratings that every movie got, the most first."""
+    """The number of ratings of every movie, the largest first."""
     counts = zone.rows("movie_features", columns=["rating_count"])["rating_count"].to_numpy()
     return np.sort(counts)[::-1]
 
@@ -58,27 +58,27 @@ def most_rated(zone: ProcessedZone, count: int) -> list[dict[str, Any]]:
 
 
 def sample_users(zone: ProcessedZone, places: Sequence[float]) -> list[dict[str, Any]]:
-    """Users at these places between the least (0) and the most (1) active, as `user` gives them.
+    """Users at these places between the least (0) and the most (1) active, as `user` returns them.
 
-    Of users alike the one with the lowest userId who has a list is meant, and where none has one those next to them.
-    None where nothing is recommended yet.
+    Of the users with the same number of ratings, the lowest userId that has a list is taken. If none of them has a
+    list, users with the nearest number of ratings are searched. Empty if nothing is recommended yet.
     """
     if not storage.is_delta_table(zone.table("recommendations")):
         return []
     by_activity = users_by_activity(zone)
-    counts, up_to = np.array(list(by_activity), dtype=np.int64), np.cumsum(list(by_activity.values()))
+    counts, cumulative = np.array(list(by_activity), dtype=np.int64), np.cumsum(list(by_activity.values()))
     chosen: dict[str, None] = {}
     for place in places if len(counts) else ():
-        wanted = counts[np.searchsorted(up_to, round(place * (up_to[-1] - 1)), side="right")]
-        nearest = counts[np.argsort(np.abs(counts - wanted), kind="stable")][:NEIGHBOURS]
+        target = counts[np.searchsorted(cumulative, round(place * (cumulative[-1] - 1)), side="right")]
+        nearest = counts[np.argsort(np.abs(counts - target), kind="stable")][:NEIGHBOURS]
         served = (_served_user(zone, int(count)) for count in nearest)
         chosen |= dict.fromkeys(itertools.islice((user_id for user_id in served if user_id is not None), 1))
     return [user(zone, user_id) for user_id in chosen]
 
 
 def _served_user(zone: ProcessedZone, count: int) -> str | None:
-    """The lowest userId of those with so many ratings who have a list."""
-    alike = zone.rows("user_features", ds.field("rating_count") == count, ["userId"])["userId"]
-    is_alike = ds.field("userId").cast(pa.string()).isin(pc.cast(alike.combine_chunks(), pa.string()))
-    served = zone.rows("recommendations", (ds.field("rank") == 1) & is_alike, ["userId"])["userId"]
+    """The lowest userId that has `count` ratings and a list; None if there is none."""
+    user_ids = zone.rows("user_features", ds.field("rating_count") == count, ["userId"])["userId"]
+    has_count = ds.field("userId").cast(pa.string()).isin(pc.cast(user_ids.combine_chunks(), pa.string()))
+    served = zone.rows("recommendations", (ds.field("rank") == 1) & has_count, ["userId"])["userId"]
     return str(pc.min(served).as_py()) if len(served) else None

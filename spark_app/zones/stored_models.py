@@ -1,4 +1,4 @@
-"""Fitted models in the processed zone: written whole, then published by one small file that names them."""
+"""Fitted models in the processed zone: written completely, then published by one small file that names their run."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ IMPLICIT, EXPLICIT = "implicit_als", "explicit_als"
 def save_models(
     models: Models, rating_model: str | None, zone: ProcessedZone, run_id: str, facts: dict[str, Any]
 ) -> str:
-    """Write models, which of them predicts ratings, and the facts of their fit: metrics that admitted them, settings.
+    """Write models, and `model.json` with `facts` of their fit: metrics, settings, `fitted_to`. Returns the folder.
 
-    `fitted_to` is the version of the ratings, None where they were not fitted to all of it. Returns the folder.
+    `rating_model` names the model that predicts ratings. `fitted_to` is the version of the ratings, None if the models
+    were not fitted to all ratings of one version.
     """
     folder = zone.model(run_id)
     mllib.save(models.implicit, storage.join(folder, IMPLICIT))
@@ -54,19 +55,19 @@ def save_models(
 
 
 def publish_models(zone: ProcessedZone, run_id: str) -> None:
-    """Make saved models the ones that `recommend` takes."""
+    """Make the saved models of a run the ones that `recommend` takes."""
     storage.write_json(zone.current_model, {"run_id": run_id})
 
 
 def published_run(zone: ProcessedZone) -> str | None:
-    """The run that has fitted the published models; None where none are published."""
+    """The run that fitted the published models; None if none are published."""
     return str(storage.read_json(zone.current_model)["run_id"]) if storage.exists(zone.current_model) else None
 
 
 def published_models(zone: ProcessedZone) -> str:
     """The folder of the published models.
 
-    Raises InputError where none are published.
+    Raises InputError if none are published.
     """
     run_id = published_run(zone)
     if run_id is None:
@@ -75,15 +76,15 @@ def published_models(zone: ProcessedZone) -> str:
 
 
 def fitted_to(folder: str) -> str | None:
-    """The version of the ratings that the models in a folder were fitted to; None where it was not all of one."""
+    """The version of the ratings to which the models in a folder were fitted; None if not to all ratings of one."""
     version: str | None = _facts(folder).get("fitted_to")
     return version
 
 
 def load_models(spark: SparkSession, folder: str) -> tuple[Models, str | None]:
-    """The models in a folder, and which of them predicts ratings: one of RATING_MODELS, or None where none does.
+    """The models in a folder, and the name of the model that predicts ratings: one of RATING_MODELS, or None.
 
-    Raises InputError where they are not there.
+    Raises InputError if the models are missing.
     """
     facts_path = storage.join(folder, "model.json")
     if not storage.exists(facts_path):
@@ -96,7 +97,7 @@ def load_models(spark: SparkSession, folder: str) -> tuple[Models, str | None]:
     )
     fitted = facts["settings"]
     settings = FitSettings(
-        # Models that say nothing of a lift or of a power were fitted without them.
+        # Models that were saved without these two settings were fitted without them.
         ImplicitAls(**{"popularity_exponent": 0.0, "reg_power": 1.0, **facts["implicit_als"]}),
         ExplicitAls(**{"reg_power": 1.0, **facts.get("explicit_als", fitted["explicit_als"])}),
         Biases(**fitted["biases"]),
@@ -109,17 +110,17 @@ def load_models(spark: SparkSession, folder: str) -> tuple[Models, str | None]:
 
 
 def model_facts(zone: ProcessedZone) -> dict[str, Any]:
-    """What is known of the published models, without Spark: their run, the metrics that admitted them, settings.
+    """The facts of the published models, read without Spark: their run, metrics and settings.
 
-    Empty where none are published.
+    Empty if none are published.
     """
     return _facts(published_models(zone)) if published_run(zone) is not None else {}
 
 
 def factors_of_movies(zone: ProcessedZone) -> tuple[NDArray[np.int32], Floats]:
-    """The integers that stand for the movies which the published ranking model knows, ascending, and their factors.
+    """The integer ids of the movies that the published ranking model knows, ascending, and their factors.
 
-    Read without Spark. Raises InputError where no models are published.
+    Read without Spark. Raises InputError if no models are published.
     """
     folder = storage.join(published_models(zone), IMPLICIT, "itemFactors")
     factors = storage.parquet(storage.list_files(folder)).to_table().sort_by("id")
@@ -127,6 +128,6 @@ def factors_of_movies(zone: ProcessedZone) -> tuple[NDArray[np.int32], Floats]:
 
 
 def _facts(folder: str) -> dict[str, Any]:
-    """What `save_models` noted in a folder."""
+    """The content of `model.json` in a folder, with current names."""
     facts: dict[str, Any] = storage.read_json(storage.join(folder, "model.json"))
     return with_current_names(facts)

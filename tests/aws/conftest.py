@@ -1,4 +1,4 @@
-"""The APIs of AWS on this machine's loopback: moto's server, asked by real HTTP."""
+"""AWS's APIs on this machine's loopback: moto's server, over real HTTP."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.aws import moto_models
 from tests.conftest import forget_s3
 
 ACCOUNT, REGION = "123456789012", "eu-west-1"
-"""The first is moto's."""
-KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}  # moto takes any
+"""moto's account, and a region."""
+KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}  # moto accepts any keys
 EVERY = ("--every", "0.01")
 
 Aws = Callable[..., tuple[int, str]]
@@ -40,13 +40,13 @@ def moto() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def environment(moto: str) -> Iterator[str]:
-    """What this process finds moto's server by, and nothing else of AWS; gives its address."""
+    """Point this process at moto's server, and hide any AWS configuration of this machine; returns the address."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION"):
             patch.delenv(name, raising=False)
         nowhere = {"AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}
-        there = {"AWS_ENDPOINT_URL": moto, "AWS_REGION": REGION, "AWS_EC2_METADATA_DISABLED": "true"}
-        for name, value in {**KEYS, **nowhere, **there}.items():
+        server = {"AWS_ENDPOINT_URL": moto, "AWS_REGION": REGION, "AWS_EC2_METADATA_DISABLED": "true"}
+        for name, value in {**KEYS, **nowhere, **server}.items():
             patch.setenv(name, value)
         forget_s3()
         forget_account(moto)
@@ -55,7 +55,7 @@ def environment(moto: str) -> Iterator[str]:
 
 
 def forget_account(moto: str) -> None:
-    """Empty the account."""
+    """Delete everything in moto's account."""
     requests.post(f"{moto}/moto-api/reset", timeout=10)
     moto_models.CLASSIFIERS.clear()
     moto_models.BUCKET_POLICIES.clear()
@@ -63,7 +63,7 @@ def forget_account(moto: str) -> None:
 
 @pytest.fixture
 def aws(environment: str, capsys: pytest.CaptureFixture[str]) -> Aws:
-    """Run a command of `python -m spark_app.aws`; gives its exit code and what it said."""
+    """Run a command of `python -m spark_app.aws`; returns its exit code and its output."""
 
     def run(*arguments: str) -> tuple[int, str]:
         code = 0
@@ -71,15 +71,15 @@ def aws(environment: str, capsys: pytest.CaptureFixture[str]) -> Aws:
             main(arguments)
         except SystemExit as exit_:
             code = int(exit_.code or 0)
-        said = capsys.readouterr()
-        return code, said.out + said.err
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
 
     return run
 
 
 @pytest.fixture(scope="module")
 def deployed(environment: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Both stacks, deployed once for all tests of a file; gives the outputs of the second."""
+    """Deploy both stacks once for all tests of a file; returns the outputs of the jobs stack."""
     forget_account(environment)
     main(["deploy", "--without-emr", "--out", str(tmp_path_factory.mktemp("dist")), *EVERY])
     return stack_outputs("movie-reco-jobs")
@@ -87,30 +87,30 @@ def deployed(environment: str, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 @pytest.fixture
 def fresh(environment: str, aws: Aws, tmp_path: Path) -> dict[str, str]:
-    """Both stacks, deployed for one test that changes them."""
+    """Deploy both stacks for one test that changes them; returns the outputs of the jobs stack."""
     forget_account(environment)
-    code, said = aws("deploy", "--without-emr", "--out", str(tmp_path / "dist"), *EVERY)
-    assert code == 0, said
+    code, output = aws("deploy", "--without-emr", "--out", str(tmp_path / "dist"), *EVERY)
+    assert code == 0, output
     return stack_outputs("movie-reco-jobs")
 
 
 def stack_outputs(stack: str) -> dict[str, str]:
-    (found,) = client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
-    return {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
+    (description,) = client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
+    return {output["OutputKey"]: output["OutputValue"] for output in description["Outputs"]}
 
 
 def client(service: str) -> Any:
     return boto3.client(service, region_name=REGION)
 
 
-def last_line(said: str) -> str:
-    """The last line, without its time and level."""
-    return said.strip().splitlines()[-1].split("ERROR", 1)[-1].strip()
+def last_line(output: str) -> str:
+    """The last line of an output, without its time and level."""
+    return output.strip().splitlines()[-1].split("ERROR", 1)[-1].strip()
 
 
 @dataclass
 class Answers:
-    """A service that gives the answers it is told to, in turn, the last one ever after; it keeps what it was asked."""
+    """A service that gives one of `answers` per request, and repeats the last; `asked` lists the requests."""
 
     url: str = ""
     answers: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
@@ -122,14 +122,14 @@ class Answers:
 
 @pytest.fixture
 def answers(environment: str) -> Iterator[Answers]:
-    """A service on the loopback for what moto cannot be brought to say: AWS_ENDPOINT_URL_... puts it in the way."""
-    told = Answers()
+    """A service on the loopback for answers that moto cannot give; AWS_ENDPOINT_URL_SERVICE sends requests to it."""
+    prepared = Answers()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            told.asked.append(self.headers.get("X-Amz-Target", self.path))
-            status, body = told.next()
+            prepared.asked.append(self.headers.get("X-Amz-Target", self.path))
+            status, body = prepared.next()
             content = json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/x-amz-json-1.1")
@@ -141,22 +141,22 @@ def answers(environment: str) -> Iterator[Answers]:
         do_GET = do_POST  # noqa: N815
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    told.url = f"http://127.0.0.1:{server.server_port}"
-    yield told
+    prepared.url = f"http://127.0.0.1:{server.server_port}"
+    yield prepared
     server.shutdown()
     server.server_close()
 
 
 @pytest.fixture
 def template() -> Callable[[str], dict[str, Any]]:
-    """A template of conf/aws as CloudFormation reads it."""
+    """Read a template of conf/aws as CloudFormation does."""
 
     def read(name: str) -> dict[str, Any]:
-        from cfnlint.decode import cfn_yaml  # noqa: PLC0415 - a second
+        from cfnlint.decode import cfn_yaml  # noqa: PLC0415 - the import takes a second
 
         return dict(cfn_yaml.load(str(artefacts.CONF / f"{name}.yaml")))
 

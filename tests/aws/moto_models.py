@@ -1,6 +1,6 @@
-"""What moto's CloudFormation does not know of our templates, made by the APIs that moto does have.
+"""Teach moto's CloudFormation the resource types of our templates that it lacks.
 
-Each resource is made by one call of boto3 to the same server, whose own checks hold for the properties then.
+One boto3 call to the same server makes each of these resources, so moto's API checks the properties.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from moto.iam.models import Role, iam_backends
 Properties = dict[str, Any]
 
 CLASSIFIERS: dict[str, Properties] = {}
-"""Glue's classifiers by name: moto has no call for them."""
+"""Glue's classifiers by name, since moto has no API for them."""
 
 NO_BUDGET = "no budget"
 
 BUCKET_POLICIES: dict[str, str] = {}
-"""Policies by bucket: moto holds to them, and then takes nothing that comes without TLS, as all does here."""
+"""Policies by bucket. They are only noted: moto would enforce them and reject all requests here, which have no TLS."""
 
 
 CONVERTERS: dict[str, Callable[[Any], Any]] = {
@@ -39,7 +39,7 @@ CONVERTERS: dict[str, Callable[[Any], Any]] = {
 
 
 def fitted(shape: Any, value: Any) -> Any:
-    """A value as an API takes it: CloudFormation's parameters are texts, also where numbers are meant."""
+    """A value in the type that an API expects, since CloudFormation's parameters are texts even for numbers."""
     if shape.type_name == "structure":
         return {key: fitted(shape.members[key], item) for key, item in value.items() if key in shape.members}
     if shape.type_name == "list":
@@ -50,7 +50,7 @@ def fitted(shape: Any, value: Any) -> Any:
 
 
 def call(service: str, operation: str, properties: Properties, region: str) -> Any:
-    """Send the properties of a resource as the arguments of an operation."""
+    """Call an operation with the properties of a resource as its arguments."""
     client = boto3.client(service, region_name=region)
     shape = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[operation]).input_shape
     unknown = set(properties) - set(shape.members)
@@ -59,7 +59,7 @@ def call(service: str, operation: str, properties: Properties, region: str) -> A
 
 
 def named(service: str, create: str, delete: str, key: str = "Name") -> Any:
-    """A resource whose properties are the arguments of a call, and that is known by its name."""
+    """The functions that make and delete a resource whose id is its name, with its properties as arguments."""
 
     def make(properties: Properties, region: str) -> str:
         call(service, create, properties, region)
@@ -82,25 +82,25 @@ def classifier(properties: Properties, region: str) -> str:
 
 
 def application(properties: Properties, region: str) -> str:
-    asked = {key[0].lower() + key[1:]: value for key, value in lowered(properties).items()}
-    return str(call("emr-serverless", "create_application", {"clientToken": "x", **asked}, region)["applicationId"])
+    arguments = {key[0].lower() + key[1:]: value for key, value in lowered(properties).items()}
+    return str(call("emr-serverless", "create_application", {"clientToken": "x", **arguments}, region)["applicationId"])
 
 
 def change_application(physical: str, properties: Properties, region: str) -> str:
-    """Change an application as CloudFormation does, in place; AWS, and moto too, refuses that while it runs."""
-    kept = ("name", "type")
-    asked = {key: value for key, value in lowered(properties).items() if key not in kept}
-    call("emr-serverless", "update_application", {"applicationId": physical, "clientToken": "x", **asked}, region)
+    """Change an application in place, as CloudFormation does; AWS and moto refuse this while the application runs."""
+    unchangeable = ("name", "type")
+    arguments = {key: value for key, value in lowered(properties).items() if key not in unchangeable}
+    call("emr-serverless", "update_application", {"applicationId": physical, "clientToken": "x", **arguments}, region)
     return physical
 
 
 def unmake_application(physical: str, region: str) -> None:
-    """Delete an application, which is refused while it runs."""
+    """Delete an application; AWS and moto refuse this while the application runs."""
     call("emr-serverless", "delete_application", {"applicationId": physical}, region)
 
 
 def lowered(value: Any) -> Any:
-    """Keys as EMR Serverless has them."""
+    """The value with all keys in the form of EMR Serverless, whose first letter is small."""
     if isinstance(value, dict):
         return {key[0].lower() + key[1:]: lowered(item) for key, item in value.items()}
     return value
@@ -119,17 +119,17 @@ def topic_policy(properties: Properties, region: str) -> str:
 
 
 def work_group(properties: Properties, region: str) -> str:
-    asked = {"Configuration": properties["WorkGroupConfiguration"], "Description": properties["Description"]}
-    call("athena", "create_work_group", {"Name": properties["Name"], **asked}, region)
+    arguments = {"Configuration": properties["WorkGroupConfiguration"], "Description": properties["Description"]}
+    call("athena", "create_work_group", {"Name": properties["Name"], **arguments}, region)
     return str(properties["Name"])
 
 
 def budget(properties: Properties, region: str) -> str:
-    if not int(properties["Budget"]["BudgetLimit"]["Amount"]):  # moto forgets conditions when it updates a stack
+    if not int(properties["Budget"]["BudgetLimit"]["Amount"]):  # moto ignores conditions when it updates a stack
         return NO_BUDGET
-    named = {"BudgetName": f"Budget-{uuid4()}", **properties["Budget"]}
-    call("budgets", "create_budget", {"AccountId": ACCOUNT_ID, **properties, "Budget": named}, region)
-    return str(named["BudgetName"])
+    budget_with_name = {"BudgetName": f"Budget-{uuid4()}", **properties["Budget"]}
+    call("budgets", "create_budget", {"AccountId": ACCOUNT_ID, **properties, "Budget": budget_with_name}, region)
+    return str(budget_with_name["BudgetName"])
 
 
 def unmake_budget(physical: str, region: str) -> None:
@@ -138,23 +138,23 @@ def unmake_budget(physical: str, region: str) -> None:
 
 
 def replace_budget(physical: str, properties: Properties, region: str) -> str:
-    """Replace a budget as CloudFormation does, the new one first: AWS, and moto too, refuses a name that is taken."""
+    """Replace a budget as CloudFormation does: it makes the new budget first, so the name must not be in use."""
     replacement = budget(properties, region)
     unmake_budget(physical, region)
     return replacement
 
 
 def nothing(physical: str, region: str) -> None:
-    """Deleted with what it belongs to."""
+    """Delete nothing: the resource is deleted with the one that it belongs to."""
 
 
 def declare(
-    kind: str,
+    resource_type: str,
     make: Callable[[Properties, str], str],
     unmake: Callable[[str, str], None] = nothing,
     change: Callable[[str, Properties, str], str] | None = None,
 ) -> type[CloudFormationModel]:
-    """Tell moto of a kind of resource; one that has no `change` is made anew."""
+    """Register a resource type with moto. A changed resource without `change` is deleted and made again."""
 
     class Model(CloudFormationModel):
         def __init__(self, physical: str) -> None:
@@ -166,7 +166,7 @@ def declare(
 
         @staticmethod
         def cloudformation_type() -> str:
-            return kind
+            return resource_type
 
         @classmethod
         def has_cfn_attr(cls, attr: str) -> bool:
@@ -205,10 +205,10 @@ def declare(
 
 
 def update_classifier(self: GlueResponse) -> str:
-    """Glue's UpdateClassifier. Nothing says whether it keeps what is not given; here it does not."""
-    given = self.parameters["CsvClassifier"]
-    assert given["Name"] in CLASSIFIERS
-    CLASSIFIERS[given["Name"]] = given
+    """Glue's UpdateClassifier. It drops properties that are not given; AWS does not document whether Glue does."""
+    properties = self.parameters["CsvClassifier"]
+    assert properties["Name"] in CLASSIFIERS
+    CLASSIFIERS[properties["Name"]] = properties
     return "{}"
 
 
@@ -218,7 +218,7 @@ _delete_role = Role.delete_from_cloudformation_json
 
 
 def delete_role(name: str, resource: Any, account_id: str, region: str) -> None:
-    """Delete a role with its attachments, as CloudFormation does; moto's refuses."""
+    """Delete a role and its attachments, as CloudFormation does; moto refuses to delete a role with attachments."""
     role = iam_backends[account_id]["aws"].get_role(name)
     for policy in list(role.managed_policies.values()):
         policy.detach_from(role)
@@ -231,7 +231,7 @@ _stop_application = EMRServerlessBackend.stop_application
 
 
 def stop_application(self: EMRServerlessBackend, application_id: str) -> None:
-    """EMR Serverless's StopApplication, which refuses an application that does not run, or has jobs."""
+    """EMR Serverless's StopApplication, which refuses an application that does not run or has active jobs."""
     if self.applications[application_id].state not in ("STARTING", "STARTED"):
         raise ValidationException("Application cannot be STOPPED. It must be one of [STARTING, STARTED]")
     if any(run.state in ("SUBMITTED", "RUNNING") for run in self.job_runs.get(application_id, [])):
@@ -245,7 +245,7 @@ _references = parsing.get_references_from_template
 
 
 def references(template: Any) -> list[str]:
-    """What a part of a template refers to, also inside of texts: without those moto misses what a parameter changes."""
+    """The names that a part of a template refers to, also inside texts: moto itself overlooks changes in texts."""
     return _references(template) + re.findall(r"\$\{(\w+)[.}]", json.dumps(template))
 
 
@@ -265,4 +265,4 @@ MODELS = [
     declare("AWS::Athena::WorkGroup", work_group),
     declare("AWS::Budgets::Budget", budget, unmake_budget, replace_budget),
 ]
-"""Kept, since moto knows of them only as long as they are there."""
+"""Keeps the classes alive: moto finds them only while they exist."""

@@ -1,7 +1,8 @@
-"""Machines as Glue, EMR Serverless and EMR give them to a job: their own Spark and Python, and S3.
+"""Machines like those on which Glue, EMR Serverless and EMR run a job: with the service's Spark and Python, and S3.
 
-What a service brings is here: Spark without packages, jars for Delta and S3, a Python without packages, settings of its
-own, credentials of a role. What comes from us is what the calls to its API say, word by word.
+This module provides what the service provides: Spark without packages, jars for Delta and S3, a Python without
+packages, the service's settings, and credentials of a role. Everything else comes from the calls to the service's API,
+unchanged.
 """
 
 from __future__ import annotations
@@ -29,30 +30,30 @@ from tools.s3_server import S3Server
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
 
 OURS = ("spark.jars.packages", "spark.jars.excludes", "spark.master", "spark.driver.")
-"""Settings of conf/s3 that are for a machine where nothing is brought."""
+"""Settings of conf/s3 for a machine on which no service provides Spark."""
 
 OF_JAVA_11 = ("jakarta.xml.bind", "jaxb-runtime", "istack", "activation")
-"""Jars for what Java has no more and Hadoop 3.3 takes for granted."""
+"""Jars with classes that newer versions of Java lack and that Hadoop 3.3 needs."""
 
 TAKEN_OUT = ("--enable-glue-datacatalog", "--enable-metrics")
-"""Arguments that Glue's own launcher takes for itself, without their values: a script finds the words `true`."""
+"""Arguments that Glue's launcher removes. It leaves their values: the script gets the words `true`."""
 
 TIMEOUT = 1200
 
 
 @dataclass(frozen=True)
 class Brought:
-    """The Spark and the Python that a service brings. Spark is that of an environment of set-up."""
+    """The Spark and the Python that a service provides. Spark is that of `venv`, which set-up made."""
 
     venv: Path
     python: str
-    """Its version."""
+    """The version of Python."""
 
     @property
     def site(self) -> Path:
-        """Where the packages of the environment are, whatever its Python."""
-        (found,) = (self.venv / "lib").glob("python3.*/site-packages")
-        return found
+        """The folder of the environment's packages, for any version of Python."""
+        (folder,) = (self.venv / "lib").glob("python3.*/site-packages")
+        return folder
 
     @property
     def conf(self) -> Path:
@@ -60,20 +61,20 @@ class Brought:
 
     @functools.cached_property
     def interpreter(self) -> str | None:
-        """A Python of this version that has none of our packages."""
+        """A Python of this version without the packages of the jobs; None where there is none."""
         name = f"python{self.python}"
         folders = [Path(folder) for folder in os.environ["PATH"].split(os.pathsep) if ROOT not in Path(folder).parents]
-        found = [folder / name for folder in [*folders, *sorted(PYENV.glob(f"{self.python}.*/bin"))]]
-        # pyenv leaves commands that only say that there is none.
-        return next((str(path) for path in found if path.exists() and not failed([str(path), "--version"])), None)
+        paths = [folder / name for folder in [*folders, *sorted(PYENV.glob(f"{self.python}.*/bin"))]]
+        # pyenv has commands for versions that are not installed; such a command only prints an error.
+        return next((str(path) for path in paths if path.exists() and not failed([str(path), "--version"])), None)
 
     def is_there(self, *further: str) -> bool:
-        """Whether all of it, and further jars, could be set up here."""
+        """Whether set-up installed all of it on this machine, including the jars of the `further` settings."""
         lists = [self.venv / f"jars-{conf}.txt" for conf in ("local", "s3", *further)]
         return all(path.exists() for path in lists) and self.interpreter is not None
 
     def jars(self, conf: str) -> list[str]:
-        """Jars that set-up has fetched."""
+        """The paths of the jars that set-up fetched for the settings `conf`."""
         return [unquote(urlsplit(line).path) for line in (self.venv / f"jars-{conf}.txt").read_text().splitlines()]
 
 
@@ -83,7 +84,7 @@ EMR = GLUE["5.1"]
 
 
 def failed(command: Sequence[str]) -> bool:
-    """Whether a command does not end well."""
+    """Whether a command ends with an error."""
     return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode != 0
 
 
@@ -124,22 +125,22 @@ class Machine:
             "AWS_ENDPOINT_URL": os.environ["AWS_ENDPOINT_URL"],
             "AWS_ENDPOINT_URL_S3": self.server.url,
         }
-        # A service has its own region; that of the S3 server is none.
+        # The region is that of the service: the S3 server has no real region.
         self.environment |= {"AWS_REGION": os.environ["AWS_REGION"], "AWS_DEFAULT_REGION": os.environ["AWS_REGION"]}
 
     def settings(self) -> list[str]:
-        """Further settings that the service brings."""
+        """Further Spark settings of the service."""
         return ["spark.master local[2]"]
 
     def fetch(self, uri: str) -> Path:
-        """Take an object of S3 into the folder."""
+        """Download an object of S3 into the folder; returns its path."""
         parts = urlsplit(uri)
         path = self.folder / Path(parts.path).name
         self.server.client().download_file(parts.netloc, parts.path.lstrip("/"), str(path))
         return path
 
     def submit(self, words: Sequence[str], **environment: str) -> str:
-        """Let the service's Spark run a job; gives what it said. It must end well."""
+        """Run a job on the service's Spark and return its output; fails where the job fails."""
         done = subprocess.run(
             ["spark-submit", *words],
             cwd=self.folder,
@@ -149,18 +150,18 @@ class Machine:
             check=False,
             timeout=TIMEOUT,
         )
-        said = done.stdout + done.stderr + self.logs()
-        (self.folder / "said").write_text(said)
-        assert done.returncode == 0, said[-6000:]
-        return said
+        output = done.stdout + done.stderr + self.logs()
+        (self.folder / "output").write_text(output)
+        assert done.returncode == 0, output[-6000:]
+        return output
 
     def logs(self) -> str:
-        """What the driver has said elsewhere."""
+        """Further output of the driver, outside its standard streams."""
         return ""
 
 
 def write_xml(path: Path, settings: Mapping[str, str]) -> None:
-    """Settings as Hadoop reads them."""
+    """Write settings as a configuration file of Hadoop."""
     entries = (
         f"<property><name>{key}</name><value>{escape(value)}</value></property>" for key, value in settings.items()
     )
@@ -168,7 +169,10 @@ def write_xml(path: Path, settings: Mapping[str, str]) -> None:
 
 
 def run_on_glue(machine: Machine, job: Mapping[str, Any], run: Mapping[str, Any]) -> str:
-    """Start a run of a job as Glue does: its arguments go to the script, beside Glue's own and what is left of some."""
+    """Run a job as Glue does; returns its output.
+
+    The script gets the job's arguments, Glue's own arguments, and the values of the arguments that Glue removes.
+    """
     arguments = {**job["DefaultArguments"], **run.get("Arguments", {})}
     python = machine.folder / "python"
     subprocess.run([str(machine.brought.interpreter), "-m", "venv", str(python)], check=True)
@@ -186,7 +190,7 @@ def run_on_glue(machine: Machine, job: Mapping[str, Any], run: Mapping[str, Any]
     confs = shlex.split(f"--conf {arguments['--conf']}")
     delta = ["--jars", ",".join(machine.brought.jars("local"))]
     interpreter = str(python / "bin" / "python")
-    # With `--datalake-formats delta` Delta's Python is there without being installed.
+    # With `--datalake-formats delta` Glue provides Delta's Python package without an installation.
     site = machine.folder / "glue"
     shutil.copytree(machine.brought.site / "delta", site / "delta")
     return machine.submit(
@@ -198,7 +202,7 @@ def run_on_glue(machine: Machine, job: Mapping[str, Any], run: Mapping[str, Any]
 
 
 def run_on_emr_serverless(machine: Machine, run: Mapping[str, Any]) -> str:
-    """Start a run as EMR Serverless does: in a container, with its archive unpacked there."""
+    """Run a job as EMR Serverless does, in a folder with its unpacked archive; returns its output."""
     submit = run["jobDriver"]["sparkSubmit"]
     words = shlex.split(with_jars(submit["sparkSubmitParameters"]))
     settings = dict(word.split("=", 1) for word in words if word != "--conf")
@@ -210,7 +214,7 @@ def run_on_emr_serverless(machine: Machine, run: Mapping[str, Any]) -> str:
 
 
 def with_jars(text: str) -> str:
-    """The same with Delta's jars where they are here, not where EMR has them."""
+    """The text with the paths of Delta's jars on this machine in place of those on EMR."""
     return text.replace(DELTA_JARS, ",".join(EMR.jars("local")))
 
 
@@ -236,13 +240,13 @@ class ClusterMachine(Machine):
         return [name for name in self.environment if name.startswith(("AWS_", "SPARK_LOCAL_IP", "JDK_JAVA"))]
 
     def logs(self) -> str:
-        """What the driver has said in its container, as long as YARN keeps it."""
+        """The driver's output in its container, which YARN deletes later."""
         logs = sorted(self.folder.glob("target/**/container_*/std*"))
         return "".join(path.read_text(errors="replace") for path in logs)
 
     @contextmanager
     def yarn(self) -> Iterator[None]:
-        """A real YARN: a resource manager and a node manager, whose containers have the environment of this machine."""
+        """Run a real YARN: a resource manager, and a node manager whose containers have this machine's environment."""
         jars, spark_jars = self.brought.jars, self.brought.site / "pyspark" / "jars"
         (of_py4j,) = spark_jars.glob("py4j-*.jar")
         further = [path for name in OF_JAVA_11 for path in spark_jars.glob(f"*{name}*.jar")]
@@ -294,14 +298,14 @@ class ClusterMachine(Machine):
             "yarn.nodemanager.resource.cpu-vcores": "16",
             "yarn.nodemanager.vmem-check-enabled": "false",
             "yarn.nodemanager.pmem-check-enabled": "false",
-            # What a machine's role gives to all that runs there, containers find in their environment.
+            # On EC2 all processes get credentials from the machine's role; here containers inherit them as variables.
             "yarn.nodemanager.env-whitelist": ",".join(["PATH", "JAVA_HOME", "HADOOP_CONF_DIR", *self.passed_on()]),
             "yarn.resourcemanager.scheduler.class": scheduler,
         }
 
 
 def run_on_emr(machine: ClusterMachine, step: Mapping[str, Any]) -> str:
-    """Run the step of a cluster as EMR does: command-runner.jar runs its arguments on the machine of the master."""
+    """Run a step as EMR does, where command-runner.jar runs the arguments on the master; returns the output."""
     program, *words = step["Config"]["Args"]
     assert program == "spark-submit"
     with machine.yarn():

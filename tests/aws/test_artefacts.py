@@ -1,4 +1,4 @@
-"""What a release holds, and that it works where nothing else is."""
+"""The content of a release, and that it works on a machine without this checkout."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ CONFIG = ROOT / "conf" / "pipeline.toml"
 
 @pytest.mark.parametrize(("service", "runtime"), [*GLUE.items(), ("emr", EMR)])
 def test_packages_are_pinned_with_hashes_and_none_that_the_service_brings(service: str, runtime: Runtime) -> None:
-    found = requirements(runtime, ROOT / "requirements" / runtime.lock)
-    names = [line.split("==")[0] for line in found]
+    lines = requirements(runtime, ROOT / "requirements" / runtime.lock)
+    names = [line.split("==")[0] for line in lines]
     assert len(names) == len(set(names)) > 30
-    assert all("==" in line and " --hash=sha256:" in line and ";" not in line for line in found)
+    assert all("==" in line and " --hash=sha256:" in line and ";" not in line for line in lines)
     assert not {"pyspark", "py4j"} & set(names)
     assert ("delta-spark" in names) == (service == "emr")
     assert {"numpy", "deltalake", "pydantic", "boto3"} <= set(names)
@@ -44,7 +44,7 @@ def test_markers_are_those_of_the_service_not_of_this_machine(tmp_path: Path) ->
 
 
 def wheel(folder: Path, name: str, tag: str = "py3-none-any") -> str:
-    """Make a wheel of one module; returns it as a line of requirements."""
+    """Make a wheel of one module; returns its line of requirements, with the hash."""
     folder.mkdir(exist_ok=True)
     path = folder / f"{name}-1.0-{tag}.whl"
     info = f"{name}-1.0.dist-info"
@@ -58,7 +58,7 @@ def wheel(folder: Path, name: str, tag: str = "py3-none-any") -> str:
 
 @pytest.fixture
 def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that pip looks into, and nowhere else."""
+    """The only folder in which pip looks for packages."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
     monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
@@ -72,33 +72,33 @@ def test_the_environment_works_wherever_it_is_unpacked(wheels: Path, tmp_path: P
     archive = tmp_path / "environment.tar.gz"
     pack_environment(archive, wanted, version)
 
-    somewhere = tmp_path / "elsewhere" / "environment"
+    unpacked = tmp_path / "elsewhere" / "environment"
     with tarfile.open(archive) as opened:
         assert {member.name.partition("/")[0] for member in opened} == {"bin", "lib"}
         assert {(member.uid, member.uname) for member in opened} == {(0, "")}
-        opened.extractall(somewhere, filter="data")
-    # As Spark calls it: relative to the folder of the executor, with what Spark itself puts on the path.
+        opened.extractall(unpacked, filter="data")
+    # Spark calls it so: relative to the folder of the executor, and with Spark's own folders on the path.
     code = "import sys, plain, compiled; print(plain.WHERE); print(compiled.TAG); print('/of/spark' in sys.path)"
     service = shutil.which(f"python{version}") or sys.executable
     done = subprocess.run(
         ["./environment/bin/python", "-c", code],
-        cwd=somewhere.parent,
+        cwd=unpacked.parent,
         env={"PATH": f"{Path(service).parent}:/usr/bin:/bin", "PYTHONPATH": "/of/spark"},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.stdout.splitlines() == [str(somewhere / "lib" / "plain.py"), compiled, "True"], done.stderr
+    assert done.stdout.splitlines() == [str(unpacked / "lib" / "plain.py"), compiled, "True"], done.stderr
 
 
 def test_a_package_that_cannot_be_had_is_told_in_a_line(wheels: Path, tmp_path: Path) -> None:
     wheels.mkdir()
     with pytest.raises(
-        JobError, match=r"the packages for EMR cannot be had: .*absent.*; check the network, or --without"
+        JobError, match=r"the packages for EMR cannot be downloaded: .*absent.*; check the network, or use --without"
     ):
         pack_environment(tmp_path / "x.tar.gz", ["absent==1.0 --hash=sha256:" + "0" * 64], "3.11")
     tampered = wheel(wheels, "plain").replace("sha256:", "sha256:0")[:-1]
-    with pytest.raises(JobError, match="cannot be had"):
+    with pytest.raises(JobError, match="cannot be downloaded"):
         pack_environment(tmp_path / "x.tar.gz", [tampered], "3.11")
     assert not (tmp_path / "x.tar.gz").exists()
 
@@ -106,15 +106,15 @@ def test_a_package_that_cannot_be_had_is_told_in_a_line(wheels: Path, tmp_path: 
 def test_a_release_is_named_by_what_it_holds(tmp_path: Path) -> None:
     config = tmp_path / "other.toml"
     config.write_text("[recommend]\nn = 3\n")
-    one, same, other = (
+    first, same, other = (
         build(tmp_path / place, settings, emr=False)
         for place, settings in (("a", CONFIG), ("b", CONFIG), ("a", config))
     )
-    assert one.name == same.name != other.name
-    assert [file.read_bytes() for file in one.files] == [file.read_bytes() for file in same.files]
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == sorted((one.name, other.name))
-    assert build(tmp_path / "a", CONFIG, emr=False) == one  # and is not built again
-    assert one.key(one.folder / "jobs" / "etl.py") == f"releases/{one.name}/jobs/etl.py"
+    assert first.name == same.name != other.name
+    assert [file.read_bytes() for file in first.files] == [file.read_bytes() for file in same.files]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == sorted((first.name, other.name))
+    assert build(tmp_path / "a", CONFIG, emr=False) == first  # and is not built again
+    assert first.key(first.folder / "jobs" / "etl.py") == f"releases/{first.name}/jobs/etl.py"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
-"""A release runs the whole pipeline where nothing else of this checkout is, started as each service starts it.
+"""A release runs the whole pipeline without the rest of this checkout, started as each service starts it.
 
-What the services' APIs were told, at moto, is what starts the jobs; Spark, Python, YARN and S3 are real.
+The tests start the jobs with the arguments that moto's APIs of the services received. Spark, Python, YARN and S3 are
+real.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ from tools.s3_server import S3Server
 
 
 def needs(brought: Brought, *jars: str) -> pytest.MarkDecorator:
-    reason = f"needs Python {brought.python} and, of set-up, {brought.venv.name} with {', '.join(('Spark', *jars))}"
+    reason = f"needs Python {brought.python}, and {brought.venv.name} from set-up with {', '.join(('Spark', *jars))}"
     return pytest.mark.skipif(not brought.is_there(*jars), reason=reason)
 
 
-MOST = 0.95
+MIN_EQUAL_SHARE = 0.95
 LITTLE_MEMORY = {
     f"spark.{who}.{what}": amount
     for who in ("driver", "executor")
@@ -48,26 +49,26 @@ LITTLE_MEMORY = {
 
 @pytest.fixture(scope="module")
 def stack(environment: str, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """What was deployed; its release lies in a real S3, which this process finds from now on."""
+    """The outputs of the deployed jobs stack. Its release is in a real S3 server, which this process now uses."""
     forget_account(environment)
     dist = tmp_path_factory.mktemp("dist")
     config = dist / "small.toml"
     config.write_text(FEW)
     out = dist / "releases"
     main(["deploy", "--config", str(config), "--out", str(out), *EVERY])
-    found = stack_outputs("movie-reco-jobs")
+    outputs = stack_outputs("movie-reco-jobs")
     for zone in ("RawBucket", "ProcessedBucket", "ArtefactsBucket"):
-        s3_server.make_bucket(found[zone])
+        s3_server.make_bucket(outputs[zone])
     (release,) = out.iterdir()
     for file in release.rglob("*.*"):
         key = f"releases/{release.name}/{file.relative_to(release)}"
-        s3_server.client().upload_file(str(file), found["ArtefactsBucket"], key)
+        s3_server.client().upload_file(str(file), outputs["ArtefactsBucket"], key)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL_S3", s3_server.url)
         patch.setenv("AWS_ACCESS_KEY_ID", s3_server.owner.access)
         patch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.owner.secret)
         forget_s3()
-        yield found
+        yield outputs
     forget_s3()
 
 
@@ -78,7 +79,7 @@ def order(stack: dict[str, str]) -> Order:
 
 @pytest.fixture
 def started(order: Order) -> Any:
-    """Start the pipeline on a service; gives the id of the run."""
+    """Start the pipeline on a service; returns the id of the run."""
 
     def start(on: str, **changes: Any) -> str:
         changed = replace(order, **changes)
@@ -97,26 +98,26 @@ Lists = dict[Brought, str]
 
 @pytest.fixture(scope="module")
 def results() -> Lists:
-    """The lists that the services have made, by what they bring."""
+    """The CSV of the lists that each Spark and Python made, filled by the tests of this file."""
     return {}
 
 
-def rows_of(made: str) -> set[tuple[str, ...]]:
+def rows_of(lists: str) -> set[tuple[str, ...]]:
     """User, rank and movie of each row of a CSV."""
-    return {tuple(line.split(",")[:3]) for line in made.splitlines()[1:]}
+    return {tuple(line.split(",")[:3]) for line in lists.splitlines()[1:]}
 
 
-def check(said: str, stack: dict[str, str], results: Lists, brought: Brought = EMR) -> None:
-    """Hold what has come out against what was ordered: on the same Spark it is the same on each service."""
+def check(output: str, stack: dict[str, str], results: Lists, brought: Brought = EMR) -> None:
+    """Check the output and the results of a run: services with the same Spark make the same lists."""
     zone = ProcessedZone(f"s3://{stack['ProcessedBucket']}")
-    assert f"wrote {zone.recommendations_csv}" in said
-    assert "movie_reco_db.recommendations" in said
-    made = storage.read_text(zone.recommendations_csv)
-    assert results.setdefault(brought, made) == made
-    assert len(made.splitlines()) > FEW_USERS
-    # Another Spark fits models that differ in their last digits: most of the lists are the same.
+    assert f"wrote {zone.recommendations_csv}" in output
+    assert "movie_reco_db.recommendations" in output
+    lists = storage.read_text(zone.recommendations_csv)
+    assert results.setdefault(brought, lists) == lists
+    assert len(lists.splitlines()) > FEW_USERS
+    # Another Spark fits models that differ in their last digits, so most rows of the lists are equal, but not all.
     for others in results.values():
-        assert len(rows_of(made) & rows_of(others)) > MOST * len(rows_of(made))
+        assert len(rows_of(lists) & rows_of(others)) > MIN_EQUAL_SHARE * len(rows_of(lists))
     tables = client("glue").get_tables(DatabaseName="movie_reco_db")["TableList"]
     columns = {table["Name"]: [column["Name"] for column in table["StorageDescriptor"]["Columns"]] for table in tables}
     assert columns["recommendations"][:3] == ["userid", "rank", "movieid"]
@@ -128,10 +129,10 @@ def test_as_glue_starts_it(
 ) -> None:
     main(["deploy", "--release", stack["Release"], "--parameter", f"GlueVersion={version}", *EVERY])
     run = started("glue")
-    found = client("glue").get_job_run(JobName="movie-reco-pipeline", RunId=run)["JobRun"]
+    job_run = client("glue").get_job_run(JobName="movie-reco-pipeline", RunId=run)["JobRun"]
     job = client("glue").get_job(JobName="movie-reco-pipeline")["Job"]
     assert job["GlueVersion"] == version
-    check(run_on_glue(Machine(folder, s3_server, GLUE[version]), job, found), stack, results, GLUE[version])
+    check(run_on_glue(Machine(folder, s3_server, GLUE[version]), job, job_run), stack, results, GLUE[version])
 
 
 @needs(EMR)
@@ -140,8 +141,8 @@ def test_as_emr_serverless_starts_it(
 ) -> None:
     run = started("emr-serverless", conf=LITTLE_MEMORY)
     application = stack["ApplicationId"]
-    found = client("emr-serverless").get_job_run(applicationId=application, jobRunId=run)["jobRun"]
-    check(run_on_emr_serverless(Machine(folder, s3_server), found), stack, results)
+    job_run = client("emr-serverless").get_job_run(applicationId=application, jobRunId=run)["jobRun"]
+    check(run_on_emr_serverless(Machine(folder, s3_server), job_run), stack, results)
 
 
 @needs(EMR, "yarn")

@@ -1,4 +1,4 @@
-"""The stage `catalog` with the Glue Data Catalog for its metastore, at moto's API."""
+"""The stage `catalog` with the Glue Data Catalog as its metastore, through moto's API."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Job = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def on_glue(spark: SparkSession, environment: str) -> Iterator[None]:
-    """A session that has the Glue Data Catalog for its metastore, by the line of conf/aws, and both databases."""
+    """Both databases, and a session whose metastore is the Glue Data Catalog, by the line of conf/aws."""
     forget_account(environment)
     for name in (RAW_DATABASE, PROCESSED_DATABASE):
         client("glue").create_database(DatabaseInput={"Name": name})
@@ -59,14 +59,14 @@ def columns(table: dict[str, Any]) -> dict[str, str]:
 
 def test_raw_files_are_registered_for_athena_and_for_spark(on_glue: None, zones: Zones, job: Job) -> None:
     zones.deliver()
-    code, said = job("catalog")
-    assert code == 0, said
-    assert "registered movie_reco_raw_db.ratings_csv (1 file(s)" in said
-    found = tables(RAW_DATABASE)
-    assert set(found) == {"movies_csv", "ratings_csv"}
-    ratings = found["ratings_csv"]
+    code, output = job("catalog")
+    assert code == 0, output
+    assert "registered movie_reco_raw_db.ratings_csv (1 file(s)" in output
+    registered = tables(RAW_DATABASE)
+    assert set(registered) == {"movies_csv", "ratings_csv"}
+    ratings = registered["ratings_csv"]
     assert columns(ratings) == {"userid": "bigint", "movieid": "bigint", "rating": "double", "timestamp": "bigint"}
-    assert columns(found["movies_csv"]) == {"movieid": "bigint", "title": "string", "genres": "string"}
+    assert columns(registered["movies_csv"]) == {"movieid": "bigint", "title": "string", "genres": "string"}
     stored = ratings["StorageDescriptor"]
     assert stored["Location"] == str(zones.raw / "ratings.csv")
     serde = stored["SerdeInfo"]
@@ -91,21 +91,21 @@ def test_delta_tables_have_their_real_columns(spark: SparkSession, on_glue: None
     Path(zone.final).mkdir()
     columns_of_final = {"movieId": [2], "title": ["x"], "average_rating": [4.5], "rating_count": [1]}
     parquet.write_table(pa.table(columns_of_final), zone.final_file)
-    code, said = job("catalog")
-    assert code == 0, said
-    found = tables(PROCESSED_DATABASE)
-    assert set(found) == {"ratings", "user_features", "final"}
-    for name, table in found.items():
+    code, output = job("catalog")
+    assert code == 0, output
+    registered = tables(PROCESSED_DATABASE)
+    assert set(registered) == {"ratings", "user_features", "final"}
+    for name, table in registered.items():
         assert columns(table) != {"col": "array<string>"}, name
         assert "col" not in columns(table)
         assert table["StorageDescriptor"]["SerdeInfo"]["Parameters"]["path"] == table["StorageDescriptor"]["Location"]
-    ratings = found["ratings"]
+    ratings = registered["ratings"]
     assert columns(ratings) == {"userid": "int", "movieid": "int", "rating": "double", "timestamp": "timestamp"}
     assert ratings["StorageDescriptor"]["Location"] == str(zones.processed / "delta" / "ratings")
     marks = ("table_type", "spark.sql.sources.provider", "classification", "EXTERNAL")
     assert [ratings["Parameters"][mark] for mark in marks] == ["DELTA", "delta", "delta", "TRUE"]
-    assert columns(found["user_features"])["favourite_genres"] == "array<string>"
-    movies = found["final"]
+    assert columns(registered["user_features"])["favourite_genres"] == "array<string>"
+    movies = registered["final"]
     assert "table_type" not in movies["Parameters"]
     assert movies["StorageDescriptor"]["SerdeInfo"]["SerializationLibrary"].endswith("ParquetHiveSerDe")
     assert columns(movies)["average_rating"] == "double"
@@ -116,16 +116,16 @@ def test_a_table_that_is_there_is_replaced_and_drift_is_told(on_glue: None, zone
     assert job("catalog")[0] == 0
     header, *rows = RATINGS.splitlines()
     zones.deliver(ratings="\n".join([f"{header},device", *(f"{row},phone" for row in rows)]) + "\n")
-    code, said = job("catalog")
-    assert code == 0, said
-    assert "ratings_csv: column device is new: it is registered, and not used" in said
+    code, output = job("catalog")
+    assert code == 0, output
+    assert "ratings_csv: column device is new: it is registered, but not used" in output
     assert columns(tables(RAW_DATABASE)["ratings_csv"])["device"] == "string"
 
     zones.deliver(ratings=RATINGS.replace("rating,", "stars,"))
-    code, said = job("catalog")
+    code, output = job("catalog")
     assert code == 3
-    assert "column 'rating' is missing" in said
-    assert columns(tables(RAW_DATABASE)["ratings_csv"])["device"] == "string"  # what was there stays
+    assert "column 'rating' is missing" in output
+    assert columns(tables(RAW_DATABASE)["ratings_csv"])["device"] == "string"  # the table stays unchanged
 
 
 def test_the_crawler_is_started_where_it_is_asked_for(on_glue: None, zones: Zones, job: Job) -> None:
@@ -136,24 +136,26 @@ def test_the_crawler_is_started_where_it_is_asked_for(on_glue: None, zones: Zone
     zones.deliver()
     assert job("catalog")[0] == 0
     assert "LastCrawl" not in glue.get_crawler(Name="movie-reco-raw")["Crawler"]
-    code, said = job("catalog", "--set", "catalog.crawler=movie-reco-raw")
-    assert code == 0, said
-    assert "started the crawler movie-reco-raw" in said
+    code, output = job("catalog", "--set", "catalog.crawler=movie-reco-raw")
+    assert code == 0, output
+    assert "started the crawler movie-reco-raw" in output
     assert glue.get_crawler(Name="movie-reco-raw")["Crawler"]["State"] == "RUNNING"
-    code, said = job("catalog", "--set", "catalog.crawler=movie-reco-raw")
-    assert code == 0, said
-    assert "the crawler movie-reco-raw runs already" in said
-    code, said = job("catalog", "--set", "catalog.crawler=other")
+    code, output = job("catalog", "--set", "catalog.crawler=movie-reco-raw")
+    assert code == 0, output
+    assert "the crawler movie-reco-raw is already running" in output
+    code, output = job("catalog", "--set", "catalog.crawler=other")
     assert code == 2
-    assert "cannot start the crawler other in the Glue Data Catalog: catalog.crawler names none that is there" in said
+    assert (
+        "cannot start the crawler other in the Glue Data Catalog: it does not exist: correct catalog.crawler" in output
+    )
 
 
 def test_a_database_that_is_not_there_is_told(on_glue: None, zones: Zones, job: Job) -> None:
     zones.deliver()
     client("glue").delete_database(Name=RAW_DATABASE)
-    code, said = job("catalog")
+    code, output = job("catalog")
     assert code == 2
-    assert "there is no database movie_reco_raw_db: make it, or deploy conf/aws" in said
+    assert "there is no database movie_reco_raw_db: create it, or deploy conf/aws" in output
 
 
 def test_what_glue_refuses_is_exit_7(
@@ -162,9 +164,9 @@ def test_what_glue_refuses_is_exit_7(
     zones.deliver()
     monkeypatch.setenv("AWS_ENDPOINT_URL_GLUE", answers.url)
     answers.answers = [(400, {"__type": "AccessDeniedException", "message": "not authorized: glue:UpdateTable"})]
-    code, said = job("catalog")
+    code, output = job("catalog")
     assert code == 7
-    assert "(AccessDeniedException): not authorized: glue:UpdateTable; check the job's role" in said
+    assert "(AccessDeniedException): not authorized: glue:UpdateTable; check the job's role" in output
 
 
 @pytest.mark.parametrize(
@@ -178,6 +180,6 @@ def test_what_glue_refuses_is_exit_7(
     ],
 )
 def test_where_hive_looks_for_files(location: str, prefix: str) -> None:
-    found = csv_table("t", location, StructType(), {"sep": ","})
-    assert found["StorageDescriptor"]["Location"] == prefix
-    assert found["StorageDescriptor"]["SerdeInfo"]["Parameters"]["path"] == location
+    stored = csv_table("t", location, StructType(), {"sep": ","})["StorageDescriptor"]
+    assert stored["Location"] == prefix
+    assert stored["SerdeInfo"]["Parameters"]["path"] == location

@@ -1,4 +1,4 @@
-"""What AWS refuses ends in one line with a way out, and in an exit code."""
+"""When AWS refuses a request, the command ends with an exit code and with one line that says what to do."""
 
 from __future__ import annotations
 
@@ -19,43 +19,43 @@ RUN = ("run", "etl", "--on", "glue", *EVERY)
 
 @pytest.fixture(autouse=True)
 def _two_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call that is throttled is tried twice here, not for half a minute."""
+    """Try a throttled call twice, instead of for half a minute."""
     monkeypatch.setattr(account, "ATTEMPTS", 2)
 
 
 def test_no_region(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_REGION")
-    code, said = aws("status")
-    assert (code, last_line(said)) == (2, "aws status: no region: set AWS_REGION, or region in the profile")
+    code, output = aws("status")
+    assert (code, last_line(output)) == (2, "aws status: no region: set AWS_REGION, or region in the profile")
 
 
 def test_no_credentials(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    code, said = aws("status")
+    code, output = aws("status")
     assert code == 2
-    assert "there are no AWS credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and" in last_line(said)
+    assert "there are no AWS credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and" in last_line(output)
 
 
 def test_a_profile_that_is_not_there(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "none-of-ours")
-    code, said = aws("status")
+    code, output = aws("status")
     assert code == 2
-    assert "(none-of-ours) could not be found: check AWS_PROFILE" in last_line(said)
+    assert "(none-of-ours) could not be found: check AWS_PROFILE" in last_line(output)
 
 
 def test_nothing_was_deployed(aws: Aws) -> None:
     for command in (RUN, ("status",)):
-        code, said = aws(*command, "--name", "of-others")
+        code, output = aws(*command, "--name", "of-others")
         assert code == 2
-        assert "there is no stack of-others-jobs in eu-west-1: run `deploy`, or check --name" in last_line(said)
+        assert "there is no stack of-others-jobs in eu-west-1: run `deploy`, or check --name" in last_line(output)
 
 
 def test_aws_cannot_be_reached(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    code, said = aws("status")
+    code, output = aws("status")
     assert code == 7
-    assert "AWS cannot be reached: check the network and the region" in last_line(said)
+    assert "AWS cannot be reached: check the network and the region" in last_line(output)
 
 
 def test_access_denied_says_what_was_refused(
@@ -69,18 +69,18 @@ def test_access_denied_says_what_was_refused(
     keys = iam.create_access_key(UserName="reader")["AccessKey"]
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", keys["AccessKeyId"])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", keys["SecretAccessKey"])
-    requests.post(f"{environment}/moto-api/reset-auth", data=b"0", timeout=10)  # from now on moto looks at policies
+    requests.post(f"{environment}/moto-api/reset-auth", data=b"0", timeout=10)  # from now on moto checks policies
     try:
-        code, said = aws(*RUN)
+        code, output = aws(*RUN)
         assert code == 7
         refused = "AWS refused DescribeStacks: User: arn:aws:iam::123456789012:user/reader is not authorized"
-        assert refused in last_line(said)
-        assert last_line(said).endswith("these credentials need that permission")
+        assert refused in last_line(output)
+        assert last_line(output).endswith("these credentials need that permission")
 
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-one")
-        code, said = aws(*RUN)
+        code, output = aws(*RUN)
         assert code == 7
-        assert "AWS does not take the credentials (SignatureDoesNotMatch): get new ones" in last_line(said)
+        assert "AWS rejects the credentials (SignatureDoesNotMatch): get new ones" in last_line(output)
     finally:
         requests.post(f"{environment}/moto-api/reset-auth", data=b"inf", timeout=10)
 
@@ -88,7 +88,7 @@ def test_access_denied_says_what_was_refused(
 @pytest.mark.parametrize(
     ("name", "message", "complaint"),
     [
-        ("ThrottlingException", "Rate exceeded", "AWS has too many requests (StartJobRun: ThrottlingException)"),
+        ("ThrottlingException", "Rate exceeded", "AWS throttles StartJobRun (ThrottlingException), even after retries"),
         (
             "ConcurrentRunsExceededException",
             "Concurrent runs exceeded",
@@ -96,7 +96,7 @@ def test_access_denied_says_what_was_refused(
         ),
         ("ResourceNumberLimitExceededException", "Max DPU reached", "Max DPU reached): wait for other runs to end"),
         ("EntityNotFoundException", "Job etl not found", "StartJobRun: Job etl not found; check --name and the region"),
-        ("ExpiredTokenException", "expired", "AWS does not take the credentials (ExpiredTokenException): get new ones"),
+        ("ExpiredTokenException", "expired", "AWS rejects the credentials (ExpiredTokenException): get new ones"),
         ("InvalidInputException", "Bad worker", "AWS refused StartJobRun (InvalidInputException): Bad worker"),
     ],
 )
@@ -111,9 +111,9 @@ def test_what_glue_may_answer(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_GLUE", answers.url)
     answers.answers = [(400, {"__type": name, "message": message})]
-    code, said = aws(*RUN)
+    code, output = aws(*RUN)
     assert code == (2 if name == "EntityNotFoundException" else 7)
-    assert complaint in last_line(said)
+    assert complaint in last_line(output)
     assert len(answers.asked) == (2 if name == "ThrottlingException" else 1)
 
 
@@ -126,8 +126,8 @@ def test_throttling_that_ends_is_not_noticed(
         (200, {"JobRunId": "jr_1"}),
         (200, {"JobRun": {"Id": "jr_1", "JobRunState": "SUCCEEDED"}}),
     ]
-    code, said = aws(*RUN)
-    assert code == 0, said
+    code, output = aws(*RUN)
+    assert code == 0, output
     assert [asked.rpartition(".")[2] for asked in answers.asked] == ["StartJobRun", "StartJobRun", "GetJobRun"]
 
 
@@ -136,15 +136,15 @@ def test_a_log_that_may_not_be_read_is_no_failure(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDWATCH_LOGS", answers.url)
     answers.answers = [(400, {"__type": "AccessDeniedException", "message": "not authorized"})]
-    code, said = aws(*RUN)
-    assert code == 0, said
-    assert said.count("the job's log cannot be shown: AWS refused FilterLogEvents: not authorized") == 1
+    code, output = aws(*RUN)
+    assert code == 0, output
+    assert output.count("the job's log cannot be shown: AWS refused FilterLogEvents: not authorized") == 1
 
 
 def test_a_parameter_that_the_template_has_not(deployed: dict[str, str], aws: Aws, tmp_path: Path) -> None:
-    code, said = aws("deploy", "--without-emr", "--out", str(tmp_path), "--parameter", "Colour=red", *EVERY)
+    code, output = aws("deploy", "--without-emr", "--out", str(tmp_path), "--parameter", "Colour=red", *EVERY)
     assert code == 2
-    assert "--parameter Colour: there is none of that name; there are Name, RawBucket" in last_line(said)
+    assert "--parameter Colour: the templates have no such parameter; they have Name, RawBucket" in last_line(output)
 
 
 def test_a_stack_that_fails_tells_the_first_reason(
@@ -152,7 +152,7 @@ def test_a_stack_that_fails_tells_the_first_reason(
 ) -> None:
     update = Stack.update
 
-    def fail(self: Stack, *args: Any, **kwargs: Any) -> None:  # moto's stacks never do
+    def fail(self: Stack, *args: Any, **kwargs: Any) -> None:  # moto's stacks never fail by themselves
         update(self, *args, **kwargs)
         for resource, reason in (("RawBucket", "You have too many buckets"), ("ProcessedBucket", "Update cancelled")):
             facts = (resource, resource, "AWS::S3::Bucket", "UPDATE_FAILED", reason, None)
@@ -160,9 +160,9 @@ def test_a_stack_that_fails_tells_the_first_reason(
         self.status = "UPDATE_ROLLBACK_COMPLETE"
 
     monkeypatch.setattr(Stack, "update", fail)
-    code, said = aws("deploy", "--without-emr", "--out", str(tmp_path), *EVERY)
+    code, output = aws("deploy", "--without-emr", "--out", str(tmp_path), *EVERY)
     assert code == 7
-    assert last_line(said) == (
+    assert last_line(output) == (
         "aws deploy: the stack movie-reco-storage is UPDATE_ROLLBACK_COMPLETE: RawBucket (AWS::S3::Bucket): "
         "You have too many buckets"
     )
@@ -175,16 +175,16 @@ def test_a_stack_that_fails_tells_the_first_reason(
         (("run", "bake", "--on", "glue"), "argument JOB: invalid choice: 'bake'"),
         (("deploy", "--parameter", "Workers"), "--parameter takes KEY=VALUE; got 'Workers'"),
         (("run", "etl", "--on", "glue", "--conf", "x"), "--conf takes KEY=VALUE; got 'x'"),
-        (("deploy", "--release", "x", "--config", "y"), "a release has its settings: give --release or --config"),
+        (("deploy", "--release", "x", "--config", "y"), "a release brings its own settings: give --release or"),
         (("deploy", "--config", "no/such.toml"), "cannot read the --config file no/such.toml"),
         ((), "the following arguments are required: COMMAND"),
     ],
 )
 def test_usage(aws: Aws, arguments: tuple[str, ...], complaint: str) -> None:
-    code, said = aws(*arguments)
+    code, output = aws(*arguments)
     assert code == 2
-    assert complaint in last_line(said)
-    assert len(said.strip().splitlines()) == 1
+    assert complaint in last_line(output)
+    assert len(output.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What each role may and may not do, by the policies as they were deployed."""
+"""The permissions of each role, according to the deployed policies."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Policies = dict[str, list[dict[str, Any]]]
 
 @pytest.fixture(scope="module")
 def policies(deployed: dict[str, str]) -> Policies:
-    """The documents of each role of the deployed stack, but those of AWS itself."""
+    """The policy documents of each role of the deployed stack, except AWS's own policies."""
     iam = client("iam")
     stack = client("cloudformation").list_stack_resources(StackName="movie-reco-jobs")["StackResourceSummaries"]
-    found: Policies = {}
+    by_role: Policies = {}
     for resource in stack:
         if resource["ResourceType"] != "AWS::IAM::Role":
             continue
         role = resource["PhysicalResourceId"]
         inline = iam.list_role_policies(RoleName=role)["PolicyNames"]
-        # What came by CloudFormation moto gives back as Python writes it.
+        # moto returns documents that CloudFormation made as Python literals, not as JSON.
         texts = [iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"] for name in inline]
         documents = [ast.literal_eval(text) for text in texts]
         for attached in iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]:
@@ -42,13 +42,13 @@ def policies(deployed: dict[str, str]) -> Policies:
                 version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
                 answer = iam.get_policy_version(PolicyArn=arn, VersionId=version)
                 documents.append(answer["PolicyVersion"]["Document"])
-        found[resource["LogicalResourceId"].removesuffix("Role")] = documents
+        by_role[resource["LogicalResourceId"].removesuffix("Role")] = documents
     assert deployed["AnalystRoleArn"].endswith(f":role/movie-reco-analyst-{REGION}")
-    return found
+    return by_role
 
 
 def may(documents: list[dict[str, Any]], action: str, resource: str, context: dict[str, str] | None = None) -> bool:
-    """Whether the policies of a role allow an action: somewhere allowed, and nowhere denied."""
+    """Whether the policies of a role permit an action: one allows it, and none denies it."""
     results = [
         IAMPolicy({"policy_document": json.dumps(document)}).is_action_permitted(
             action, resource, incoming_condition_values=context
@@ -133,7 +133,7 @@ def test_one_role_is_handed_on_by_one_and_to_one_service(policies: Policies) -> 
 
 def test_the_analyst_lists_results_only(policies: Policies) -> None:
     analyst = policies["Analyst"]
-    # moto does not look at patterns in conditions: those of the list are the places that may be read.
+    # moto ignores patterns in conditions, so compare them: the listed prefixes are those that the role may read.
     by_sid = {entry["Sid"]: entry for document in analyst for entry in document["Statement"]}
     listed = by_sid["ListResults"]["Condition"]["StringLike"]["s3:prefix"]
     assert sorted(f"{PROCESSED}/{prefix}" for prefix in listed) == sorted(by_sid["ReadResults"]["Resource"])
@@ -159,43 +159,43 @@ def test_no_statement_allows_every_action_or_all_resources(policies: Policies) -
     for role, documents in policies.items():
         for statement in (entry for document in documents for entry in document["Statement"]):
             actions, resources = (
-                [found] if isinstance(found, str) else found for found in (statement["Action"], statement["Resource"])
+                [entry] if isinstance(entry, str) else entry for entry in (statement["Action"], statement["Resource"])
             )
             assert not [action for action in actions if "*" in action], role
-            # What AWS gives no ARN to is limited by a condition.
+            # Where AWS has no ARN for a resource, a condition limits the statement.
             assert "*" not in resources or statement.get("Condition"), role
 
 
 def test_rules_that_see_a_failure_may_tell_the_topic(deployed: dict[str, str]) -> None:
     rules = client("events").list_rules(NamePrefix="movie-reco")["Rules"]
     targets = [client("events").list_targets_by_rule(Rule=rule["Name"])["Targets"] for rule in rules]
-    topics = {target["Arn"] for found in targets for target in found}
+    topics = {target["Arn"] for targets_of_rule in targets for target in targets_of_rule}
     (topic,) = topics
     policy = json.loads(client("sns").get_topic_attributes(TopicArn=topic)["Attributes"]["Policy"])
     (statement,) = policy["Statement"]
     assert statement["Principal"] == {"Service": "events.amazonaws.com"}
     assert statement["Resource"] == topic
-    assert "Condition" not in statement, "EventBridge says nothing that a condition could be about"
+    assert "Condition" not in statement, "EventBridge sends nothing that a condition could test"
 
 
 def test_each_stage_may_write_what_it_makes(policies: Policies) -> None:
     zone = ProcessedZone("s3://zone")
-    makes = {"etl": "Etl", "explore": "Model", "recommend": "Model"}
+    role_of_stage = {"etl": "Etl", "explore": "Model", "recommend": "Model"}
     for table, stage in MADE_BY.items():
         for file in ("part-0.parquet", "_delta_log/00000000000000000000.json"):
             key = f"{zone.table(table)}/{file}".replace("s3://zone", PROCESSED)
             who = {role for role in policies if may(policies[role], "s3:PutObject", key)}
-            assert who == {makes[stage], "Maintain", "Pipeline"}, table
+            assert who == {role_of_stage[stage], "Maintain", "Pipeline"}, table
 
 
 def test_each_job_of_glue_may_list_the_buckets_that_it_is_given(policies: Policies) -> None:
-    """A job looks into each of its roots before it begins."""
+    """A job lists each of its root folders before it begins."""
     stack = client("cloudformation").list_stack_resources(StackName="movie-reco-jobs")["StackResourceSummaries"]
-    roles = {found["PhysicalResourceId"]: found["LogicalResourceId"].removesuffix("Role") for found in stack}
+    roles = {entry["PhysicalResourceId"]: entry["LogicalResourceId"].removesuffix("Role") for entry in stack}
     for job in client("glue").get_jobs()["Jobs"]:
         documents = policies[roles[job["Role"].rpartition("/")[2]]]
-        given = job["DefaultArguments"]
-        roots = [given[option] for option in ("--raw-path", "--processed-path") if option in given]
+        arguments = job["DefaultArguments"]
+        roots = [arguments[option] for option in ("--raw-path", "--processed-path") if option in arguments]
         assert roots
         for root in roots:
             assert may(documents, "s3:ListBucket", root.replace("s3://", "arn:aws:s3:::")), (job["Name"], root)

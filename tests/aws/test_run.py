@@ -1,4 +1,4 @@
-"""Runs on each service, by moto's APIs: what is asked for, what is shown, and how they end."""
+"""Runs on each service, through moto's APIs: the calls that start them, the lines that are shown, and their ends."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ SPARK = {**parse_conf((CONF / "spark-defaults.conf").read_text()), REGION_OF_S3A
 
 @pytest.fixture
 def say() -> Iterator[Callable[..., None]]:
-    """Write lines to a log as a service does; they are gone after the test."""
-    logs, written = client("logs"), []
+    """Write lines to a log stream as a service does; the streams are deleted after the test."""
+    logs, streams = client("logs"), []
 
     def write(group: str, stream: str, *lines: str) -> None:
         logs.create_log_stream(logGroupName=group, logStreamName=stream)
-        written.append({"logGroupName": group, "logStreamName": stream})
+        streams.append({"logGroupName": group, "logStreamName": stream})
         now = int(time.time() * 1000)
         events = [{"timestamp": now + place, "message": line} for place, line in enumerate(lines)]
         logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
 
     yield write
-    for stream in written:
+    for stream in streams:
         logs.delete_log_stream(**stream)
 
 
 @pytest.fixture
 def for_emr(deployed: dict[str, str]) -> Iterator[None]:
-    """The deployed release has packages for EMR."""
+    """Give the deployed release packages for EMR."""
     place = {"Bucket": deployed["ArtefactsBucket"], "Key": f"{deployed['Release']}/environment.tar.gz"}
     client("s3").put_object(**place, Body=b"packages")
     yield
@@ -54,19 +54,19 @@ def for_emr(deployed: dict[str, str]) -> Iterator[None]:
 
 @pytest.mark.parametrize("on", ["emr-serverless", "emr"])
 def test_a_release_without_packages_for_emr_is_told(deployed: dict[str, str], aws: Aws, on: str) -> None:
-    code, said = aws("run", "etl", "--on", on, *EVERY)
+    code, output = aws("run", "etl", "--on", on, *EVERY)
     assert code == 2
-    assert last_line(said).endswith(f"{deployed['Release']} was built with --without-emr: deploy again without that")
+    assert f"{deployed['Release']} was built with --without-emr: deploy again without that option" in last_line(output)
 
 
 def last_run(job: str) -> dict[str, Any]:
-    """The last run of a job of Glue."""
+    """The last run of a Glue job."""
     return dict(client("glue").get_job_runs(JobName=f"movie-reco-{job}")["JobRuns"][-1])
 
 
 @pytest.fixture
 def glue_ends(deployed: dict[str, str]) -> Iterator[Callable[[str, str], None]]:
-    """Have moto's Glue jobs end in a state and with a message: it has neither of its own but success."""
+    """Make moto's Glue jobs end in a given state with a given message: by themselves they only succeed."""
     monkeypatch = pytest.MonkeyPatch()
 
     def end(state: str, message: str) -> None:
@@ -78,14 +78,14 @@ def glue_ends(deployed: dict[str, str]) -> Iterator[Callable[[str, str], None]]:
     yield end
     monkeypatch.undo()
     while last_run("train")["JobRunState"] != "SUCCEEDED":
-        pass  # or the next run would be one too many
+        pass  # only one run at a time is allowed, so the next test needs this run to end
 
 
 @pytest.fixture
 def step_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Have the steps of moto's cluster, which is called j-1, end in a state: by themselves they never do.
+    """Make the steps of moto's cluster j-1 end in a given state: by themselves they never end.
 
-    After so many looks at it the cluster ends too, for a reason, and its log comes to S3.
+    After `looks` requests of its state the cluster ends too, for `reason`, and `log` writes its log to S3.
     """
 
     def end(state: str, looks: int = 0, reason: str = "Steps completed", log: Callable[[], object] = int) -> None:
@@ -114,16 +114,16 @@ def step_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def test_a_stage_on_glue_is_followed_to_its_end(deployed: dict[str, str], aws: Aws, say: Say) -> None:
     say("/movie-reco/glue/output", "jr_1", "09:00:01 INFO    etl: started", "25/11/25 INFO SparkContext: noise")
     say("/movie-reco/glue/output", "jr_1_g-2", "09:00:02 INFO    of an executor")
-    code, said = aws("run", "etl", "--on", "glue", *EVERY)
-    assert code == 0, said
-    lines = said.splitlines()
+    code, output = aws("run", "etl", "--on", "glue", *EVERY)
+    assert code == 0, output
+    lines = output.splitlines()
     assert "etl on glue: run jr_" in lines[0]
     assert [line.rpartition(": ")[2] for line in lines if ": STARTING" in line or ": SUCCEEDED" in line][
         -1
     ] == "SUCCEEDED"
-    assert said.count("09:00:01 INFO    etl: started") == 1
-    assert "noise" not in said
-    assert "of an executor" not in said
+    assert output.count("09:00:01 INFO    etl: started") == 1
+    assert "noise" not in output
+    assert "of an executor" not in output
     assert "etl on glue: done in" in lines[-1]
     assert last_run("etl")["Arguments"]["--conf"] == chained(SPARK)
 
@@ -131,22 +131,22 @@ def test_a_stage_on_glue_is_followed_to_its_end(deployed: dict[str, str], aws: A
 def test_what_glue_hands_to_the_script_is_taken_by_it(deployed: dict[str, str], aws: Aws) -> None:
     assert aws("run", "train", "--on", "glue", *EVERY)[0] == 0
     run = last_run("train")
-    given = {
+    arguments = {
         **run["Arguments"],
         "--JOB_NAME": "movie-reco-train",
         "--JOB_RUN_ID": run["Id"],
         "--job-language": "python",
     }
-    given.pop("--config")  # moto's S3 is asked by another test
-    settings = read_settings(JOBS["train"], [word for pair in given.items() for word in pair])
-    assert not settings.raw.path  # its role may not look there
+    arguments.pop("--config")  # another test reads it from moto's S3
+    settings = read_settings(JOBS["train"], [word for pair in arguments.items() for word in pair])
+    assert not settings.raw.path  # the role of train does not allow the raw zone
     assert settings.processed.path == f"s3://{deployed['ProcessedBucket']}"
 
 
 def test_settings_of_one_run_are_those_of_the_release_but_for_what_is_set(deployed: dict[str, str], aws: Aws) -> None:
     changed = ("--set", "recommend.n=3", "--set", "ingest.source=synthetic", "--conf", "spark.sql.shuffle.partitions=9")
-    code, said = aws("run", "recommend", "--on", "glue", *changed, *EVERY)
-    assert code == 0, said
+    code, output = aws("run", "recommend", "--on", "glue", *changed, *EVERY)
+    assert code == 0, output
     run = last_run("recommend")
     bucket, _, key = run["Arguments"]["--config"].removeprefix("s3://").partition("/")
     assert (bucket, key.partition("/")[0]) == (deployed["ArtefactsBucket"], "settings")
@@ -160,9 +160,9 @@ def test_settings_of_one_run_are_those_of_the_release_but_for_what_is_set(deploy
     )
     assert run["Arguments"]["--conf"] == chained({**SPARK, "spark.sql.shuffle.partitions": "9"})
 
-    code, said = aws("run", "recommend", "--on", "glue", "--set", "recommend.m=3", *EVERY)
+    code, output = aws("run", "recommend", "--on", "glue", "--set", "recommend.m=3", *EVERY)
     assert code == 2
-    assert "did you mean recommend.n" in last_line(said)
+    assert "did you mean recommend.n" in last_line(output)
     assert len(client("glue").get_job_runs(JobName="movie-reco-recommend")["JobRuns"]) == 1
 
 
@@ -180,20 +180,20 @@ def test_a_job_that_fails_on_glue_gives_its_own_code(
 ) -> None:
     glue_ends(state, message)
     say("/movie-reco/glue/output", "jr_1", "09:00:01 ERROR   train: no better than popularity", "last words")
-    found, said = aws("run", "train", "--on", "glue", *EVERY)
-    assert found == code
-    assert f"aws run: train on glue is {state} after 0.0 minutes (run jr_" in last_line(said)
-    assert f"{message}; see the lines above" in last_line(said)
-    assert "last words" in said
+    exit_code, output = aws("run", "train", "--on", "glue", *EVERY)
+    assert exit_code == code
+    assert f"aws run: train on glue is {state} after 0.0 minutes (run jr_" in last_line(output)
+    assert f"{message}; see the lines above" in last_line(output)
+    assert "last words" in output
 
 
 @pytest.mark.usefixtures("for_emr")
 def test_a_job_on_emr_serverless(deployed: dict[str, str], aws: Aws, say: Say) -> None:
     stream = f"/applications/{deployed['ApplicationId']}/jobs/1/SPARK_DRIVER/stderr"
     say("/movie-reco/emr-serverless", stream, "09:00:01 INFO    etl: started")
-    code, said = aws("run", "pipeline", "--on", "emr-serverless", "--executors", "7", "--conf", "a.b=c", *EVERY)
-    assert code == 0, said
-    assert "09:00:01 INFO    etl: started" in said
+    code, output = aws("run", "pipeline", "--on", "emr-serverless", "--executors", "7", "--conf", "a.b=c", *EVERY)
+    assert code == 0, output
+    assert "09:00:01 INFO    etl: started" in output
     run = emrserverless_backends[ACCOUNT][REGION].job_runs[deployed["ApplicationId"]][-1]
     release = f"s3://{deployed['ArtefactsBucket']}/{deployed['Release']}"
     assert run.execution_role_arn == deployed["PipelineRoleArn"]
@@ -235,17 +235,17 @@ def test_a_job_that_fails_on_emr_serverless_gives_its_own_code(
         self.state = "FAILED"
         self.state_details = "Job failed, please check complete logs in configured logging destination. ExitCode: 4."
 
-    monkeypatch.setattr(JobRun, "__init__", fail)  # moto knows of jobs that succeed only
-    code, said = aws("run", "etl", "--on", "emr-serverless", *EVERY)
+    monkeypatch.setattr(JobRun, "__init__", fail)  # moto's own jobs only succeed
+    code, output = aws("run", "etl", "--on", "emr-serverless", *EVERY)
     assert code == 4
-    assert "etl on emr-serverless is FAILED after 0.0 minutes" in last_line(said)
+    assert "etl on emr-serverless is FAILED after 0.0 minutes" in last_line(output)
 
 
 @pytest.mark.usefixtures("for_emr")
 def test_a_job_on_a_cluster_of_its_own(deployed: dict[str, str], aws: Aws, step_ends: Callable[..., None]) -> None:
     step_ends("COMPLETED")
-    code, said = aws("run", "etl", "--on", "emr", "--executors", "2", "--subnet", "subnet-1", *EVERY)
-    assert code == 0, said
+    code, output = aws("run", "etl", "--on", "emr", "--executors", "2", "--subnet", "subnet-1", *EVERY)
+    assert code == 0, output
     release = f"s3://{deployed['ArtefactsBucket']}/{deployed['Release']}"
     (step,) = client("emr").list_steps(ClusterId="j-1")["Steps"]
     words = step["Config"]["Args"]
@@ -275,11 +275,11 @@ def test_a_job_that_fails_on_a_cluster_gives_the_code_that_its_log_has_in_the_en
         client("s3").put_object(**place, Body=gzip.compress(b"exitCode: 3\nUser application exited with status 3\n"))
 
     step_ends("FAILED", looks=3, log=write)
-    code, said = aws("run", "etl", "--on", "emr", *EVERY)
+    code, output = aws("run", "etl", "--on", "emr", *EVERY)
     client("s3").delete_object(**place)
-    assert code == 3, said
-    assert "User application exited with status 3" in said
-    assert "etl on emr is FAILED" in last_line(said)
+    assert code == 3, output
+    assert "User application exited with status 3" in output
+    assert "etl on emr is FAILED" in last_line(output)
 
 
 @pytest.mark.usefixtures("for_emr")
@@ -287,10 +287,10 @@ def test_a_cluster_that_cannot_start_says_why(
     deployed: dict[str, str], aws: Aws, step_ends: Callable[..., None]
 ) -> None:
     step_ends("CANCELLED", looks=2, reason="The subnet subnet-1 has no tag")
-    code, said = aws("run", "etl", "--on", "emr", *EVERY)
+    code, output = aws("run", "etl", "--on", "emr", *EVERY)
     assert code == 1
-    assert "etl on emr is CANCELLED" in last_line(said)
-    assert "The subnet subnet-1 has no tag" in last_line(said)
+    assert "etl on emr is CANCELLED" in last_line(output)
+    assert "The subnet subnet-1 has no tag" in last_line(output)
 
 
 @pytest.mark.usefixtures("for_emr")
@@ -298,10 +298,10 @@ def test_a_cluster_that_somebody_ends_before_its_step_begins_is_a_failure(
     aws: Aws, step_ends: Callable[..., None]
 ) -> None:
     step_ends("PENDING", looks=3, reason="Terminated by user request")
-    code, said = aws("run", "etl", "--on", "emr", *EVERY)
+    code, output = aws("run", "etl", "--on", "emr", *EVERY)
     assert code == 1
-    assert "j-1: PENDING, cluster TERMINATING" in said
-    assert "etl on emr is FAILED after 0.0 minutes (run j-1): Terminated by user request" in last_line(said)
+    assert "j-1: PENDING, cluster TERMINATING" in output
+    assert "etl on emr is FAILED after 0.0 minutes (run j-1): Terminated by user request" in last_line(output)
 
 
 @pytest.mark.usefixtures("for_emr")
@@ -313,18 +313,18 @@ def test_who_does_not_wait_for_the_log_of_a_cluster_still_gets_the_reason(
 
     step_ends("CANCELLED", looks=1000, reason="no such subnet")
     monkeypatch.setattr(Account, "wait", interrupt)
-    code, said = aws("run", "etl", "--on", "emr", *EVERY)
+    code, output = aws("run", "etl", "--on", "emr", *EVERY)
     assert code == 1
-    assert "logs come to s3://" in said
-    assert "etl on emr is CANCELLED after 0.0 minutes (run j-1): no such subnet" in last_line(said)
+    assert "logs arrive in s3://" in output
+    assert "etl on emr is CANCELLED after 0.0 minutes (run j-1): no such subnet" in last_line(output)
 
 
 @pytest.mark.parametrize("on", ["glue", "emr-serverless", "emr"])
 def test_a_dry_run_prints_each_call_and_sends_none(aws: Aws, monkeypatch: pytest.MonkeyPatch, on: str) -> None:
     monkeypatch.setattr(boto3.Session, "client", None)  # nothing can be sent
-    code, said = aws("run", "etl", "--on", on, "--set", "recommend.n=3", "--dry-run")
-    assert code == 0, said
-    calls = [" ".join(line.split()[:2]) for line in said.splitlines()]
+    code, output = aws("run", "etl", "--on", on, "--set", "recommend.n=3", "--dry-run")
+    assert code == 0, output
+    calls = [" ".join(line.split()[:2]) for line in output.splitlines()]
     start = {"glue": "glue start_job_run", "emr-serverless": "emr-serverless start_job_run", "emr": "emr run_job_flow"}
     assert start[on] in calls
     assert calls[0] == "cloudformation describe_stacks"
@@ -355,7 +355,7 @@ def test_every_command_has_a_dry_run(
 ) -> None:
     monkeypatch.setattr(boto3.Session, "client", None)
     monkeypatch.chdir(tmp_path)
-    code, said = aws(*arguments, "--dry-run")
-    assert code == 0, said
-    printed = {" ".join(line.split()[:2]) for line in said.splitlines()}
+    code, output = aws(*arguments, "--dry-run")
+    assert code == 0, output
+    printed = {" ".join(line.split()[:2]) for line in output.splitlines()}
     assert set(calls) <= printed

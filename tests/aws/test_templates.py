@@ -1,4 +1,4 @@
-"""The templates and what Spark needs on AWS, held against their rules."""
+"""Rules for the templates and for the Spark settings on AWS."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from spark_app.stages.pipeline import JOBS
 from tests.test_project import spark_defaults
 
 Template = Callable[[str], dict[str, Any]]
-LARGEST = 1_000_000
-LARGEST_IN_CALL = 51_200
-LARGEST_PARAMETER = 4096
+MAX_BYTES = 1_000_000
+MAX_BYTES_IN_CALL = 51_200
+MAX_PARAMETER = 4096
 
 
 def test_cfn_lint_finds_nothing() -> None:
@@ -30,23 +30,23 @@ def test_cfn_lint_finds_nothing() -> None:
 
 
 def test_templates_fit_into_a_call_or_an_object() -> None:
-    # storage.yaml is sent with the call, before there is a bucket; jobs.yaml is read from the release.
-    assert (CONF / "storage.yaml").stat().st_size < LARGEST_IN_CALL
-    assert (CONF / "jobs.yaml").stat().st_size < LARGEST
+    # The call itself sends storage.yaml, since there is no bucket yet. CloudFormation reads jobs.yaml from the release.
+    assert (CONF / "storage.yaml").stat().st_size < MAX_BYTES_IN_CALL
+    assert (CONF / "jobs.yaml").stat().st_size < MAX_BYTES
 
 
 def test_the_classifier_is_updated_to_what_it_is_and_its_reader(template: Template) -> None:
-    made = template("jobs")["Resources"]["CsvClassifier"]["Properties"]["CsvClassifier"]
-    assert {**made, "Serde": "OpenCSVSerDe"} == {"Name": made["Name"], **CSV_CLASSIFIER}
+    classifier = template("jobs")["Resources"]["CsvClassifier"]["Properties"]["CsvClassifier"]
+    assert {**classifier, "Serde": "OpenCSVSerDe"} == {"Name": classifier["Name"], **CSV_CLASSIFIER}
 
 
 @pytest.mark.parametrize("name", ["storage", "jobs"])
 def test_parameters_and_outputs_are_described(template: Template, name: str) -> None:
-    found = template(name)
-    for key, entry in {**found["Parameters"], **found["Outputs"]}.items():
+    parsed = template(name)
+    for key, entry in {**parsed["Parameters"], **parsed["Outputs"]}.items():
         assert entry["Description"].strip().endswith("."), key
-    groups = found["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
-    assert sorted(key for group in groups for key in group["Parameters"]) == sorted(found["Parameters"])
+    groups = parsed["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    assert sorted(key for group in groups for key in group["Parameters"]) == sorted(parsed["Parameters"])
 
 
 def test_buckets_are_encrypted_versioned_private_and_outlive_the_stack(template: Template) -> None:
@@ -54,18 +54,18 @@ def test_buckets_are_encrypted_versioned_private_and_outlive_the_stack(template:
     buckets = {key: entry for key, entry in resources.items() if entry["Type"] == "AWS::S3::Bucket"}
     assert set(buckets) == {"RawBucket", "ProcessedBucket", "ArtefactsBucket"}
     for key, entry in buckets.items():
-        # A deployment that fails takes its empty buckets with it, so that the next one can make them.
+        # A failed deployment deletes its new, empty buckets, so that the next deployment can make them.
         assert (entry["DeletionPolicy"], entry["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
-        found = entry["Properties"]
-        (rule,) = found["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        bucket = entry["Properties"]
+        (rule,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
         assert rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
-        assert found["VersioningConfiguration"]["Status"] == "Enabled"
-        assert set(found["PublicAccessBlockConfiguration"].values()) == {True}
-        assert len(found["PublicAccessBlockConfiguration"]) == 4
-        rules = {rule["Id"] for rule in found["LifecycleConfiguration"]["Rules"]}
+        assert bucket["VersioningConfiguration"]["Status"] == "Enabled"
+        assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+        assert len(bucket["PublicAccessBlockConfiguration"]) == 4
+        rules = {rule["Id"] for rule in bucket["LifecycleConfiguration"]["Rules"]}
         assert {"uploads-that-were-never-completed", "old-versions"} <= rules
-        # A release may be run for years.
-        assert not [rule for rule in found["LifecycleConfiguration"]["Rules"] if "releases" in rule.get("Prefix", "")]
+        # No rule removes releases, since a release can run for years.
+        assert not [rule for rule in bucket["LifecycleConfiguration"]["Rules"] if "releases" in rule.get("Prefix", "")]
         (statement,) = resources[f"{key}Policy"]["Properties"]["PolicyDocument"]["Statement"]
         assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "s3:*")
         assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
@@ -73,10 +73,10 @@ def test_buckets_are_encrypted_versioned_private_and_outlive_the_stack(template:
 
 
 def test_there_is_a_glue_job_for_each_job_of_the_package(template: Template) -> None:
-    found = template("jobs")["Resources"]
+    resources = template("jobs")["Resources"]
     scripts = [
         entry["Properties"]["Command"]["ScriptLocation"]["Fn::Sub"].rpartition("/")[2]
-        for entry in found.values()
+        for entry in resources.values()
         if entry["Type"] == "AWS::Glue::Job"
     ]
     assert set(scripts) == {f"{job}.py" for job in JOBS}
@@ -102,7 +102,7 @@ def test_spark_runs_on_aws_as_on_one_machine_but_for_what_the_services_decide() 
     assert of_a_cluster == {"spark.stage.maxConsecutiveAttempts", "spark.task.maxFailures", "spark.executorEnv.LC_ALL"}
     assert {key: aws[key] for key in of_a_cluster} == {key: cluster[key] for key in of_a_cluster}
     assert aws[METASTORE_CLIENT].endswith(CLIENT)
-    # How to write to S3 is known best by Glue and EMR.
+    # Glue and EMR have their own settings for writing to S3.
     assert not [key for key in aws if "s3" in key.lower() or "commit" in key.lower()]
 
 
@@ -110,6 +110,6 @@ def test_what_spark_needs_is_one_value_for_glue() -> None:
     settings = parse_conf((CONF / "spark-defaults.conf").read_text())
     value = chained(settings)
     assert dict(part.split("=", 1) for part in value.split(" --conf ")) == settings
-    assert len(value) < LARGEST_PARAMETER
-    # Neither Glue nor EMR Serverless takes quotes out of it.
+    assert len(value) < MAX_PARAMETER
+    # Glue and EMR Serverless do not remove quotes, so no value may need them.
     assert not [part for part in settings.values() if set(part) & set(" '\"\\")]

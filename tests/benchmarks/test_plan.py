@@ -12,20 +12,20 @@ from benchmarks.plan import (
     Measured,
     core_seconds,
     costs,
+    executor_gb,
     flops,
-    held,
-    moved,
     plan,
     services,
+    shuffled_gb,
 )
 
 
-def test_the_plan_in_the_repository_is_what_is_worked_out() -> None:
+def test_the_plan_in_the_repository_is_up_to_date() -> None:
     assert TARGET.read_text() == plan(BILLION, Measured(), Assumed())
     assert AWS_TARGET.read_text() == costs(Measured(), Assumed())
 
 
-def test_what_was_measured_takes_what_was_measured() -> None:
+def test_the_measured_size_takes_the_measured_time() -> None:
     measured = Measured()
     seconds = core_seconds(measured.size, measured, replace(Assumed(), fits=1))
     assert seconds["etl"] == measured.cores * measured.etl
@@ -39,7 +39,7 @@ def test_what_was_measured_takes_what_was_measured() -> None:
     assert seconds["judging"] == measured.cores * measured.judge
 
 
-def test_what_glue_costs_is_its_workers_times_their_minutes() -> None:
+def test_the_cost_of_glue_is_its_workers_times_their_minutes() -> None:
     measured, assumed = Measured(), replace(Assumed(), busy=1)
     hours = sum(core_seconds(measured.size, measured, assumed).values()) / 12 / 3600 + 2 / 60
     assert services(assumed)[0].workers == 4
@@ -55,13 +55,13 @@ def test_work_grows_with_ratings_users_and_movies() -> None:
     assert 1 < seconds[1][fit] / seconds[0][fit] < 2
 
 
-def test_the_second_fit_of_our_solver_goes_on_from_the_first() -> None:
+def test_the_second_fit_of_our_solver_starts_from_the_first() -> None:
     once, twice = (core_seconds(Measured().size, Measured(), replace(Assumed(), fits=fits)) for fits in (1, 2))
     assert twice["implicit ALS, rank 128"] == pytest.approx(1.3 * once["implicit ALS, rank 128"])
 
 
-def test_sizes_that_can_be_worked_out_by_hand() -> None:
+def test_sizes_worked_out_by_hand() -> None:
     assert flops(BILLION, 64) == pytest.approx(2e9 * 64**2 + 100.1e6 * 64**3 / 3)
-    assert held(BILLION)["user factors, before and after a half sweep"] == pytest.approx(2 * (25.6 + 2.4))
-    # 500 blocks: a user's factors go with each of their ratings, a movie's to all blocks.
-    assert moved(BILLION, 64, Assumed()) == pytest.approx((1e9 + 100_000 * 500) * 256 / 1e9)
+    assert executor_gb(BILLION)["user factors, before and after a half sweep"] == pytest.approx(2 * (25.6 + 2.4))
+    # 500 blocks: a user's factors are sent once per rating of the user, a movie's factors to every block.
+    assert shuffled_gb(BILLION, 64, Assumed()) == pytest.approx((1e9 + 100_000 * 500) * 256 / 1e9)

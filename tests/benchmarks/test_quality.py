@@ -1,4 +1,4 @@
-"""The comparison: EASE against its definition, lists and figures by hand. Other libraries are not needed."""
+"""The comparison of quality: EASE against its definition, lists and figures by hand. No other library is needed."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def some_ratings(users: int, movies: int) -> Ratings:
 
 @pytest.mark.parametrize(("users", "movies"), [(8, 20), (30, 12)])
 @pytest.mark.parametrize("weighting", ["all", "graded"])
-def test_ease_minimises_what_it_is_defined_by(users: int, movies: int, weighting: str) -> None:
-    """Each column of B is a ridge regression of a movie on all others, which is the constraint of a zero diagonal."""
+def test_ease_minimises_its_objective(users: int, movies: int, weighting: str) -> None:
+    """Each column of B is a ridge regression of a movie on all others; so the diagonal of B is 0."""
     ratings, ridge = some_ratings(users, movies), 3.0
     x = np.zeros((users, movies))
     x[ratings.users, ratings.movies] = weights_of(ratings, weighting)
@@ -71,7 +71,7 @@ def part(k: int = 2) -> Part:
     return Part(known, judged, np.array([1, 2, 3]), facts, k)
 
 
-def test_lists_hold_the_best_unseen_and_popular_ones_for_who_is_cold() -> None:
+def test_lists_hold_the_best_unseen_movies_and_popular_ones_for_cold_users() -> None:
     scores = np.array([[9, 1, 5, 5], [9, 9, 1, 2], [0, 0, 1, 2]], dtype=np.float32)
     listed = best_unseen(scores, part())
     assert listed.movies.reshape(3, 2).tolist() == [[30, 40], [40, 30], [10, 20]]
@@ -80,7 +80,7 @@ def test_lists_hold_the_best_unseen_and_popular_ones_for_who_is_cold() -> None:
     assert popularity(part().known).tolist() == [[2, 1, 0, 0]] * 3
 
 
-def test_the_best_places_are_those_of_a_stable_sort_whatever_is_tied() -> None:
+def test_the_best_places_are_those_of_a_stable_sort_also_with_ties() -> None:
     assert best_places(np.array([[1, 3, 3, 2], [5, 5, 5, 5]], dtype=np.float32), 2).tolist() == [[1, 2], [0, 1]]
     scores = np.random.default_rng(1).integers(0, 4, (50, 30)).astype(np.float32)
     scores[:10, 5:] = -np.inf
@@ -90,7 +90,7 @@ def test_the_best_places_are_those_of_a_stable_sort_whatever_is_tied() -> None:
     assert best_places(scores, 99).shape == (50, 30)
 
 
-def test_a_search_has_so_many_trials_or_one_where_there_is_nothing_to_search() -> None:
+def test_a_search_runs_its_trials_or_one_where_there_is_nothing_to_search() -> None:
     tried: list[float] = []
 
     def objective(options: dict[str, float]) -> float:
@@ -120,7 +120,7 @@ def test_the_sets_are_those_beside_the_checkout_unless_one_is_named(
 
 
 @pytest.mark.parametrize(("stars", "scale"), [([4.5, 0.5, 5, 5, 4], (0.5, 5, 0.5)), ([5, 1, 3, 2, np.nan], (1, 5, 1))])
-def test_the_scale_is_what_the_ratings_have(stars: list[float], scale: tuple[float, float, float]) -> None:
+def test_the_scale_comes_from_the_ratings(stars: list[float], scale: tuple[float, float, float]) -> None:
     found = scale_of(np.array(stars))
     assert found == dict(zip(("scale_min", "scale_max", "scale_step"), scale, strict=True))
     assert Settings.model_validate({"input": found}).train.relevant == 4
@@ -152,7 +152,7 @@ def test_figures_add_up_over_splits_and_ours_is_ahead_by_the_difference() -> Non
     assert [line for line in lines if line.startswith("## ")] == ["## this", "## that"]
     assert lines.count("### hash: rating") == 2
     assert any(line.startswith("1,234 ratings from 1 to 5 by 0.5; 4 or more is relevant.") for line in lines)
-    assert any("the best of 9 trials on a validation part" in line for line in lines)
+    assert any("the best options of 9 trials on a validation part" in line for line in lines)
     rows = [line for line in lines if line.startswith("| ") and "_" not in line][1:]
     assert rows[0].startswith(f"| **{OURS}** | 0.8165 (")
     assert rows[1].startswith("| them | 1.6330 (")

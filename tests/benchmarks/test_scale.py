@@ -1,4 +1,4 @@
-"""The benchmark of scale: peers come to our results, and what it writes. DuckDB and Polars are tried if installed."""
+"""The benchmark of scale: peers get our results, and what it writes. DuckDB and Polars are tested if installed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TINY = Scale("tiny", 60, 150, 4_000)
 
 @pytest.fixture(scope="module")
 def cleaned(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tuple[Places, dict[str, Any]]:
-    """A few thousand ratings with a second delivery, a tenth of them repeated and a tenth broken, after our etl."""
+    """The zones and the manifest of `etl` on 4,000 ratings; a second delivery repeats a tenth and breaks a tenth."""
     folder = tmp_path_factory.mktemp("scale")
     places = Places(folder / "raw", folder / "processed", folder / "out")
     assert run_job("ingest", ["--raw-path", str(places.raw), *TINY.options]) == 0
@@ -45,7 +45,7 @@ def cleaned(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tu
 
 
 def etl_python(raw: Path, out: Path) -> dict[str, Any]:
-    """The work of etl line by line, so that what the peers share is held against ours without them."""
+    """The work of `etl` line by line in Python: a check of the rules that the peers share, without the peers."""
     movies = {int(line.split(",")[0]) for line in (raw / "movies.csv").read_text().splitlines()[1:]}
     files = sorted(raw.glob(DELIVERIES))
     judged = judge_all(((str(file), line) for file in files for line in file.read_bytes().split(b"\n") if line), movies)
@@ -63,8 +63,8 @@ def etl_python(raw: Path, out: Path) -> dict[str, Any]:
     pq.write_table(pa.table(list(zip(*rows, strict=True)), names=names), out / "final.parquet")
     rejects = list(zip(*judged.rejects, strict=True))
     pq.write_table(pa.table(rejects, names=["file", "raw", "reason"]), out / "rejects.parquet")
-    turned, good = len(judged.rejects), len(judged.good)
-    counts = {"in": good + turned, "good": len(latest), "rejected": turned, "superseded": good - len(latest)}
+    rejected, good = len(judged.rejects), len(judged.good)
+    counts = {"in": good + rejected, "good": len(latest), "rejected": rejected, "superseded": good - len(latest)}
     return {"rows": counts, "rejects": judged.reasons}
 
 
@@ -72,13 +72,13 @@ def test_the_rules_that_peers_share_are_those_of_etl(cleaned: tuple[Places, dict
     places, manifest = cleaned
     found = etl_python(places.raw, tmp_path / "python")
     check_agreement("Python", tmp_path / "python", found, places.processed, manifest)
-    # Every rule has had something to do, and so has the de-duplication.
+    # Every rule rejected a line, and the de-duplication dropped rows.
     assert len(found["rejects"]) == 9
     assert found["rows"]["superseded"] > 300
 
 
 @pytest.mark.parametrize("peer", ["duckdb", "polars"])
-def test_a_peer_comes_to_the_results_of_etl(cleaned: tuple[Places, dict[str, Any]], peer: str, tmp_path: Path) -> None:
+def test_a_peer_gets_the_results_of_etl(cleaned: tuple[Places, dict[str, Any]], peer: str, tmp_path: Path) -> None:
     pytest.importorskip(peer)
     places, manifest = cleaned
     found = COMMANDS[f"etl-{peer}"](Places(places.raw, places.processed, tmp_path))
@@ -95,7 +95,7 @@ def _as_rows(table: pa.Table) -> list[tuple[int, int, float, int]]:
 
 
 @pytest.mark.parametrize("differing", ["rows", "rejects", "raw", "damped_rating", "average_rating"])
-def test_a_peer_with_another_result_is_found_out(
+def test_a_peer_with_a_different_result_is_an_error(
     cleaned: tuple[Places, dict[str, Any]], differing: str, tmp_path: Path
 ) -> None:
     places, manifest = cleaned
@@ -112,24 +112,24 @@ def test_a_peer_with_another_result_is_found_out(
         values[place] = values[place] + "x" if differing == "raw" else values[place] * (1 + 1e-7)
         index = table.column_names.index(differing)
         pq.write_table(table.set_column(index, differing, pa.array(values)), file)
-        expected = "other lines are rejected" if differing == "raw" else f"{differing} of some movies differs"
+        expected = "rejected lines or their reasons" if differing == "raw" else f"{differing} of some movies differs"
     with pytest.raises(DisagreementError, match=expected):
         check_agreement("Python", tmp_path / "python", found, places.processed, manifest)
 
 
-def test_every_broken_line_breaks_a_rule_and_every_odd_one_holds_them() -> None:
+def test_every_broken_line_breaks_a_rule_and_no_odd_line_does() -> None:
     fields = (1, 2, 4.5, 900_000_000)
     assert Counter(type(judge(make(fields), {2})) for make in BREAKS) == {str: len(BREAKS)}
     assert [judge(make(fields), {2}) for make in ODD] == [fields] * len(ODD)
 
 
-def test_the_first_header_of_a_file_is_none_of_its_rows() -> None:
+def test_the_first_header_of_a_file_is_not_a_row() -> None:
     line = HEADER.encode()
     assert judge_all([("a", line), ("b", line)], set()) == Judged()
     assert judge_all([("a", line), ("a", line)], set()).reasons == {"the header line is repeated": 1}
 
 
-def test_the_second_delivery_is_the_same_each_time_and_begins_with_whole_lines(
+def test_the_second_delivery_is_deterministic_and_begins_with_good_lines(
     cleaned: tuple[Places, dict[str, Any]], tmp_path: Path
 ) -> None:
     places, _ = cleaned
@@ -169,7 +169,7 @@ def some_results() -> dict[str, Any]:
     }
 
 
-def test_the_ratios_are_said_in_one_line(tmp_path: Path) -> None:
+def test_the_ratios_are_in_one_line(tmp_path: Path) -> None:
     write_results({"1m": some_results()}, tmp_path)
     assert ratios_line("1m", read_results(tmp_path)["1m"]) == (
         "bench 1m: etl 2.4x DuckDB, 3.0x Polars; top N 1/8.1 of recommendForAllUsers "
@@ -209,7 +209,7 @@ def test_the_tables_have_each_scale_the_growth_and_where_it_was_measured(tmp_pat
     assert "top N: measured 2026-01-01, another machine; duckdb 9." in lines
 
 
-def test_what_a_part_needs_is_made_first_where_it_is_not_there(tmp_path: Path) -> None:
+def test_missing_inputs_of_a_part_are_made_first(tmp_path: Path) -> None:
     bench = Bench(TINY, tmp_path)
     assert parts_to_run(["topn"], bench) == ["ingest", "etl", "train", "topn"]
     bench.raw.mkdir()
@@ -221,7 +221,7 @@ def test_what_a_part_needs_is_made_first_where_it_is_not_there(tmp_path: Path) -
     assert parts_to_run(["topn"], bench) == ["topn"]
 
 
-def test_the_memory_of_all_processes_below_counts(tmp_path: Path) -> None:
+def test_the_memory_of_all_descendants_counts(tmp_path: Path) -> None:
     child = "import time; held = b'x' * 80_000_000; time.sleep(1)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     measured = measure([sys.executable, "-c", parent], tmp_path, tmp_path / "log", {}, "a parent")
@@ -229,6 +229,6 @@ def test_the_memory_of_all_processes_below_counts(tmp_path: Path) -> None:
     assert measured.seconds > 1
 
 
-def test_a_command_that_fails_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match=r"(?s)a command has failed, with exit code 3 .*what was wrong"):
+def test_a_failed_command_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"(?s)a command failed with exit code 3; see .*what was wrong"):
         measure([sys.executable, "-c", "print('what was wrong'); exit(3)"], tmp_path, tmp_path / "log", {}, "a command")

@@ -1,4 +1,4 @@
-"""The jobs on a cluster of real processes: the same results as on one machine, and a machine lost costs only time."""
+"""Jobs on a cluster of real processes give the same results as on one machine, and a lost machine costs only time."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ SMALL = (
     *("--set", "explicit_als.rank=8", "--set", "implicit_als.rank=16"),
     *("--set", "explicit_als.iterations=6", "--set", "implicit_als.iterations=30", "--set", "train.tolerance=0"),
 )
-"""Ratings that are generated, and a fit that takes its time."""
+"""Generated ratings, and a fit that takes long enough to kill a worker meanwhile."""
 
 BY_MLLIB = ("--set", "train.solver=mllib", "--set", "implicit_als.iterations=6")
-"""Fits by MLlib that just reach a checkpoint."""
+"""Fits by MLlib with just enough iterations to reach a checkpoint."""
 
 LOST = "Lost executor"
-"""What Spark says of an executor that was killed while a job runs."""
+"""Spark's log message about an executor that was killed while a job runs."""
 
 
 @pytest.fixture(scope="module")
 def alone(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Zones:
-    """What one machine makes of generated ratings, stage by stage in the session of the tests."""
+    """The zones after each stage ran on one machine, in the session of the tests, on generated ratings."""
     folder = tmp_path_factory.mktemp("alone")
     zones = Zones(folder / "raw", folder / "processed")
     for stage in ("ingest", "etl", "train", "recommend"):
@@ -89,39 +89,42 @@ def test_a_worker_killed_while_mllib_fits_costs_only_time(cluster: Cluster, alon
 
 
 def without_models(alone: Zones, folder: Path) -> Zones:
-    """A copy of the zones as they were before `train`."""
+    """A copy of the zones, without the results of `train` and `recommend`."""
     zones = Zones(alone.raw, folder / "processed")
     shutil.copytree(alone.processed, zones.processed)
-    for made in ("models", "recommendations", "delta/recommendations"):
-        shutil.rmtree(zones.processed / made)
+    for result in ("models", "recommendations", "delta/recommendations"):
+        shutil.rmtree(zones.processed / result)
     return zones
 
 
 def checkpoints(zones: Zones) -> int:
-    """How many checkpoints the fits of a running job have begun to write."""
+    """The number of checkpoints that the fits of a running job have started to write."""
     return len(list((zones.processed / "_staging" / "checkpoints").glob("*/rdd-*")))
 
 
-def assert_same_results(found: Zones, expected: Zones) -> None:
-    """Movies, metrics and lists agree but for the last digits of sums, which may exchange two movies that are a tie."""
-    ours, theirs = (pd.read_parquet(zones.processed / "final") for zones in (found, expected))
-    pd.testing.assert_frame_equal(ours, theirs, rtol=1e-9)
-    assert metrics_of(found) == pytest.approx(metrics_of(expected), rel=1e-3)
+def assert_same_results(actual: Zones, expected: Zones) -> None:
+    """Movies, metrics and lists agree, except in the last digits of sums; these can swap two movies of equal score."""
+    actual_movies, expected_movies = (pd.read_parquet(zones.processed / "final") for zones in (actual, expected))
+    pd.testing.assert_frame_equal(actual_movies, expected_movies, rtol=1e-9)
+    assert metrics_of(actual) == pytest.approx(metrics_of(expected), rel=1e-3)
 
     numbers = ["predicted_rating", "score"]
-    ours, theirs = (
-        pd.DataFrame(zones.recommendations()).astype(dict.fromkeys(numbers, float)) for zones in (found, expected)
+    lists, expected_lists = (
+        pd.DataFrame(zones.recommendations()).astype(dict.fromkeys(numbers, float)) for zones in (actual, expected)
     )
-    assert len(ours) == len(theirs) > 0
-    pd.testing.assert_frame_equal(ours[["userId", "rank", "score"]], theirs[["userId", "rank", "score"]], atol=1e-3)
-    both = ours.merge(theirs, on=["userId", "movieId", "title", "genres", "reason"], suffixes=("", "_expected"))
-    assert len(both) >= 0.99 * len(ours)
+    assert len(lists) == len(expected_lists) > 0
+    places = ["userId", "rank", "score"]
+    pd.testing.assert_frame_equal(lists[places], expected_lists[places], atol=1e-3)
+    both = lists.merge(
+        expected_lists, on=["userId", "movieId", "title", "genres", "reason"], suffixes=("", "_expected")
+    )
+    assert len(both) >= 0.99 * len(lists)
     for number in numbers:
         assert both[number].to_numpy() == pytest.approx(both[f"{number}_expected"].to_numpy(), abs=2e-3)
 
 
 def metrics_of(zones: Zones) -> dict[str, float]:
-    """The figures of the published models, by their place in the JSON."""
+    """The metrics of the published models, by their path in the JSON."""
     folder = zones.processed / "models"
     run_id = json.loads((folder / "current.json").read_text())["run_id"]
     return dict(_flat("", json.loads((folder / run_id / "model.json").read_text())["metrics"]))

@@ -13,7 +13,7 @@ def movies(spark: SparkSession) -> DataFrame:
 
 
 def ratings(spark: SparkSession) -> DataFrame:
-    """Mean of all: 4.0."""
+    """Ratings whose mean is 4.0."""
     return spark.createDataFrame([(1, 4.0), (1, 5.0), (2, 3.0)], "movieId int, rating double")
 
 

@@ -146,7 +146,7 @@ def test_all_rows_bad_keeps_none(spark: SparkSession) -> None:
 
 
 def spoilt(values: list[str]) -> st.SearchStrategy[bytes]:
-    """Mostly a value from a list, at times any text or bytes; a line end in it makes two lines of one."""
+    """Mostly a value from a list, sometimes any text or bytes; a line end in it splits its line in two."""
     odd = st.one_of(st.text(max_size=8).map(str.encode), st.binary(max_size=8))
     return st.one_of(*[st.sampled_from(values).map(str.encode)] * 9, odd)
 

@@ -8,7 +8,7 @@ from spark_app.platform.errors import InputError
 from spark_app.platform.settings import Input
 
 MOVIES, RATINGS = movies_contract(Input()), ratings_contract(Input())
-WHERE = "; [input] in the settings says what columns are called"
+WHERE = "; set the names of the columns under [input]"
 
 
 def header_error(header: list[str]) -> str:
@@ -30,7 +30,7 @@ def test_order_of_columns_is_free_and_further_ones_are_reported() -> None:
 
 def test_missing_header_is_named_with_the_line_that_stands_there() -> None:
     assert header_error(["1", "31", "2.5", "1260759144"]) == (
-        "raw/ratings.csv: the first line is no header: "
+        "raw/ratings.csv: the first line is not a header: "
         "expected userId,movieId,rating,timestamp, found 1,31,2.5,1260759144" + WHERE
     )
 
@@ -51,7 +51,7 @@ def test_renamed_column_is_named_with_its_new_name() -> None:
 
 def test_doubled_column_is_named() -> None:
     assert header_error(["userId", "movieId", "rating", "timestamp", "rating"]) == (
-        "raw/ratings.csv: column 'rating' is there more than once: rename one of them"
+        "raw/ratings.csv: column 'rating' appears more than once: rename one of them"
     )
 
 

@@ -14,13 +14,13 @@ TITLE = {"title": "title"}
 
 
 def as_lines(spark: SparkSession, lines: list[bytes]) -> DataFrame:
-    """Lines as Spark reads them: text columns whose bytes may be no UTF-8."""
+    """Lines as Spark reads them: text columns whose bytes may not be UTF-8."""
     rows = [(number, bytearray(line)) for number, line in enumerate(lines)]
     return spark.createDataFrame(rows, "place int, value binary").withColumn("value", F.col("value").cast("string"))
 
 
 def titles(spark: SparkSession, lines: list[str], header: list[str] = MOVIE_HEADER) -> list[str | None]:
-    """Titles of lines that all are expected to parse."""
+    """Titles of lines, all of which must parse."""
     parsed = with_fields(as_lines(spark, [line.encode() for line in lines]), header, TITLE)
     rows = parsed.orderBy("place").collect()
     assert all(row["is_utf8"] and row["is_well_quoted"] and row["has_all_fields"] for row in rows)
@@ -77,7 +77,7 @@ def test_lines_that_do_not_parse_are_flagged(spark: SparkSession) -> None:
         b'6,Heat,"Action"\xe2\x80\xa8': (True, False),  # U+2028 after the closing quote
         b"7,Caf\xe9,Drama": (False, True),  # Latin-1
         b"8,\xff\xfe,Drama": (False, True),
-        b"9,\xed\xa0\x80,Drama": (False, True),  # a surrogate alone
+        b"9,\xed\xa0\x80,Drama": (False, True),  # a lone surrogate
         b"10,Heat,Drama": (True, True),
     }
     assert [found[:2] for found in checks(spark, list(expected))] == list(expected.values())

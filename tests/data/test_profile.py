@@ -19,7 +19,7 @@ def test_concentration_where_one_of_ten_has_all() -> None:
     found = profile.concentration({0: 9, 50: 1})
     assert found["gini"] == pytest.approx(0.9)
     assert found["top_10_percent"] == pytest.approx(1)
-    assert found["top_1_percent"] == pytest.approx(0.1)  # a tenth of the one
+    assert found["top_1_percent"] == pytest.approx(0.1)  # a tenth of one user
     assert (found["median"], found["p90"], found["max"]) == (0, 0, 50)
 
 

@@ -22,7 +22,7 @@ BAD_TIME = "timestamp is not a second from 1990-01-01 to 2025-06-02"
 def check_ratings(
     spark: SparkSession, rows: Sequence[Row], given: Input = INPUT, clean: Clean = CLEAN, coded: Sequence[str] = ()
 ) -> None:
-    """Rows of userId, movieId, rating, timestamp and the reason expected."""
+    """Check rows of userId, movieId, rating, timestamp and the expected reason."""
     frame = spark.createDataFrame(
         rows, "userId string, movieId string, rating string, timestamp string, expected string"
     )

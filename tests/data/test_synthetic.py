@@ -22,11 +22,11 @@ def different_pairs(ratings: pa.Table) -> int:
     ("users", "movies", "ratings"),
     [
         (1_000, 500, 20_000),
-        (20, 10, 100),  # half of all pairs, the most there may be
+        (20, 10, 100),  # half of all pairs, the maximum
         (50, 400, 10_000),  # the same, with users who draw nearly every movie
-        (10, 10, 10),  # one each, the fewest
+        (10, 10, 10),  # one each, the minimum
         (1, 2, 1),
-        (3, 100_000, 1_000),  # movies by far outnumber ratings
+        (3, 100_000, 1_000),  # many more movies than ratings
     ],
 )
 def test_exactly_as_many_ratings_as_asked_for_and_no_pair_twice(users: int, movies: int, ratings: int) -> None:

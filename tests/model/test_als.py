@@ -33,7 +33,7 @@ def training_set(spark: SparkSession, rows: list[tuple[int, int, float]]) -> Tra
 
 @pytest.fixture(scope="module")
 def training(spark: SparkSession) -> TrainingSet:
-    """Ratings of 12 movies by 20 users, two pairs in three."""
+    """Ratings of 12 movies by 20 users, for two thirds of the pairs."""
     rng = np.random.default_rng(3)
     pairs = [(user, movie) for user in range(1, 21) for movie in range(1, 13) if (user + movie) % 3]
     return training_set(spark, [(user, movie, float(rng.integers(1, 11)) / 2) for user, movie in pairs])
@@ -88,7 +88,7 @@ def test_biases_learn_who_is_generous_and_what_is_good(spark: SparkSession) -> N
 def test_implicit_als_takes_a_rating_below_neutral_for_a_no(
     spark: SparkSession, solver: Literal["own", "mllib"]
 ) -> None:
-    # All rate movies 1 (well), 2 (badly) and two of the others (well).
+    # All users rate movie 1 (well), movie 2 (badly) and two other movies (well).
     rows = [(u, 1, 5.0) for u in range(1, 9)] + [(u, 2, 1.0) for u in range(1, 9)]
     rows += [(u, 3 + u % 4, 4.5) for u in range(1, 9)] + [(u, 7 + u % 3, 4.0) for u in range(1, 9)]
     # Somebody likes movie 2, so that it is a matter of taste.
@@ -111,7 +111,7 @@ def test_implicit_als_takes_a_rating_below_neutral_for_a_no(
 def test_implicit_als_fits_where_somebody_likes_nothing_and_nobody_likes_a_movie(
     spark: SparkSession, solver: Literal["own", "mllib"]
 ) -> None:
-    # Regularisation grows with likes: without any a system would be singular, or all factors zero.
+    # Regularisation grows with likes: without any like the equations would be singular, or all factors zero.
     rows = [(1, 10, 5.0), (1, 20, 4.0), (2, 10, 4.0), (2, 30, 1.0), (3, 10, 1.0), (3, 20, 2.0)]
     settings = IMPLICIT.model_copy(update={"rank": 8, "iterations": 2})
     factors = fit_implicit(training_set(spark, rows), settings, train_by(solver)).factors
@@ -128,7 +128,7 @@ def test_where_nobody_likes_anything_there_is_nothing_to_learn_from(
     training = training_set(spark, [(1, 1, 2.5), (1, 2, 0.5), (2, 1, 1.0)])
     with pytest.raises(InputError) as caught:
         fit_implicit(training, IMPLICIT, train_by(solver))
-    assert str(caught.value) == "no rating is above implicit_als.neutral=2.5: there is nothing to learn from"
+    assert str(caught.value) == "no rating is above implicit_als.neutral=2.5: lower implicit_als.neutral"
 
 
 def test_problems_are_what_the_settings_say() -> None:
@@ -140,7 +140,7 @@ def test_problems_are_what_the_settings_say() -> None:
     assert implicit_problem(IMPLICIT).loss == Preference(2.0, 2.5, False)
 
 
-# Where a fit starts, and what it says
+# Where a fit starts, and what it logs
 
 
 @OF_BOTH_KINDS
@@ -199,7 +199,7 @@ def test_mllib_fits_factors_that_are_too_large_to_be_broadcast(training: Trainin
     assert said == []
     assert solver_for(training.blocks, 10, train_by("auto", broadcast_bytes=1279)) == "mllib"
     assert said == [
-        "MLlib fits: the factors of 20 users and 12 movies are 1,280 bytes, more than train.broadcast_bytes=1,279"
+        "fitting with MLlib: factors of 20 users and 12 movies take 1,280 bytes, more than train.broadcast_bytes=1,279"
     ]
 
 

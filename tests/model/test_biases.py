@@ -101,7 +101,7 @@ def test_the_biases_stay_when_the_packed_ratings_are_let_go(spark: SparkSession)
 def test_biases_are_those_of_the_same_ratings_by_spark_on_any_scale(
     spark: SparkSession, low: float, high: float, step: float
 ) -> None:
-    # Whoever has rated little and is hardly damped shows every rounding. 0.1 is no float, and is rounded alike.
+    # Users with few ratings and little damping show every rounding. 0.1 is no exact float: both must round it equally.
     rng = np.random.default_rng(5)
     steps = round((high - low) / step)
     rows = [(u, int(m), low + step * int(rng.integers(0, steps + 1))) for u in range(1, 30) for m in rng.choice(9, 3)]

@@ -1,4 +1,4 @@
-"""Rows brought together by user: each user is in one partition, with all that is theirs."""
+"""Rows brought together by user: each user is in one partition, with all of their rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOWEST, HIGHEST = -(2**31), 2**31 - 1
 
 
 def told(part: UserPartition) -> Iterator[pa.RecordBatch]:
-    """What a partition holds, as a row; none where it holds nothing."""
+    """The content of a partition as one row; no row for an empty partition."""
     if part.users.num_rows or part.rows.num_rows:
         columns = (part.users["userId"], part.rows["userId"], part.rows["value"])
         arrays = [pa.array([column.to_pylist()], pa.list_(column.type)) for column in columns]
@@ -38,7 +38,7 @@ def test_each_user_is_in_one_partition_with_all_their_rows(spark: SparkSession, 
         found = mapped.collect()
     finally:
         spark.conf.set("spark.sql.shuffle.partitions", 1)
-    assert len(found) == partitions  # none is left without users
+    assert len(found) == partitions  # no partition is empty
     assert sorted(user for part in found for user in part.users) == sorted(user for user in ids if user % 3)
     assert sorted(value for part in found for value in part["values"]) == sorted(value for _, value in pairs)
     here = [{*part.users, *part.of_rows} for part in found]

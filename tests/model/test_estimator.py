@@ -1,4 +1,4 @@
-"""The estimator takes MLlib's place: the same parameters, the same model, and whatever works with it."""
+"""The estimator replaces MLlib's: the same parameters, the same model, and the tools that work with them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMNS = {"userCol": "who", "itemCol": "what", "ratingCol": "stars"}
 
 @pytest.fixture(scope="module")
 def ratings(spark: SparkSession) -> DataFrame:
-    """Ratings of 12 items by 20 users, two pairs in three: users like what has their parity."""
+    """Ratings of 12 items by 20 users, for two thirds of the pairs: users like items of their own parity."""
     rows = [(u, i, 4.5 if (u + i) % 2 else 1.5) for u in range(20) for i in range(12) if (u + i) % 3]
     return spark.createDataFrame(rows, "who INT, what INT, stars DOUBLE").persist()
 

@@ -1,4 +1,4 @@
-"""Factors as frames: what they predict, who is replaced, and the way to the solver and back."""
+"""Factors as frames: predictions, replacement of users, and conversion to the solver and back."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OF_BOTH = pytest.mark.parametrize("problem", [PLAIN, BIASED], ids=["without bias
 
 @pytest.fixture(scope="module")
 def rated(spark: SparkSession) -> DataFrame:
-    """Ratings of 12 movies by 20 users, two pairs in three."""
+    """Ratings of 12 movies by 20 users, for two thirds of the pairs."""
     rng = np.random.default_rng(3)
     pairs = [(user, movie) for user in range(1, 21) for movie in range(1, 13) if (user + movie) % 3]
     rows = [(user, movie, float(rng.integers(1, 11)) / 2) for user, movie in pairs]
@@ -161,7 +161,7 @@ def test_what_was_solved_predicts_by_factors_and_biases(
         assert value == pytest.approx(by_hand, abs=1e-5)
 
 
-# Users of another fit, or of none
+# Replacement of users
 
 
 def test_outdated_users_have_the_factors_that_are_given_or_none(spark: SparkSession, by_hand: Factors) -> None:

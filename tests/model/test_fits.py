@@ -1,4 +1,4 @@
-"""All models of one fit: what they are fitted to, where they start, and how fold-in carries them on."""
+"""All models of one fit: what they are fitted to, where they start, and how fold-in updates them."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_nobody_who_is_active_enough_is_an_error(ratings: DataFrame) -> None:
     with pytest.raises(InputError) as caught:
         training_set(ratings, Train(min_user_ratings=100, min_movie_ratings=3))
     assert str(caught.value) == (
-        "no user has 100 ratings of movies with 3: lower train.min_user_ratings or train.min_movie_ratings"
+        "no user with 100 ratings has rated a movie with 3: lower train.min_user_ratings or train.min_movie_ratings"
     )
 
 
@@ -145,7 +145,7 @@ def test_a_fit_goes_on_from_models_of_the_same_rank(ratings: DataFrame, models: 
         (["implicit_als.rank=3"], "explicit"),
         (["explicit_als.rank=3"], "implicit"),
         (["explicit_als.biases=false"], "implicit"),
-        # Two factors and two columns of biases are no four factors.
+        # Two factors with two columns of biases are not four factors.
         (["explicit_als.biases=false", "explicit_als.rank=4"], "implicit"),
         (["train.solver=mllib"], "implicit"),
         (["input.feedback=counts", "implicit_als.neutral=2.5"], "implicit"),
@@ -225,7 +225,7 @@ def test_models_of_mllib_say_what_it_was_given(spark: SparkSession) -> None:
     assert models.settings.explicit.reg_power == models.settings.implicit.reg_power == 1
     assert not models.settings.explicit.biases
     assert models.settings.explicit.reg < 1
-    # Folding in everybody again changes nobody: the problem is the one that MLlib has solved.
+    # Folding in all users again changes none of them, because it solves the same problem as MLlib.
     again = fold_in_implicit(ratings, models.implicit.movies, models.settings.implicit)
     known = {row.id: row.features for row in models.implicit.users.collect()}
     for row in again.collect():

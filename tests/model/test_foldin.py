@@ -1,4 +1,4 @@
-"""Folding in gives users what a half sweep gives them: fits, ours and MLlib's, end with that very step."""
+"""Fold-in gives users the factors of a half sweep: every fit, ours and MLlib's, ends with the same step."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def mean(biases: BiasModel) -> float:
 
 @pytest.fixture(scope="module")
 def explicit(training: TrainingSet, mean: float) -> Factors:
-    """With biases, as columns of the factors."""
+    """Explicit factors with columns for the biases."""
     return fit_explicit(training, BIASED, TRAIN, mean).factors
 
 
@@ -244,10 +244,10 @@ def test_outdated_users_are_new_or_have_other_ratings(
         spark.createDataFrame(
             [
                 *of_user[1],
-                (1, unrated, 3.0),  # one more
-                (2, of_user[2][0].movieId, of_user[2][0].rating - 0.5 or 1.0),  # another opinion
+                (1, unrated, 3.0),  # one rating more
+                (2, of_user[2][0].movieId, of_user[2][0].rating - 0.5 or 1.0),  # a changed rating
                 *of_user[2][1:],
-                *of_user[3][1:],  # one less
+                *of_user[3][1:],  # one rating less
                 (4, 900, 5.0),  # a movie that came after the fit
                 (NEW, 1, 5.0),
                 (NEW + 1, 900, 5.0),

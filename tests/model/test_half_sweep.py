@@ -45,7 +45,7 @@ OF_EACH = pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
 
 
 def block_of(users: list[Rated]) -> Block:
-    """The ratings of some users, each of whom has some."""
+    """A block of the ratings of users who each have at least one."""
     starts = np.cumsum([0, *(len(rated) for rated in users)])
     pairs = [pair for rated in users for pair in sorted(rated)]
     others = np.array([place for place, _ in pairs], dtype=np.int32)
@@ -54,13 +54,13 @@ def block_of(users: list[Rated]) -> Block:
 
 
 def movies_of(movies: int, rank: int, problem: Problem, seed: int = 0) -> Floats:
-    """Factors of movies drawn at random; the last column is the bias, where the problem has one."""
+    """Random factors of movies; the last column is the bias if the problem has one."""
     columns = rank + problem.extra_columns
     return np.random.default_rng(seed).normal(0, 0.5, (movies, columns)).astype(np.float32)
 
 
 def users_of(lengths: list[int], movies: int, seed: int = 0) -> list[Rated]:
-    """Users with so many ratings each, by halves from 0.5 to 5."""
+    """Users with the given numbers of ratings, which are from 0.5 to 5 in steps of 0.5."""
     rng = np.random.default_rng(seed)
     chosen = [rng.choice(movies, length, replace=False).tolist() for length in lengths]
     return [[(place, float(rng.integers(1, 11)) / 2) for place in places] for places in chosen]
@@ -77,9 +77,9 @@ def solved(
 
 @dataclass(frozen=True)
 class Textbook:
-    """One user's problem, as papers state it: sum of c (p - y'x)^2 over movies, plus ridge |x|^2.
+    """One user's problem, as the papers state it: sum of c (p - y'x)^2 over movies, plus ridge |x|^2.
 
-    `vectors` are a row a movie: all of them for preferences, those that are rated for ratings.
+    `vectors` has one row per movie: all movies for preferences, the rated ones for ratings.
     """
 
     vectors: Doubles
@@ -92,7 +92,7 @@ class Textbook:
         return np.asarray(np.linalg.solve(left, self.vectors.T @ (self.confidences * self.preferences)))
 
     def value(self, x: NDArray[np.generic]) -> float:
-        """The objective, penalty and all."""
+        """The objective, including the penalty."""
         return self.error(x) + self.penalty(x)
 
     def error(self, x: NDArray[np.generic]) -> float:
@@ -103,7 +103,7 @@ class Textbook:
 
 
 def textbook(rated: Rated, held: Floats, problem: Problem) -> Textbook | None:
-    """The problem of one user; None where they have nothing that counts."""
+    """The problem of one user; None if none of their ratings counts."""
     places, ratings = [place for place, _ in rated], np.array([rating for _, rating in rated])
     vectors, reg, power = held.astype(np.float64), problem.ridge.reg, problem.ridge.power
     loss = problem.loss
@@ -122,7 +122,7 @@ def textbook(rated: Rated, held: Floats, problem: Problem) -> Textbook | None:
 
 
 def objective(users: list[Rated], held: Floats, factors: Floats, problem: Problem) -> float:
-    """The objective of all users, from scratch."""
+    """The objective of all users, computed independently."""
     problems = (textbook(rated, held, problem) for rated in users)
     return sum(of_one.value(row) for of_one, row in zip(problems, factors, strict=True) if of_one)
 

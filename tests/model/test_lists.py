@@ -1,4 +1,4 @@
-"""The top N against a full sort of all unseen movies, and what is promised of a list one by one."""
+"""The top N compared with a full sort of all unseen movies, and a test for each promise about a list."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def catalogue_of(case: Case) -> Candidates:
 
 
 def partition_of(case: Case, seed: int = 0) -> UserPartition:
-    """What a partition holds, in any order: users, what they saw, what is not served or not in the candidates."""
+    """A partition in random order: users, what they saw, users who are not served, movies that are no candidates."""
     users: list[dict[str, object]] = [{"userId": user, "features": factors} for user, factors in case.users.items()]
     pairs = [(user, movie) for user, movies in case.seen.items() for movie in movies]
     pairs += [(user, 9999) for user in case.users]
@@ -102,7 +102,7 @@ def lists_of(case: Case) -> list[Row]:
 
 
 def full_sort(case: Case) -> list[Row]:
-    """The lists as one would make them by hand: sort all unseen movies, rated ones first; take N."""
+    """The expected lists: sort all unseen movies, movies with factors first, and take N."""
     lists: list[Row] = []
     for user, taste in case.users.items():
         scores = {}

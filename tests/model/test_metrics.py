@@ -71,7 +71,7 @@ def accuracy(spark: SparkSession, top: Lists, relevant: Lists, k: int = K) -> di
 
 
 def by_trec(top: Lists, relevant: Lists, measure: str) -> dict[int, float]:
-    """What trec_eval says of each user in `relevant`; it leaves out users without a list, who found nothing."""
+    """trec_eval's figure for each user in `relevant`; 0 for users without a list, whom trec_eval leaves out."""
     judgements = {str(user): {str(movie): 1 for movie in movies} for user, movies in relevant.items()}
     run = {str(user): {str(movie): -float(i) for i, movie in enumerate(movies)} for user, movies in top.items()}
     found = pytrec_eval.RelevanceEvaluator(judgements, {measure}).evaluate(run)
@@ -120,7 +120,7 @@ def test_ranking_metrics_agree_with_mllib_whatever_is_relevant(spark: SparkSessi
 
 
 def test_map_alone_differs_from_trec_eval_where_more_than_k_movies_are_relevant(spark: SparkSession) -> None:
-    """It divides by min(k, relevant movies), so that a perfect list has 1; trec_eval's map_cut by the latter."""
+    """Our MAP divides by min(k, relevant movies), so a perfect list has 1; trec_eval divides by relevant movies."""
     top, relevant = made_lists(4, most_relevant=3 * K)
     found = accuracy(spark, top, relevant)
     assert found["ndcg@10"] == pytest.approx(mean(by_trec(top, relevant, "ndcg_cut.10").values()))
@@ -136,7 +136,7 @@ def test_map_alone_differs_from_trec_eval_where_more_than_k_movies_are_relevant(
 
 
 def test_accuracy_of_two_lists_by_hand(spark: SparkSession) -> None:
-    # User 1 finds one of two relevant movies, at position 2; user 2 the only one, at position 1. The third is too late.
+    # User 1 finds one of two relevant movies, at position 2; user 2 the only one, at position 1. k is 2.
     found = accuracy(spark, {1: [5, 7, 6], 2: [8, 9, 4]}, {1: [7, 6], 2: [8]}, 2)
     ndcg_of_user_1 = (1 / np.log2(3)) / (1 + 1 / np.log2(3))
     assert found == pytest.approx(
@@ -173,7 +173,7 @@ FACTS = facts_of({1: 8.0, 2: 4.0, 3: 2.0, 4: 0.0}, {1: [1, 1, 0, 0], 2: [1, 0, 1
 def test_list_quality_by_hand(spark: SparkSession) -> None:
     top = {1: [1, 2, 3], 2: [3, 4]}
     found = quality(spark, top, {1: [1], 2: [1]}, 3, facts=FACTS, seen={1: (2, 6.0), 2: (1, 8.0)})
-    # Self-information is 0, 1, 2 and, as if one had rated it, 3 bits. Pairs differ by 2/3, 1, 1; and by 1.
+    # Self-information is 0, 1, 2 and, as if one user had rated movie 4, 3 bits. Pairs differ by 2/3, 1, 1; and by 1.
     assert found["novelty"] == pytest.approx(((0 + 1 + 2) / 3 + (2 + 3) / 2) / 2)
     assert found["diversity"] == pytest.approx(((2 / 3 + 1 + 1) / 3 + 1) / 2)
     assert found["popularity_lift"] == pytest.approx(((8 + 4 + 2) / 3 + (2 + 0) / 2) / (6 + 8))

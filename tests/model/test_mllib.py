@@ -34,7 +34,7 @@ IMPLICIT = ImplicitAls(rank=3, reg=0.1, reg_power=1.0, alpha=2.0, neutral=2.5, c
 
 @pytest.fixture(scope="module")
 def ratings(spark: SparkSession) -> DataFrame:
-    """Ratings of 12 movies by 20 users, two pairs in three; user 21 likes nothing, and nobody likes movie 13."""
+    """Ratings of 12 movies by 20 users, for two thirds of the pairs; user 21 likes nothing, nobody likes movie 13."""
     rng = np.random.default_rng(3)
     pairs = [(user, movie) for user in range(1, 21) for movie in range(1, 13) if (user + movie) % 3]
     rows = [(user, movie, float(rng.integers(1, 11)) / 2) for user, movie in pairs]
@@ -58,7 +58,7 @@ def both(factors: Factors) -> tuple[dict[int, list[float]], dict[int, list[float
 
 
 def als(settings: ExplicitAls | ImplicitAls, **more: Any) -> ALS:
-    """MLlib's own, as our settings are meant."""
+    """MLlib's own ALS with the parameters that our settings stand for."""
     return ALS(
         rank=settings.rank,
         maxIter=settings.iterations,
@@ -116,7 +116,7 @@ def test_for_another_power_mllib_is_given_the_reg_that_is_as_large_in_all(spark:
     reg = 0.3 * (7 + math.sqrt(3)) / 12
     found = fit(ratings, EXPLICIT.model_copy(update={"reg": 0.3, "reg_power": 0.5}))
     assert said[0] == (
-        "MLlib knows no reg_power but 1: explicit_als.reg is 0.2183, as strong in all as 0.3 with reg_power 0.5"
+        "MLlib supports only reg_power 1: explicit_als.reg is 0.2183, as strong in total as 0.3 with reg_power 0.5"
     )
     told = len(said)
     expected = fit(ratings, EXPLICIT.model_copy(update={"reg": reg, "reg_power": 1.0}))
@@ -129,7 +129,7 @@ def test_the_reg_of_preferences_counts_likes_and_those_who_have_some(spark: Spar
     rows = [(1, 1, 5.0), (1, 2, 4.0), (2, 1, 4.0), (2, 3, 1.0), (3, 3, 1.0)]
     fit(spark.createDataFrame(rows, RATINGS), IMPLICIT.model_copy(update={"reg": 0.6, "reg_power": 0.0}))
     assert said[0] == (
-        "MLlib knows no reg_power but 1: implicit_als.reg is 0.4, as strong in all as 0.6 with reg_power 0"
+        "MLlib supports only reg_power 1: implicit_als.reg is 0.4, as strong in total as 0.6 with reg_power 0"
     )
 
 
@@ -140,7 +140,7 @@ def test_sweeps_beyond_the_checkpoint_interval_need_a_folder_for_checkpoints(
     monkeypatch.setattr("pyspark.SparkContext.getCheckpointDir", lambda _: None)
     with pytest.raises(RuntimeError) as caught:
         fit(ratings, settings.model_copy(update={"iterations": 6}))
-    assert str(caught.value) == "more than 5 sweeps of MLlib's ALS need SparkContext.setCheckpointDir"
+    assert str(caught.value) == "call SparkContext.setCheckpointDir: MLlib's ALS needs it for more than 5 sweeps"
 
 
 @pytest.mark.parametrize("settings", [EXPLICIT, IMPLICIT], ids=["explicit", "implicit"])
@@ -156,14 +156,14 @@ def test_progress_of_a_fit_counts_its_sweeps(
 
     @contextlib.contextmanager
     def each_stage(session: SparkSession, what: str, steps: Steps) -> Iterator[None]:
-        """As many steps as stages are expected, and room for more that must not come."""
+        """Report each stage as one step, and allow for 99, so that a stage counted too often would be seen."""
         expected.append(steps)
-        with progress(session, "fitting", replace(steps, parts=1, total=99), look_every=0.02):
+        with progress(session, "fitting", replace(steps, parts=1, total=99), poll_seconds=0.02):
             yield
             time.sleep(0.5)
 
     monkeypatch.setattr(mllib, "progress", each_stage)
-    # Seven sweeps, so that checkpoints are among them: their jobs hold stages that have been run before.
+    # Seven sweeps include checkpoints, whose jobs contain stages that have been run before.
     spark.sparkContext.setCheckpointDir(str(tmp_path))
     fit(ratings, settings.model_copy(update={"iterations": 7}))
     assert [(steps.name, steps.total, steps.parts) for steps in expected] == [("sweep", 7, 2)]

@@ -1,4 +1,4 @@
-"""Packed ratings: all of them are there, once on each side, and the same bytes however they came."""
+"""Packed ratings: every rating is there once on each side, and the bytes do not depend on the order of the rows."""
 
 from __future__ import annotations
 

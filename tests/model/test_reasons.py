@@ -1,4 +1,4 @@
-"""What is named as a reason is what the score is made of."""
+"""Contributions add up to the score, and the reasons are the movies with the largest contributions."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ FITS = {
     "linear": (LINEAR, Train(seed=1, solver="own"), 2e-3),
     "logarithmic, with a power": (LOG, Train(seed=1, solver="own"), 2e-3),
 }
-"""Settings, and how near the users' factors are to those that their history alone would give them."""
+"""Settings, and the tolerance between the fitted user factors and those solved exactly from their history."""
 
 USERS, MOVIES = 20, 30
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A ranking model, the movies as it scores them, and how exact the factors of its users are."""
+    """A ranking model, its candidates, and the tolerance within which its user factors are exact."""
 
     settings: ImplicitAls
     factors: Factors
@@ -51,7 +51,7 @@ class Fitted:
         return Reasons(self.candidates.factors, implicit_problem(self.settings), 2, self.candidates.lifts)
 
     def explain(self) -> Explain:
-        return Explain(implicit_problem(self.settings), most=2)
+        return Explain(implicit_problem(self.settings), max_reasons=2)
 
     def users(self) -> DataFrame:
         return self.factors.users.withColumnRenamed("id", "userId")
@@ -93,8 +93,8 @@ def test_weights_add_up_to_the_score_of_the_fit_lifted_by_popularity(ratings: Da
     vectors = {row.id: np.array(row.features) for row in fitted.factors.users.collect()}
     assert len(vectors) == USERS
     for user, vector in vectors.items():
-        weights = reasons.weights(*history_of(ratings, fitted.candidates, user), everything)
-        assert weights.sum(axis=1) == pytest.approx(fitted.lifted_scores(vector), abs=fitted.within)
+        contributions = reasons.contributions(*history_of(ratings, fitted.candidates, user), everything)
+        assert contributions.sum(axis=1) == pytest.approx(fitted.lifted_scores(vector), abs=fitted.within)
 
 
 def test_lists_have_the_lifted_scores(spark: SparkSession, ratings: DataFrame, fitted: Fitted) -> None:
@@ -114,9 +114,9 @@ def test_the_heaviest_likes_are_named_and_never_a_dislike(
     named = 0
     for row in lists:
         history, given = history_of(ratings, fitted.candidates, row.userId)
-        weights = reasons.weights(history, given, np.searchsorted(movie_ids, [row.movieId]))[0]
+        contributions = reasons.contributions(history, given, np.searchsorted(movie_ids, [row.movieId]))[0]
         liked = movie_ids[history[given > fitted.settings.neutral]].tolist()
-        by_weight = sorted(zip(-weights, liked, strict=True))
+        by_weight = sorted(zip(-contributions, liked, strict=True))
         assert row.because == [movie for weight, movie in by_weight[:2] if weight < 0]
         named += len(row.because)
     assert named > USERS
@@ -126,15 +126,17 @@ def test_weights_of_two_likes_and_a_dislike_by_hand() -> None:
     # One factor: M = Y'Y + sum of c y^2 + 0.5 for each like = 9 + (2 x 4 + 1 x 1 + 1 x 4) + 1 = 23.
     factors = np.array([[2.0], [1.0], [2.0], [0.0]], dtype=np.float32)
     settings = LINEAR.model_copy(update={"alpha": 1.0, "reg": 0.5, "neutral": 3.0})
-    reasons = Reasons(factors, implicit_problem(settings), most=2)
-    weights = reasons.weights(np.array([0, 1, 2]), np.array([5.0, 4.0, 2.0], dtype=np.float32), np.array([1, 3]))
+    reasons = Reasons(factors, implicit_problem(settings), max_reasons=2)
+    contributions = reasons.contributions(
+        np.array([0, 1, 2]), np.array([5.0, 4.0, 2.0], dtype=np.float32), np.array([1, 3])
+    )
     # Of movie 1: (1 + 2) x 2 x 1 / 23 by the first, (1 + 1) x 1 x 1 / 23 by the second. Movie 3 has no factors.
-    assert weights == pytest.approx(np.array([[6 / 23, 2 / 23], [0, 0]]), abs=1e-6)
+    assert contributions == pytest.approx(np.array([[6 / 23, 2 / 23], [0, 0]]), abs=1e-6)
 
 
 def test_fewer_likes_than_asked_for_leave_places_empty() -> None:
     factors = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]], dtype=np.float32)
-    reasons = Reasons(factors, implicit_problem(LINEAR), most=2)
+    reasons = Reasons(factors, implicit_problem(LINEAR), max_reasons=2)
     liked, disliked = np.float32(4.5), np.float32(1.5)
     assert reasons(np.array([0, 2]), np.array([liked, disliked]), np.array([1])).tolist() == [[0, -1]]
     assert reasons(np.array([0]), np.array([disliked]), np.array([1, 2])).tolist() == [[-1, -1], [-1, -1]]

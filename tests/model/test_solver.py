@@ -77,7 +77,7 @@ def is_finite(solution: Solution) -> bool:
 
 
 def by_mllib(ratings: DataFrame, problem: Problem, sweeps: int) -> ALSModel:
-    """MLlib's own fit to ratings, or to what they are above and below neutral; from its random start with no sweeps."""
+    """MLlib's fit to the ratings, or to their distances from neutral. With 0 sweeps: its random start."""
     als = ALS(
         rank=RANK,
         maxIter=sweeps,
@@ -119,7 +119,7 @@ def test_exact_sweeps_from_the_start_of_mllib_reach_its_factors(
 
 
 def objective(rows: list[Row], solution: Solution, problem: Problem) -> float:
-    """The objective of all ratings, or of all pairs, and its penalty, from scratch."""
+    """The objective over all ratings, or over all pairs, with its penalty, computed independently."""
     users, movies = (side.factors.astype(np.float64) for side in (solution.users, solution.movies))
     ratings = np.full((len(users), len(movies)), np.nan)
     of_user, of_movie, values = (np.array(column) for column in zip(*rows, strict=True))
@@ -160,7 +160,7 @@ def test_the_least_objective_with_given_movies_is_that_of_exact_users(
     least = objective_with(packed, problem, exact.movies.ids, exact.movies.factors)
     assert least == pytest.approx(exact.objective[-1], rel=1e-6)
     assert least == pytest.approx(objective(rows, exact, problem), rel=1e-5)
-    # Movies that it is given no factors of have zeros.
+    # Movies without given factors count as zeros.
     known = slice(3, None)
     some = exact.movies.factors.copy()
     some[:3] = 0
@@ -221,7 +221,7 @@ def test_a_sweep_that_lowers_the_objective_little_is_the_last(packed: RatingBloc
     found = fit(packed, EXPLICIT, options(sweeps=12, tolerance=0.01))
     assert len(found.objective) == enough
     assert found.objective[:-1] == everything[: enough - 1]
-    # The users are solved more closely then.
+    # The last half sweep solves for the users with more steps.
     assert found.objective[-1] <= everything[enough - 1]
 
 

@@ -9,7 +9,7 @@ from spark_app.platform.settings import Train
 
 
 def made_ratings(spark: SparkSession, count: int) -> DataFrame:
-    """Ratings of 100 users, the one with number i at second 1_000_000_000 + i."""
+    """`count` ratings by 100 users; rating number i is at second 1_000_000_000 + i."""
     number = F.col("id")
     return spark.range(count).select(
         (number % 100 + 1).cast("int").alias("userId"),
@@ -99,7 +99,7 @@ def test_keep_active_with_least_one_keeps_everything(spark: SparkSession) -> Non
 
 
 def test_keep_active_counts_on_the_ratings_given(spark: SparkSession) -> None:
-    # Movie 10 has two ratings, one of them by user 2, who has too few: it stays, as its docstring says.
+    # Movie 10 has two ratings, one of them by user 2, who has too few. It stays, since both count on all ratings.
     ratings = spark.createDataFrame([(1, 10), (1, 20), (2, 10), (3, 20), (3, 30)], "userId INT, movieId INT")
     assert keys(keep_active(ratings, 2, 2)) == {(1, 10), (1, 20), (3, 20)}
 

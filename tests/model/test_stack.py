@@ -21,7 +21,7 @@ BOTH = "userId INT, movieId INT, rating DOUBLE, bias DOUBLE, als DOUBLE, user_ra
 
 @pytest.fixture(scope="module")
 def ratings(spark: SparkSession) -> DataFrame:
-    """Ratings of 12 movies by 20 users, two pairs in three."""
+    """Ratings of 12 movies by 20 users, for two thirds of the pairs."""
     rng = np.random.default_rng(3)
     pairs = [(user, movie) for user in range(1, 21) for movie in range(1, 13) if (user + movie) % 3]
     rows = [(user, movie, float(rng.integers(1, 11)) / 2) for user, movie in pairs]

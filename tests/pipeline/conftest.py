@@ -1,4 +1,4 @@
-"""Whole jobs: in the session of the tests, or by spark-submit as users run them."""
+"""Fixtures that run whole jobs: in the session of the tests, or by spark-submit as users do."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Submit = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @dataclass(frozen=True)
 class Zones:
-    """A raw and a processed zone in a temporary folder, and what a job leaves there."""
+    """A raw and a processed zone in a temporary folder, and what a job wrote there."""
 
     raw: Path
     processed: Path
@@ -77,7 +77,7 @@ def zones(tmp_path: Path) -> Zones:
 
 @pytest.fixture
 def job(spark: SparkSession, zones: Zones, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
-    """Run a job on `zones` in the session of the tests; gives its exit code and what it said."""
+    """Run a job on `zones` in the session of the tests; returns its exit code and its output."""
 
     def run(name: str, *options: str) -> tuple[int, str]:
         code = run_job(name, zones.options(*options))
@@ -90,7 +90,7 @@ def job(spark: SparkSession, zones: Zones, capsys: pytest.CaptureFixture[str]) -
 def submit(tmp_path_factory: pytest.TempPathFactory) -> Submit:
     """Run a job by spark-submit in a process and a folder of its own.
 
-    Spark-submit passes both outputs of Python on as its standard output; its standard error is Spark's alone.
+    Spark-submit writes both outputs of Python to its standard output; its standard error has only Spark's own messages.
     """
     shared = tmp_path_factory.mktemp("submit")
 
@@ -115,7 +115,7 @@ def submit(tmp_path_factory: pytest.TempPathFactory) -> Submit:
 def movielens(submit: Submit, tmp_path_factory: pytest.TempPathFactory) -> Zones:
     """MovieLens ml-latest-small, through the whole pipeline by spark-submit; its output is in `stdout.txt`.
 
-    The metastore lies beside the processed zone, since other runs would give its names to other tables.
+    The metastore lies beside the processed zone, since other runs would register other tables under the same names.
     """
     if not MOVIELENS.is_dir():
         pytest.skip("needs ml-latest-small: set MOVIELENS_DIR")

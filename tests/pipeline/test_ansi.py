@@ -19,7 +19,7 @@ TIMES = ("", "x", "1.5", "-1", "964982703000", "9223372036854775807", "922337203
 
 
 def messy_ratings() -> str:
-    """Ratings that are none, each for another reason, and some that are."""
+    """Lines that are not valid ratings, each for another reason, and some that are."""
     rows = [
         *((one, "1", "4.0", "964982703") for one in IDS),
         *(("1", one, "4.0", "964982703") for one in IDS),
@@ -53,7 +53,7 @@ def test_ansi_mode_on_and_off_give_the_same(spark: SparkSession, tmp_path: Path,
 
 
 def results(spark: SparkSession, zones: Zones) -> dict[str, Any]:
-    """All that was published and counted, but for the ids of runs."""
+    """All published rows and counts, without the ids of runs."""
     zone = ProcessedZone(str(zones.processed))
     tables = [name for name in MADE_BY if zone.has_table(spark, name)]
     rows = {name: sorted(map(str, zone.read(spark, name).drop("run_id").collect())) for name in tables}

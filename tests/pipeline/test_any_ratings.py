@@ -105,7 +105,7 @@ def test_text_ids_and_no_timestamps(job: Job, zones: Zones, capsys: pytest.Captu
     etl, explored, trained = zones.manifests()[:3]
     assert etl["rows"]["ratings"] == {"in": len(rows) + 2, "good": len(rows), "rejected": 0, "superseded": 2}
     assert explored["profile"]["months"] == []
-    # As far up the scale as from 0.5 to 5.
+    # The same share of the scale as on the scale from 0.5 to 5.
     share = (ImplicitAls().neutral - 0.5) / 4.5
     assert trained["settings"]["implicit_als"]["neutral"] == pytest.approx(1 + 9 * share, abs=1e-6)
     assert trained["metrics"]["ranking"]["implicit"]["ndcg@10"] > trained["metrics"]["ranking"]["popularity"]["ndcg@10"]
@@ -138,7 +138,9 @@ def test_text_ids_and_no_timestamps(job: Job, zones: Zones, capsys: pytest.Captu
     assert rows[0][0] in capsys.readouterr().out
     zone = ProcessedZone(str(zones.processed))
     (typical,) = report_data.sample_users(zone, [0.0])
-    assert typical["userId"] == min(reader for reader, _ in rated)  # all have rated as much: the first of them
+    assert typical["userId"] == min(
+        reader for reader, _ in rated
+    )  # all have equally many ratings, so the lowest id is taken
     assert len(typical["recommendations"]) == 10
     known, factors = published.movie_factors(zone)
     assert set(known) == {book for _, book in rated}
@@ -207,7 +209,7 @@ def test_columns_of_another_name_and_text_ids_that_are_not_wanted(job: Job, zone
     code, said = job("etl", "--set", "input.user=reader")
     assert code == 3
     assert "column 'reader' is missing" in said
-    assert "[input] in the settings says what columns are called" in said
+    assert "set the names of the columns under [input]" in said
 
 
 def test_the_ids_of_movielens_need_no_codes(movielens: Zones) -> None:
@@ -219,7 +221,7 @@ def test_the_ids_of_movielens_need_no_codes(movielens: Zones) -> None:
 def test_a_zone_whose_ids_become_texts(
     job: Job, zones: Zones, spark: SparkSession, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    zones.deliver(ratings=RATINGS.replace("\n1,", "\n 1, "))  # spaces around an id are no part of it
+    zones.deliver(ratings=RATINGS.replace("\n1,", "\n 1, "))  # spaces around an id are not part of it
     assert job("etl")[0] == 0
     old = spark.createDataFrame([(1, 1, 3, "x", "", 4.0, 1.0, "popular")], LISTS)
     old.write.format("delta").save(str(zones.processed / "delta" / "recommendations"))
@@ -228,7 +230,7 @@ def test_a_zone_whose_ids_become_texts(
     zones.deliver(ratings=texts + "eve,99,4.0,964982703\n")
     code, said = job("etl")
     assert code == 4
-    assert "Nothing but these rejects was published" in said
+    assert "Only these rejects were published" in said
     assert not (zones.processed / "delta" / "user_ids").exists()
 
     zones.deliver(ratings=texts)

@@ -1,4 +1,4 @@
-"""What is wrong with an input is named, and nothing is lost."""
+"""Errors name what is wrong with an input, and no data is lost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GOOD = [(1, 1, 4.0), (1, 2, 3.5), (2, 1, 5.0), (2, 3, 0.5)]
 @pytest.mark.parametrize(
     ("ratings", "complaint"),
     [
-        pytest.param(RATINGS.removeprefix(HEADER), "the first line is no header", id="header missing"),
+        pytest.param(RATINGS.removeprefix(HEADER), "the first line is not a header", id="header missing"),
         pytest.param(
             RATINGS.replace("movieId", "movie_id"), "column 'movieId' is missing (renamed to 'movie_id'?)", id="renamed"
         ),
@@ -102,7 +102,7 @@ def test_a_folder_of_parts_with_different_headers_and_gzip(job: Job, zones: Zone
     code, said = job("etl")
     assert code == 0
     assert ratings_of(spark, zones) == GOOD
-    assert "part-3.csv is empty and is passed over" in said
+    assert "part-3.csv is empty and is skipped" in said
 
 
 def test_a_truncated_gzip_is_exit_3(job: Job, zones: Zones) -> None:
@@ -190,7 +190,7 @@ def test_an_unreadable_raw_file_is_exit_3(job: Job, zones: Zones) -> None:
     zones.processed.mkdir()
     (zones.raw / "ratings.csv").chmod(0)
     is_root = os.geteuid() == 0
-    if is_root:  # root may read anything: be somebody else for a while
+    if is_root:  # root may read anything, so the job runs as another user
         for folder in (zones.processed, *zones.processed.parents[:4]):
             folder.chmod(0o777)
         os.seteuid(65534)

@@ -1,4 +1,4 @@
-"""Further deliveries are added to what is there, and give what reading all files again gives."""
+"""Further deliveries are added to the tables, and give the same as reading all files again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def deliver(zones: Zones, name: str, ratings: str, movies: str = MOVIES) -> None
 
 
 def tables(spark: SparkSession, zones: Zones) -> dict[str, list[tuple[Any, ...]]]:
-    """What etl has published, in order."""
+    """The rows that etl published, in order."""
     delta = {
         name: spark.read.format("delta").load(str(zones.processed / "delta" / name))
         for name in ("ratings", "movies", "movie_stats")
@@ -41,7 +41,7 @@ def tables(spark: SparkSession, zones: Zones) -> dict[str, list[tuple[Any, ...]]
 
 
 def anew(spark: SparkSession, zones: Zones, *options: str) -> dict[str, list[tuple[Any, ...]]]:
-    """What etl publishes from the same raw zone where nothing was there before."""
+    """What etl publishes from the same raw zone into an empty processed zone."""
     other = Zones(zones.raw, zones.processed.with_name("anew"))
     shutil.rmtree(other.processed, ignore_errors=True)
     assert run_job("etl", other.options(*options)) == 0
@@ -49,7 +49,7 @@ def anew(spark: SparkSession, zones: Zones, *options: str) -> dict[str, list[tup
 
 
 def random_ratings(rng: np.random.Generator, rows: int) -> str:
-    """Ratings of few users and movies, so that many meet; some of a movie that is not listed, some broken."""
+    """Ratings of few users and movies, so that pairs repeat; some of a movie that is not listed, some broken."""
     lines = []
     for _ in range(rows):
         user, movie, half, second = rng.integers(1, 30), rng.integers(1, 5), rng.integers(1, 11), rng.integers(0, 9)
@@ -75,14 +75,14 @@ def test_deliveries_one_after_the_other_give_what_all_at_once_give(job: Job, zon
 
 
 def first_and_second(zones: Zones, job: Job, *options: str) -> None:
-    """One delivery that is taken, and another that is not yet."""
+    """Deliver twice; etl takes only the first delivery."""
     deliver(zones, "a.csv", RATINGS)
     assert job("etl", *FOLDER, *options)[0] == 0
     deliver(zones, "b.csv", HEADER + "1,1,2.0,964982704\n3,2,4.5,964982705\n")
 
 
 def versions(spark: SparkSession, zones: Zones) -> list[str]:
-    """Operations on the table of ratings, the first first."""
+    """Operations on the table of ratings, the earliest first."""
     table = DeltaTable.forPath(spark, str(zones.processed / "delta" / "ratings"))
     return [row["operation"] for row in table.history().orderBy("version").collect()]
 

@@ -1,4 +1,4 @@
-"""Ratings that came after the fit: who is served by them, and that nobody else's list changes."""
+"""Ratings that came after the fit change the lists of their users, and no other lists."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TWIN, HATER, FAN = 5001, 5002, 5003
 """New users: one with the ratings of user 3, one who likes nothing, one with one like."""
 
 CHANGED = 7
-"""A user who comes to hate what they loved."""
+"""A user whose ratings are reversed."""
 
 Lists = dict[int, list[dict[str, str]]]
 
@@ -50,7 +50,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def trained(spark: SparkSession, config: str, tmp_path_factory: pytest.TempPathFactory) -> Zones:
-    """Generated ratings, models of them, and the lists."""
+    """Generated ratings, and models and lists made from them."""
     folder = tmp_path_factory.mktemp("trained")
     zones = Zones(folder / "raw", folder / "processed")
     for stage in ("ingest", "etl", "train", "recommend"):
@@ -65,7 +65,7 @@ def before(trained: Zones) -> Lists:
 
 @pytest.fixture(scope="module")
 def grown(spark: SparkSession, trained: Zones, before: Lists) -> Zones:
-    """The same, with further ratings since the fit, and lists that the test has to make."""
+    """The same zones with further ratings since the fit; each test makes its own lists."""
     table = str(trained.processed / "delta" / "ratings")
     ratings = spark.read.format("delta").load(table)
     twin = ratings.filter("userId = 3").withColumn("userId", F.lit(TWIN))
@@ -130,7 +130,7 @@ def test_new_and_changed_users_are_served_by_what_they_rated(
     assert all(row["reason"].startswith("you liked ") for row in found[FAN][:3])
     assert shown(found[CHANGED], "movieId") != shown(before[CHANGED], "movieId")
 
-    # Who hates what they rated is thought to be strict; who loved it, generous.
+    # The model takes a user with low ratings for strict, and one with high ratings for generous.
     predicted = {user: {row["movieId"]: float(row["predicted_rating"]) for row in rows} for user, rows in found.items()}
     common = predicted[HATER].keys() & predicted[FAN].keys()
     assert common
@@ -155,5 +155,5 @@ def test_new_users_with_too_few_ratings_get_popular_movies(grown: Zones, config:
     found, folded_in = recommend(grown, config)
     assert {row["reason"] for row in found[FAN]} == {"popular"}
     assert found[TWIN][0]["reason"].startswith("you liked ")
-    # The models have not seen the holdout: the lists take it in.
+    # The models have not seen the holdout, so its users are folded in.
     assert folded_in > 40

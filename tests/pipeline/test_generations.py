@@ -1,4 +1,4 @@
-"""What one generation of Spark has written, the other reads and goes on with."""
+"""What one generation of Spark wrote, the other can read and extend."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def other_generation(tmp_path: Path) -> None:
 
 
 def submit_to_other(job: str, *options: str, folder: Path) -> str:
-    """Run a job on the other generation of Spark, in the folder; gives what it said. It must end well."""
+    """Run a job on the other generation of Spark, in the folder; returns its output. The job must succeed."""
     mine = ("PYSPARK", "SPARK", "PYTHON")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(mine)}
     done = subprocess.run(
@@ -66,7 +66,7 @@ def test_tables_and_models_of_one_generation_are_read_and_written_by_the_other(
     assert zones.manifests()[-1]["rows"]["delivery"]["good"] == 3
     submit_to_other("train", *options, folder=tmp_path)
 
-    # And back.
+    # The first generation reads and extends the result.
     assert run_job("recommend", options) == 0
     assert zones.manifests()[-1]["versions"]["spark"][0] == ("3" if IS_3 else "4")
     assert "151" in {row["userId"] for row in zones.recommendations()}
@@ -74,7 +74,7 @@ def test_tables_and_models_of_one_generation_are_read_and_written_by_the_other(
         assert run_job(stage, options) == 0
     submit_to_other("recommend", *options, folder=tmp_path)
 
-    # No table has got a feature that only one of them knows.
+    # No table has a feature that only one generation knows.
     for table in (zones.processed / "delta").iterdir():
         protocol = DeltaTable(table).protocol()
         assert (protocol.min_reader_version, protocol.min_writer_version) == (1, 2)

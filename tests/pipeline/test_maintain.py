@@ -1,4 +1,4 @@
-"""What old runs have left goes, what is published stays, and earlier versions can be restored."""
+"""Leftovers of old runs are removed, what is published stays, and earlier versions can be restored."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def test_old_models_and_reports_go_and_published_ones_stay(
     assert runs_in(storage.list_files(zone.reports)) == [second, third]
     assert zones.manifests()[-1]["rows"]["forgotten"] == {"models": 1, "reports": 1, "rejects": 0}
 
-    # Back to the models before: one small file names them.
+    # Publish the earlier models again: one small file names them.
     publish_models(zone, second)
     code, said = job("maintain", "--config", config, "--set", "storage.keep_runs=1")
     assert code == 0
     assert runs_in(storage.list_folders(zone.models)) == [second, third]
     assert runs_in(storage.list_files(zone.reports)) == [third]
-    assert "forgot the models of 0 runs, the reports of 1 and the rejects of 0: storage.keep_runs=1" in said
+    assert "removed the models of 0 runs, the reports of 1 and the rejects of 0: storage.keep_runs=1" in said
     assert job("recommend", "--config", config)[0] == 0
     assert published_run(zone) == second
 

@@ -1,4 +1,4 @@
-"""The notebook: kept without outputs, and run from end to end on what a real run has published."""
+"""The notebook: stored without outputs, and run from end to end on what a real run published."""
 
 from __future__ import annotations
 

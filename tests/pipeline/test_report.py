@@ -48,7 +48,7 @@ def test_the_pipeline_reports_what_it_did(movielens: Zones) -> None:
     assert manifest["comparison"] == {}
     assert f"reports/{manifest['run_id']}.html" in (movielens.processed / "stdout.txt").read_text(encoding="utf-8")
     (stage,) = [stage for stage in manifest["stages"] if stage["stage"] == "report"]
-    assert stage["seconds"] < 15  # 2 on a machine that does nothing else
+    assert stage["seconds"] < 15  # 2 on an idle machine
 
 
 def test_the_users_shown_are_those_of_the_published_lists(movielens: Zones) -> None:
@@ -90,10 +90,10 @@ def test_explore_alone_reports_the_data_and_compares_it_with_the_run_before(zone
     text = words(report(zones, first))
     assert first["comparison"] == {}
     assert "A look at the data: no model is published yet." in text
-    assert "4 in = 4 good + 0 rejected + 0 superseded" in text  # as the run before, of etl, has counted
+    assert "4 in = 4 good + 0 rejected + 0 superseded" in text  # the counts of the run before, of etl
     assert "What people get" not in text
 
-    # Now 0.5, 3.5, 4 and 5 are given 1, 1, 1, 1 times; then 2, 1, 1, 1 times.
+    # So far 0.5, 3.5, 4 and 5 are given 1, 1, 1, 1 times; from now on 2, 1, 1, 1 times.
     zones.deliver(ratings=RATINGS + "1,3,0.5,964983900\n")
     assert job("etl")[0] == 0
     assert job("explore")[0] == 0

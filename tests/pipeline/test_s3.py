@@ -18,7 +18,7 @@ def test_each_stage_gives_in_s3_what_the_pipeline_gives_on_a_disk(
     assert run_job("pipeline", zones.options("--config", config)) == 0
     storage.write_text(f"{in_s3}/conf/small.toml", FEW)
     for stage in STAGES:
-        # Both schemes, since some tools write the one and some the other.
+        # Both schemes, since some tools write s3:// and some s3a://.
         scheme, other = ("s3", "s3a") if stage.name in ("ingest", "train") else ("s3a", "s3")
         raw, processed = (f"{in_s3}/{zone}".replace("s3://", f"{scheme}://") for zone in ("raw", "processed"))
         options = ["--config", f"{in_s3}/conf/small.toml".replace("s3://", f"{other}://")]
@@ -36,7 +36,7 @@ def test_each_stage_gives_in_s3_what_the_pipeline_gives_on_a_disk(
         f"{in_s3}/raw/ratings.csv",
     }
     assert [manifest["status"] for manifest in manifests] == ["done"] * len(STAGES)
-    # What a run needs for itself is gone, also what was begun and not completed.
+    # Temporary files of the runs are gone, and so are unfinished uploads.
     left = s3_server.client().list_objects_v2(Bucket=BUCKET, Prefix=s3.split(f"{zone.root}/_")[1])
     assert left.get("Contents", []) == []  # `_lock.json`, `_staging/`
     assert not s3_server.client().list_multipart_uploads(Bucket=BUCKET).get("Uploads")

@@ -1,4 +1,4 @@
-"""Questions about published files, answered without Spark, against pandas on the raw files."""
+"""Answers about published files, given without Spark, are compared with pandas on the raw files."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def test_a_catalogue_that_runs_out_gives_fewer_films(
 
 def test_no_user_active_enough_is_exit_3(piped: Zones, config: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_job("train", piped.options("--config", config, "--set", "train.min_user_ratings=100000")) == 3
-    assert "no user has 100000 ratings of movies with 1: lower train.min_user_ratings" in capsys.readouterr().err
+    assert "no user with 100000 ratings has rated a movie with 1: lower train." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""All stages on real ratings, by spark-submit as users run them, and what they leave behind."""
+"""All stages on real ratings, by spark-submit as users run them, and the files that they write."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_plain_spark_sql_finds_the_tables_from_another_process(movielens: Zones,
     )
     asked = submit("", "-e", queries, command="spark-sql", folder=movielens.processed.parent)
     assert asked.returncode == 0, asked.stderr[-3000:]
-    # Spark 3.5 says here what Ivy does.
+    # Spark 3.5 logs here what Ivy does.
     answers = [line for line in asked.stdout.splitlines() if not line.startswith("::")]
     assert answers[:5] == ["100836\t3.5016", "American President, The (1995)", "100836", "610", "329"]
 

@@ -1,4 +1,4 @@
-"""Another run, as a process of its own."""
+"""Another run, in its own process."""
 
 from __future__ import annotations
 

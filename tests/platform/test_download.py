@@ -153,7 +153,7 @@ def test_wrong_checksum_is_an_input_error_and_nothing_stays(publisher: Publisher
     with pytest.raises(InputError) as caught:
         download(publisher.url, str(tmp_path / "set.zip"))
     assert str(caught.value) == (
-        f"{publisher.url} does not have its publisher's checksum "
+        f"{publisher.url} does not match its publisher's checksum "
         "(MD5 900150983cd24fb0d6963f7d28e17f72, not 0123456789abcdef0123456789abcdef): try again"
     )
     assert list(tmp_path.iterdir()) == []

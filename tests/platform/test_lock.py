@@ -91,7 +91,7 @@ def test_root_that_may_not_be_written_is_a_storage_error() -> None:
         privileged = os.geteuid() == 0
         try:
             if privileged:
-                os.seteuid(65534)  # nobody: no permission stops root
+                os.seteuid(65534)  # nobody: root overrides permissions
             with pytest.raises(StorageError) as caught, holding("processed", folder, "run-1", 60):
                 pytest.fail("the folder may not be written")
         finally:

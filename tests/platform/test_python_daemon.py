@@ -1,4 +1,4 @@
-"""Python workers are forked with what they need, and end quietly when Spark does."""
+"""Python workers have their imports when they are forked, and end quietly when Spark ends."""
 
 from __future__ import annotations
 

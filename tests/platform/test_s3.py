@@ -25,10 +25,10 @@ LEASE = 2
 
 
 def keys_of(server: S3Server, root: str) -> set[str]:
-    """What lies under a root, by its name there."""
+    """The names of all objects under a root, relative to it."""
     prefix = s3.split(root)[1] + "/"
-    found = server.client().list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
-    return {entry["Key"].removeprefix(prefix) for entry in found}
+    entries = server.client().list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
+    return {entry["Key"].removeprefix(prefix) for entry in entries}
 
 
 def take(root: str, run_id: str, lease: int = LEASE) -> None:
@@ -56,7 +56,7 @@ def test_texts_are_written_read_and_removed(in_s3: str, s3_server: S3Server) -> 
     assert storage.read_json(path) == {"title": "Amélie"}
     storage.write_text(path, "")
     assert storage.read_text(path) == ""
-    # As Hadoop marks folders.
+    # Hadoop marks folders like this.
     s3_server.client().put_object(Bucket=BUCKET, Key=f"{s3.split(in_s3)[1]}/runs/", Body=b"")
     storage.write_text(f"{in_s3}-beside", "stays")
     storage.remove(in_s3)
@@ -128,9 +128,9 @@ def test_an_upload_that_fails_leaves_what_was_there_and_nothing_else(
 def test_a_library_edits_a_copy_that_is_put_back(in_s3: str) -> None:
     for expected in ("", "1", "12"):
         with storage.edited(f"{in_s3}/trials.db") as (file, save):
-            found = Path(file).read_text() if Path(file).exists() else ""
-            assert found == expected
-            Path(file).write_text(f"{found}{len(found) + 1}")
+            text = Path(file).read_text() if Path(file).exists() else ""
+            assert text == expected
+            Path(file).write_text(f"{text}{len(text) + 1}")
             save()
 
 
@@ -138,9 +138,9 @@ def test_tables_are_read_without_spark(in_s3: str) -> None:
     rows = pa.table({"movieId": [1, 2, 3]})
     assert storage.delta_table(f"{in_s3}/delta") is None
     write_deltalake(f"{in_s3}/delta", rows, storage_options=s3.delta_options())
-    found = storage.delta_table(f"{in_s3}/delta")
-    assert found is not None
-    assert found.to_table() == rows
+    table = storage.delta_table(f"{in_s3}/delta")
+    assert table is not None
+    assert table.to_table() == rows
     with storage.writing(f"{in_s3}/one.parquet") as stream:
         pq.write_table(rows, stream)
     assert storage.parquet(f"{in_s3}/one.parquet").to_table() == rows
@@ -188,7 +188,7 @@ def test_without_an_end_point_it_is_amazons(in_s3: str, monkeypatch: pytest.Monk
 
 def test_the_region_is_that_of_aws_region(in_s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION")
-    monkeypatch.setenv("AWS_REGION", "eu-west-3")  # which boto3 does not look at
+    monkeypatch.setenv("AWS_REGION", "eu-west-3")  # boto3 itself ignores it
     forget_s3()
     assert s3.delta_options()["aws_region"] == "eu-west-3"
     assert s3.client().meta.region_name == "eu-west-3"
@@ -230,10 +230,10 @@ def no_server(environment: pytest.MonkeyPatch, server: S3Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
-        (wrong_secret, "S3 refused the credentials (SignatureDoesNotMatch): the secret key is not the one of this"),
-        (wrong_key, "S3 refused the credentials (InvalidAccessKeyId): the access key is not known there"),
+        (wrong_secret, "S3 refused the credentials (SignatureDoesNotMatch): the secret key is not that of this"),
+        (wrong_key, "S3 refused the credentials (InvalidAccessKeyId): this access key is unknown"),
         (no_keys, "there are no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"),
         (no_profile, "The config profile (nobody) could not be found: check AWS_PROFILE"),
         (no_server, "S3 cannot be reached (EndpointConnectionError): check the network and AWS_ENDPOINT_URL (http://"),
@@ -244,14 +244,14 @@ def test_what_is_wrong_is_told_in_time(
     s3_server: S3Server,
     monkeypatch: pytest.MonkeyPatch,
     wrong: Callable[[pytest.MonkeyPatch, S3Server], None],
-    told: str,
+    message: str,
 ) -> None:
     wrong(monkeypatch, s3_server)
     forget_s3()
     started = time.monotonic()
     with pytest.raises(StorageError) as caught:
         s3.check("--raw-path", in_s3)
-    assert str(caught.value).startswith(f"--raw-path {in_s3}: {told}")
+    assert str(caught.value).startswith(f"--raw-path {in_s3}: {message}")
     assert time.monotonic() - started < 30
     assert s3_server.owner.secret not in str(caught.value)
 
@@ -311,7 +311,7 @@ def test_a_run_that_lives_keeps_its_zone_beyond_its_lease(in_s3: str) -> None:
 
 
 def test_a_killed_run_loses_its_zone_when_its_lease_ends(in_s3: str, said: list[str]) -> None:
-    lease = 4 * LEASE  # on a machine that is busy a kill and a look take a while too
+    lease = 4 * LEASE  # on a busy machine the kill and the next try take time too
     with another_run(in_s3, lease) as process:
         process.kill()
         process.wait()
@@ -354,16 +354,16 @@ def test_of_many_runs_at_once_one_gets_a_zone_that_is_free_or_was_left(in_s3: st
 
 
 def test_a_run_whose_zone_was_taken_stops_at_once(in_s3: str, s3_server: S3Server) -> None:
-    """As after a long sleep of the machine: its lease ended, and another has begun to write."""
+    """As after a long sleep of the machine: the lease has ended, and another run has begun to write."""
     with another_run(in_s3, LEASE) as process:
-        theirs = b'{"run_id": "run-2", "pid": 1, "host": "h", "since": "now"}'
-        s3_server.client().put_object(Bucket=BUCKET, Key=f"{s3.split(in_s3)[1]}/_lock.json", Body=theirs)
+        other_run = b'{"run_id": "run-2", "pid": 1, "host": "h", "since": "now"}'
+        s3_server.client().put_object(Bucket=BUCKET, Key=f"{s3.split(in_s3)[1]}/_lock.json", Body=other_run)
         assert process.wait(timeout=30) == LockedError.exit_code
     assert storage.read_json(f"{in_s3}/_lock.json")["run_id"] == "run-2"
 
 
 def test_an_answer_that_was_lost_is_no_other_run(in_s3: str) -> None:
-    """A write that was done, and is tried again because the answer did not come, finds its own object there."""
+    """A write succeeds but its answer is lost. The next try finds the object of the first."""
     bucket, key = s3.split(f"{in_s3}/_lock.json")
     storage.write_text(f"{in_s3}/_lock.json", '{"run_id": "run-1", "lease_seconds": 60}')
     with holding("processed", in_s3, "run-1", LEASE):

@@ -36,19 +36,19 @@ from spark_app.platform.session import check_schemes, explain, spark_session
         (
             "org.apache.spark.shuffle.FetchFailedException: Failed to connect to worker: java.net.ConnectException",
             JobError,
-            "executors were lost, most often for want of memory: give them more of it, or more executors "
+            "executors were lost, most often for lack of memory: give each more memory, or use more executors "
             "(org.apache.spark.shuffle.FetchFailedException: Failed to connect to worker: java.net.ConnectException)",
         ),
         (
             "Task 3 in stage 5.0 failed 8 times: ExecutorLostFailure (executor 2 exited) Reason: exit code 137",
             JobError,
-            "executors were lost, most often for want of memory: give them more of it, or more executors "
+            "executors were lost, most often for lack of memory: give each more memory, or use more executors "
             "(Task 3 in stage 5.0 failed 8 times: ExecutorLostFailure (executor 2 exited) Reason: exit code 137)",
         ),
         (
             "Container marked as failed: container_1_0001_01_000002 on host: worker. Exit status: 137",
             JobError,
-            "executors were lost, most often for want of memory: give them more of it, or more executors "
+            "executors were lost, most often for lack of memory: give each more memory, or use more executors "
             "(Container marked as failed: container_1_0001_01_000002 on host: worker. Exit status: 137)",
         ),
         (
@@ -59,8 +59,9 @@ from spark_app.platform.session import check_schemes, explain, spark_session
         (
             "PythonException:\nModuleNotFoundError: No module named 'spark_app'\n",
             UsageError,
-            "the executors' Python lacks a module: give --py-files what `make package` makes, and spark.pyspark.python "
-            "a Python with requirements/runtime.lock (ModuleNotFoundError: No module named 'spark_app')",
+            "the executors' Python lacks a module: set --py-files to the zip that `make package` makes, and "
+            "spark.pyspark.python to a Python with the packages of requirements/runtime.lock "
+            "(ModuleNotFoundError: No module named 'spark_app')",
         ),
         (
             "java.lang.IllegalStateException: Cannot call methods on a stopped SparkContext.",
@@ -127,7 +128,7 @@ def test_other_roots_are_refused() -> None:
 
 @pytest.mark.parametrize("root", ["s3://", "s3a:///processed", "s3://bucket/../other"])
 def test_uris_that_name_no_place_in_s3_are_refused(root: str) -> None:
-    with pytest.raises(UsageError, match="is no URI in S3: give s3://BUCKET/PREFIX"):
+    with pytest.raises(UsageError, match="is not a URI in S3: give s3://BUCKET/PREFIX"):
         check_schemes(root)
 
 
@@ -137,8 +138,8 @@ def test_what_is_no_uri_is_a_usage_error() -> None:
 
 
 def test_a_session_that_is_there_is_used_and_left_running(spark: SparkSession) -> None:
-    with spark_session("a job", [], catalogued=False) as found:
-        assert found is spark
+    with spark_session("a job", [], catalogued=False) as session:
+        assert session is spark
     assert spark.range(3).count() == 3
 
 

@@ -44,10 +44,10 @@ def test_what_is_no_assignment_is_shown_with_an_example(text: str) -> None:
 
 def test_defaults_then_file_then_assignments() -> None:
     toml = "[recommend]\nn = 5\nblock_users = 64\n[raw]\npath = '/data/raw'\n"
-    found = build_settings(toml, "my.toml", ["recommend.n=7", "recommend.n=8", "gate.enforce=false"])
-    assert (found.recommend.n, found.recommend.block_users, found.raw.path) == (8, 64, "/data/raw")
-    assert (found.gate.enforce, found.gate.min_lift) == (False, 1.0)
-    assert found.raw.ratings == "ratings.csv"
+    settings = build_settings(toml, "my.toml", ["recommend.n=7", "recommend.n=8", "gate.enforce=false"])
+    assert (settings.recommend.n, settings.recommend.block_users, settings.raw.path) == (8, 64, "/data/raw")
+    assert (settings.gate.enforce, settings.gate.min_lift) == (False, 1.0)
+    assert settings.raw.ratings == "ratings.csv"
 
 
 def test_nothing_given_is_the_defaults() -> None:
@@ -166,12 +166,12 @@ def test_toml_that_does_not_parse_names_file_and_place() -> None:
 def test_what_is_left_out_follows_the_scale(scale: tuple[float, float, float], relevant: float, stretch: float) -> None:
     low, high, step = scale
     settings = build_settings(f"[input]\nscale_min = {low}\nscale_max = {high}\nscale_step = {step}\n")
-    usual, found = ImplicitAls(), settings.implicit_als
+    usual, moved = ImplicitAls(), settings.implicit_als
     assert settings.train.relevant == relevant
-    # As far up the scale, and as confident from one end of it to the other, as from 0.5 to 5.
-    assert found.neutral == pytest.approx(low + stretch * (usual.neutral - 0.5), abs=1e-6)
-    assert found.alpha == pytest.approx(usual.alpha / stretch, abs=1e-6)
-    assert (found.rank, found.reg, found.reg_power) == (usual.rank, usual.reg, usual.reg_power)
+    # `neutral` is as far up the scale, and confidence from end to end as large, as from 0.5 to 5.
+    assert moved.neutral == pytest.approx(low + stretch * (usual.neutral - 0.5), abs=1e-6)
+    assert moved.alpha == pytest.approx(usual.alpha / stretch, abs=1e-6)
+    assert (moved.rank, moved.reg, moved.reg_power) == (usual.rank, usual.reg, usual.reg_power)
 
 
 def test_what_is_given_does_not_follow_the_scale() -> None:

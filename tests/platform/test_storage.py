@@ -18,7 +18,7 @@ NOBODY = 65534
 
 @contextmanager
 def unprivileged() -> Iterator[None]:
-    """Without the rights of root, whom no permission stops."""
+    """Run the block without the rights of root, which override permissions."""
     if os.geteuid() != 0:
         yield
         return
@@ -31,7 +31,7 @@ def unprivileged() -> Iterator[None]:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that everybody may enter, unlike pytest's own."""
+    """A folder that every user can enter, unlike pytest's own."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -268,14 +268,12 @@ def test_file_that_may_not_be_read_is_an_input_error(open_folder: Path) -> None:
     for read in (storage.describe, lambda name: storage.first_lines(name, 1)):
         with pytest.raises(InputError) as caught, unprivileged():
             read(str(path))
-        assert str(caught.value) == (
-            f"cannot read {path}: Permission denied; check that it exists and that you may read it"
-        )
+        assert str(caught.value) == (f"cannot read {path}: Permission denied; check that it exists and is readable")
 
 
 def test_file_that_is_not_there_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         storage.describe(f"{tmp_path}/gone.csv")
     assert str(caught.value) == (
-        f"cannot read {tmp_path}/gone.csv: No such file or directory; check that it exists and that you may read it"
+        f"cannot read {tmp_path}/gone.csv: No such file or directory; check that it exists and is readable"
     )

@@ -1,6 +1,6 @@
-"""Places where jobs run by spark-submit, and are disturbed: a folder, and a prefix in a real S3 server.
+"""Places where jobs run by spark-submit and are disturbed: a folder, and a prefix in a real S3 server.
 
-With MOVIE_RECO_SOAK=1 (`make soak`) the disturbances are many more.
+With MOVIE_RECO_SOAK=1 (`make soak`) there are many more disturbances.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from tools.conf import CONF, ROOT
 
 SOAK = os.environ.get("MOVIE_RECO_SOAK") == "1"
 TIMEOUT = 1800
-"""Seconds until a run counts as stuck. One that S3 refuses every fifth request waits for minutes."""
+"""Seconds until a run counts as stuck. A run for which S3 refuses every fifth request waits for minutes."""
 LEASE = 10
 LENGTHS = (10, 4)
-"""Of the lists of the two results between which jobs change; both are known byte for byte."""
+"""Lengths of the lists in the two results between which jobs change; both are known byte for byte."""
 
 ROWS = FEW_RATINGS
 SMALL = f"""{FEW}
@@ -54,7 +54,7 @@ class Place:
         return "s3" if s3.is_s3(self.root) else "local"
 
     def start(self, job: str, *options: str) -> subprocess.Popen[str]:
-        """A job that is under way; both its outputs come as one."""
+        """Start a job, with both its outputs as one."""
         config = self.folder / "small.toml"
         config.write_text(SMALL)
         paths = ["--raw-path", f"{self.root}/raw", "--processed-path", self.zone.root, "--config", str(config)]
@@ -70,7 +70,7 @@ class Place:
         )
 
     def run(self, job: str, *options: str) -> str:
-        """Run a job, which must end well; gives what it said."""
+        """Run a job, which must succeed; returns its output."""
         process = self.start(job, *options)
         try:
             said, _ = process.communicate(timeout=TIMEOUT)
@@ -81,13 +81,13 @@ class Place:
         return said
 
     def wait_for_lease(self) -> None:
-        """Wait until the zone of a killed run is free: on a disk it is at once."""
+        """Wait until the zone of a killed run is free; on a disk it is free at once."""
         if s3.is_s3(self.root):
             time.sleep(LEASE + 1)
 
 
 def kill_all(process: subprocess.Popen[str]) -> None:
-    """Kill a job as a machine that loses its power would: Java, Python and all workers."""
+    """Kill a job as a power failure would: Java, Python and all workers."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(TIMEOUT)
     if process.stdout:
@@ -96,13 +96,13 @@ def kill_all(process: subprocess.Popen[str]) -> None:
 
 @dataclass(frozen=True)
 class Made:
-    """Zones on a disk after the whole pipeline, to be copied; and both results, byte for byte, by their lengths."""
+    """Zones on a disk after the whole pipeline, to be copied; and the CSV of both results, by the length of lists."""
 
     folder: Path
     csv: dict[int, str]
 
     def copy_to(self, place: Place) -> None:
-        """Lay the zones down in a place, with the lists of the second length."""
+        """Copy the zones to a place, with the lists of the second length."""
         target, _ = fsspec.core.url_to_fs(place.root, **(s3.fsspec_options() if s3.is_s3(place.root) else {}))
         target.put(f"{self.folder}/", f"{place.root}/", recursive=True)
 

@@ -1,4 +1,4 @@
-"""A server between a client and S3 that makes bad days: it refuses, is slow, and hangs up in the middle."""
+"""A server between a client and S3 that makes faults: it refuses requests, is slow, and drops connections."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from aiohttp import ClientSession, ClientTimeout, web
 from yarl import URL
 
 REFUSED, SLOW, UNHEARD, CUT_SHORT = "refused", "slow", "unheard", "cut short"
-"""What may happen to a request: 503; an answer that takes a second; a connection that is dropped before the request is
-passed on; one that is dropped after the server has done it, with half of the answer."""
+"""Faults of a request: the answer 503; an answer that takes a second; a connection that is dropped before the request
+is passed on; a connection that is dropped in the middle of the answer, after the server did what was requested."""
 
 BUSY = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 OF_ONE_CONNECTION = {"connection", "transfer-encoding", "keep-alive", "expect"}
 
 
 class FaultyProxy:
-    """Passes requests on to an S3 server, but for a share of each fault, drawn from a seed."""
+    """Passes requests on to an S3 server. A share of the requests gets each fault, drawn with a seed."""
 
     def __init__(self, url: str, seed: int, shares: dict[str, float]) -> None:
         self._target, self._shares, self._random = url, shares, random.Random(seed)  # noqa: S311

@@ -1,4 +1,4 @@
-"""Whatever is delivered: rows in = good + rejected + superseded, every time, and no crash."""
+"""Whatever is delivered, rows in = good + rejected + superseded, and no job crashes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ending = st.sampled_from([b"\n", b"\r\n"])
 
 
 def delivered(content: bytes) -> int:
-    """How many records there are: lines, as every reader of text has them, without headers and blank ones."""
+    """The number of records: lines as every reader of text splits them, without headers and blank lines."""
     lines = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
     return sum(1 for found in lines[1:] if found)
 
@@ -59,7 +59,7 @@ def zones(tmp_path: Path) -> Zones:
 
 @pytest.mark.parametrize("seed", range(FILES // FILES_AT_ONCE))
 def test_nothing_is_lost(spark: SparkSession, zones: Zones, seed: int) -> None:
-    """Some files at a time, in some of which lines are compressed."""
+    """Several files in one run, some of them compressed."""
     zones.deliver(MOVIES, "")
     (zones.raw / "ratings.csv").unlink()
     (zones.raw / "ratings").mkdir()

@@ -1,4 +1,4 @@
-"""What is published stays whole, whatever happens to a run, and readers see the old or the new, never half of each."""
+"""Published data stays complete, whatever happens to a run: readers see the old or the new, never half of each."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from tests.reliability.conftest import LENGTHS, ROWS, SOAK, Made, Place, kill_al
 KILLS = 20 if SOAK else 3
 SEED = 6
 SECONDS = {"recommend": 6.0, "etl": 8.0, "train": 12.0, "explore": 4.0, "ingest": 0.5, "catalog": 4.0}
-"""About how long each stage takes: it is killed within that time. Those that publish what readers read come first."""
+"""Within these seconds a stage is killed: about the time it takes. Stages that publish what readers read come first."""
 
 PAUSE = 0.2
-"""Seconds between two looks of a reader, who would keep the runs from working otherwise."""
+"""Seconds between two reads of a reader, so that reading does not slow down the runs."""
 
 
 def moments(count: int) -> list[tuple[str, float]]:
-    """Stages, all in turn, and seconds after their start."""
+    """Stages, all in turn, and the seconds after their start at which they are killed."""
     drawn = random.Random(SEED)  # noqa: S311
     stages = list(SECONDS)
     return [(stages[i % len(stages)], drawn.uniform(0, SECONDS[stages[i % len(stages)]])) for i in range(count)]
 
 
 class Reader:
-    """Somebody who reads all that is published, over and over, and notes what is not whole."""
+    """A reader that reads all published data again and again, and notes what is not complete."""
 
     def __init__(self, place: Place, made: Made) -> None:
         self._place, self._made = place, made
@@ -40,7 +40,7 @@ class Reader:
         self.reads = 0
 
     def read(self) -> None:
-        """Look at the CSV and the tables once."""
+        """Read the CSV and the tables once."""
         zone = self._place.zone
         if storage.read_text(zone.recommendations_csv) not in self._made.csv.values():
             self.wrong.append("the CSV is neither the old nor the new")
@@ -82,7 +82,7 @@ def test_killed_runs_leave_what_was_published_and_the_next_one_succeeds(place: P
     killed = 0
     with reader.reading_on():
         for number, (stage, seconds) in enumerate(moments(KILLS)):
-            # Other lists than those that are there, and all files once more: each stage has something to publish.
+            # Lists of another length, and all files once more, so that each stage has something to publish.
             length = LENGTHS[number % 2]
             process = place.start(stage, "--set", f"recommend.n={length}", "--set", "input.take=all")
             assert process.stdout

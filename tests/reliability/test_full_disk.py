@@ -1,4 +1,4 @@
-"""A disk that is full ends a job with one line; what was there stays, and a rerun with space succeeds."""
+"""A full disk ends a job with one line; existing files stay, and a rerun with free space succeeds."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from spark_app.platform.errors import StorageError
 from tests.reliability.conftest import SMALL
 
 LEFT = 48 << 10
-"""Bytes that are left: the lock and a manifest fit in, no table does."""
+"""Free bytes: enough for the lock and a manifest, too few for any table."""
 
 WRITING = ("ingest", "etl", "explore", "train", "recommend")
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of its own, of 64 MB."""
+    """A separate disk of 64 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], check=False)
@@ -33,7 +33,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Path:
-    """Leave next to nothing of a disk; gives the file to remove."""
+    """Fill a disk up to `LEFT` bytes; returns the file to remove."""
     ballast = disk / "ballast"
     free = os.statvfs(disk)
     with ballast.open("wb") as stream:
@@ -42,7 +42,7 @@ def fill(disk: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The published files by name; not what a run says of itself."""
+    """The published files by name, without manifests and locks."""
     files = (path for path in folder.rglob("*") if path.is_file())
     named = {str(path.relative_to(folder)): path for path in files}
     return {name: path.read_bytes() for name, path in named.items() if not name.startswith(("runs/", "_lock"))}
@@ -57,7 +57,7 @@ def test_a_full_disk_in_each_stage(
     options = ["--raw-path", str(raw), "--processed-path", str(processed), "--config", str(config)]
     for stage in WRITING:
         before = contents(processed)
-        # Something to write anew: other lists, and for etl all files once more.
+        # Lists of another length, and all files once more, so that the stage has something to write.
         other = [*options, "--set", f"recommend.n={len(before) % 5 + 3}", "--set", "input.take=all"]
         ballast = fill(small_disk)
         capsys.readouterr()

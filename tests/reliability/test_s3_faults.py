@@ -1,4 +1,4 @@
-"""A server that refuses, dawdles and hangs up costs time; one that is not there, or says no, ends a job in time."""
+"""A server that refuses, is slow or hangs up costs time; a missing or forbidding server ends a job in time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Change = Callable[[pytest.MonkeyPatch, S3Server], None]
 def test_a_run_succeeds_though_a_fifth_of_all_requests_is_refused_and_others_are_dropped(
     in_s3: str, s3_server: S3Server, tmp_path: Path, made: Made, seed: int
 ) -> None:
-    """In the long form the whole pipeline; else one stage that reads and writes tables, models and objects."""
+    """The long form runs the whole pipeline; else it is one stage that reads and writes tables, models and objects."""
     with FaultyProxy(s3_server.url, seed, SHARES).running() as proxy:
         place = Place(in_s3, tmp_path, {**s3_server.environment(), "AWS_ENDPOINT_URL": proxy.url})
         made.copy_to(place)
@@ -54,7 +54,7 @@ def test_tables_are_read_without_spark_though_every_fifth_answer_is_cut_short(
         write_deltalake(path, pa.table({"movieId": [row]}), mode="append", storage_options=s3.delta_options())
     with FaultyProxy(s3_server.url, 0, {REFUSED: 0.1, CUT_SHORT: 0.2}).running() as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        # In another process: `deltalake` does not let the proxy's thread run while it waits for it.
+        # In another process: while `deltalake` waits for the proxy, it does not let the proxy's thread run.
         with ProcessPoolExecutor(1, get_context("spawn")) as another:
             assert all(found == list(range(rows)) for found in another.map(movie_ids, [path] * 8))
     assert proxy.happened[CUT_SHORT], proxy.happened
@@ -74,7 +74,7 @@ def gone(environment: pytest.MonkeyPatch, server: S3Server) -> None:
 
 
 def silent(environment: pytest.MonkeyPatch, server: S3Server) -> None:
-    """An address that takes connections and never answers."""
+    """An address that accepts connections and never answers."""
     environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{SILENT.getsockname()[1]}")
 
 

@@ -22,12 +22,12 @@ def test_keys_appear_nowhere(in_s3: str, s3_server: S3Server, tmp_path: Path) ->
     place = Place(in_s3, tmp_path, s3_server.environment(), tuple(traced))
     loud = ("--set", "log.level=debug", "--set", "log.format=json")
     found = {"the pipeline": place.run("pipeline", *loud).encode()}
-    # Failures tell causes too, at this level.
+    # At this level, failures are logged with their causes.
     for name, wrong in {"a setting": "recommend.n=none", "a file": "raw.ratings=missing.csv"}.items():
         process = place.start("etl", *loud, "--set", wrong)
         found[name] = process.communicate(timeout=300)[0].encode()
         assert process.returncode
-    # A key that may not write: what S3 and its client say of that.
+    # A key that may not write: the errors of S3 and its client are searched too.
     reader = Place(in_s3, tmp_path, s3_server.environment(s3_server.reader), tuple(traced))
     process = reader.start("etl", *loud)
     found["a key that may only read"] = process.communicate(timeout=300)[0].encode()

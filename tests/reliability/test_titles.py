@@ -1,4 +1,4 @@
-"""Titles and paths of any kind go through whole: as data in the CSV, as text in the report."""
+"""Titles and paths with any characters arrive unchanged: as data in the CSV, as text in the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts for a page that a person can check by eye."""
+"""Facts for a page, few enough to check by eye."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ USER = {
 
 
 def facts(**changes: Any) -> Facts:
-    """The facts above, but for what is named: a key of the manifest, or else a field."""
+    """The facts above with some values replaced; a name is a key of the manifest, or else a field of Facts."""
     manifest = {**MANIFEST, **{key: value for key, value in changes.items() if key in MANIFEST}}
     fields: dict[str, Any] = {
         "rows": manifest["rows"],

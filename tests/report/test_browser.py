@@ -18,7 +18,7 @@ WIDTHS = (360, 768, 1280)
 LEAST_CONTRAST = 4.5  # WCAG 2.2, 1.4.3
 LEAST_TEXT = 9.0  # pixels, on a chart on a phone
 
-# Of each text of a drawing: how its colour stands out from the card, by WCAG's formula.
+# The contrast of each text of a drawing with its card, by WCAG's formula.
 CONTRASTS = """() => {
   const luminance = (colour) => {
     const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map((part) => part / 255)
@@ -48,27 +48,27 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=[(width, scheme) for width in WIDTHS for scheme in ("light", "dark")], ids=str)
 def opened(request: pytest.FixtureRequest, browser: Browser, report: Path) -> Iterator[Page]:
-    """The report as opened in one width and scheme; whatever it asks for or complains of fails the test."""
+    """The report, opened in one width and scheme; any request or console message fails the test."""
     width: int
     scheme: Literal["light", "dark"]
     width, scheme = request.param
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    asked: list[str] = []
-    page.on("request", lambda asking: asked.append(asking.url))
+    messages: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
     page.goto(report.as_uri())
     yield page
-    assert said == []
-    assert [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
+    assert messages == []
+    assert [url for url in requested if not url.startswith("data:")] == [report.as_uri()]
     page.close()
 
 
-def test_it_reads_well_wherever_it_is_opened(opened: Page) -> None:
+def test_it_is_readable_in_every_width_and_scheme(opened: Page) -> None:
     width = opened.viewport_size["width"] if opened.viewport_size else 0
     assert opened.evaluate("document.documentElement.scrollWidth") == width
-    opened.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    opened.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
     assert opened.evaluate("document.documentElement.scrollWidth") == width
     contrasts = opened.evaluate(CONTRASTS)
     assert len(contrasts) > 50
@@ -78,9 +78,9 @@ def test_it_reads_well_wherever_it_is_opened(opened: Page) -> None:
 
 
 def test_no_rule_of_accessibility_is_broken(opened: Page) -> None:
-    found = Axe().run(opened)
-    assert len(found.response["passes"]) > 20
-    assert found.violations_count == 0, found.generate_report()
+    results = Axe().run(opened)
+    assert len(results.response["passes"]) > 20
+    assert results.violations_count == 0, results.generate_report()
 
 
 def test_dark_is_dark_and_light_is_light(browser: Browser, report: Path) -> None:
@@ -95,19 +95,19 @@ def test_dark_is_dark_and_light_is_light(browser: Browser, report: Path) -> None
     assert len(set(grounds)) == 4
 
 
-def test_every_chart_can_be_heard(browser: Browser, report: Path) -> None:
+def test_every_chart_has_a_text_for_screen_readers(browser: Browser, report: Path) -> None:
     page = browser.new_page()
     page.goto(report.as_uri())
     charts = page.get_by_role("img").all()
     assert len(charts) == page.locator("figure").count() == 12
     assert all(len(chart.get_attribute("aria-label") or "") > 40 for chart in charts)
-    headings = page.locator("h1, h2, h3, h4").evaluate_all("(all) => all.map((one) => Number(one.tagName[1]))")
+    headings = page.locator("h1, h2, h3, h4").evaluate_all("(all) => all.map((heading) => Number(heading.tagName[1]))")
     assert headings[0] == 1
     assert all(deeper - before <= 1 for before, deeper in itertools.pairwise(headings))
     page.close()
 
 
-def test_on_paper_it_is_light_and_without_what_is_for_clicking(browser: Browser, report: Path) -> None:
+def test_on_paper_it_is_light_and_has_no_navigation(browser: Browser, report: Path) -> None:
     page = browser.new_page(color_scheme="dark")
     page.goto(report.as_uri())
     page.emulate_media(media="print")

@@ -1,4 +1,4 @@
-"""Charts: drawn once, coloured by the page, and safe whatever the names in them are."""
+"""Charts: drawn once, coloured by the page, and safe for any names in them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DRAWINGS = {
     "one month": charts.over_time(["2001-11"], [3]),
     "long_tail": charts.long_tail(np.array([0, 0.5, 1]), {0.5: "half"}),
     "dots": charts.dots({"NDCG@10": {"ALS": Estimate(0.3, 0.2, 0.4), "popularity": Estimate(0.1)}}, "ALS"),
-    "dots alike": charts.dots({"NDCG@10": {"ALS": Estimate(0.0), "popularity": Estimate(0.0)}}, "ALS"),
+    "equal dots": charts.dots({"NDCG@10": {"ALS": Estimate(0.0), "popularity": Estimate(0.0)}}, "ALS"),
 }
 
 
@@ -32,7 +32,7 @@ def test_every_colour_is_one_of_the_page(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DRAWINGS)
-def test_a_drawing_is_well_formed_and_carries_nothing_but_itself(name: str) -> None:
+def test_a_drawing_is_well_formed_and_self_contained(name: str) -> None:
     svg = DRAWINGS[name].replace("xlink:href", "href")
     root = ET.fromstring(svg)  # noqa: S314 - made here
     assert root.attrib["aria-hidden"] == "true"
@@ -40,7 +40,7 @@ def test_a_drawing_is_well_formed_and_carries_nothing_but_itself(name: str) -> N
     assert "http" not in svg
 
 
-def test_texts_are_as_they_were_given() -> None:
+def test_texts_are_unchanged() -> None:
     root = ET.fromstring(DRAWINGS["ranking"])  # noqa: S314 - made here
     texts = {element.text for element in root.iter("text")}
     assert {HOSTILE[:23] + "…", "Drama", "3", "1"} <= texts
@@ -49,12 +49,12 @@ def test_texts_are_as_they_were_given() -> None:
 def test_no_two_drawings_share_an_id() -> None:
     ids = [re.findall(r' id="([^"]+)"', svg) for svg in DRAWINGS.values()]
     assert any(ids)
-    assert len({one for some in ids for one in some}) == sum(len(some) for some in ids)
+    assert len({name for names in ids for name in names}) == sum(len(names) for names in ids)
     for svg in DRAWINGS.values():
         assert set(re.findall(r'(?:url\(|href=")#([^")]+)', svg)) == set(re.findall(r' id="([^"]+)"', svg))
 
 
-def test_a_month_without_ratings_is_drawn_as_nought() -> None:
+def test_a_month_without_ratings_is_drawn_as_zero() -> None:
     points = re.findall(r'<path d="([^"]*)"[^>]*style="fill: none; stroke: var\(--accent\)', DRAWINGS["over_time"])
     heights = [float(y) for y in re.findall(r"[ML] \S+ (\S+)", points[0])]
     assert len(heights) == 3
@@ -66,5 +66,5 @@ def test_the_same_data_gives_the_same_drawing() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_letters_that_the_drawing_has_no_font_for_are_left_to_the_page() -> None:
+def test_letters_without_a_glyph_in_the_font_of_the_drawing_are_kept() -> None:
     assert "七人の侍" in charts.ranking({"七人の侍": 3})

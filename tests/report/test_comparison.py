@@ -1,4 +1,4 @@
-"""A run beside the one before."""
+"""The comparison of a run with the run before."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def test_volumes_metrics_and_drift_of_both_runs() -> None:
     assert round(found["drift"]["rating_distribution"]["psi"], 4) == 0.2747
 
 
-def test_what_one_of_them_does_not_know_is_left_out() -> None:
+def test_figures_that_only_one_run_has_are_left_out() -> None:
     before = with_ratings({}, metrics={"ranking": {"implicit": {"ndcg@10": 0.2, "users": 5}}})
     found = compare(with_ratings({"1": 1}), before)
     assert found["metrics"] == {"ndcg@10": {"before": 0.2, "after": 0.3}}
     assert found["drift"] == {}
 
 
-def test_the_metrics_are_those_of_what_is_published() -> None:
+def test_the_metrics_are_those_of_the_published_models() -> None:
     assert headline_metrics(METRICS)["mae"] == 0.65
     assert "users" not in headline_metrics(METRICS)
     assert headline_metrics({}) == {}

@@ -16,5 +16,5 @@ def test_bins_are_named(value: float, name: str, start: str) -> None:
     assert bin_start(name) == start
 
 
-def test_a_rating_below_nought_is_no_bin() -> None:
+def test_a_negative_rating_is_not_a_bin() -> None:
     assert bin_start("-1") == "-1"

@@ -1,4 +1,4 @@
-"""The page of a run, read as HTML; how it looks is seen in test_browser."""
+"""The page of a run, read as HTML; test_browser checks how it looks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def page(**changes: Any) -> Page:
     return Page(render(facts(**changes)))
 
 
-def test_it_says_what_a_person_wants_to_know_first() -> None:
+def test_the_main_results_are_in_the_text() -> None:
     text = page().text
     assert "the recommendations are 2.00 times as good as a list of the most popular movies" in text
     assert "Predicted ratings are off by 0.65 on average" in text
@@ -48,10 +48,10 @@ def test_it_says_what_a_person_wants_to_know_first() -> None:
     assert "1,234" in text
 
 
-def test_the_run_before_is_compared_with_a_measure_and_its_thresholds() -> None:
+def test_the_comparison_with_the_run_before_has_an_index_and_its_thresholds() -> None:
     text = page().text
     assert "The distribution of ratings has moved: population stability index 0.123" in text
-    assert "below 0.1 as good as the same, from 0.25 a different one; Siddiqi 2006" in text
+    assert "below 0.1 the distribution counts as the same, from 0.25 as a different one; Siddiqi 2006" in text
     assert "ratings 2 4 +100.0 % users 2 2 same NDCG@10 0.4000 0.3000 \N{MINUS SIGN}25.0 %" in text
 
 
@@ -63,7 +63,7 @@ def test_small_and_odd_changes() -> None:
     assert "population stability index" not in text
 
 
-def test_what_others_wrote_comes_out_as_text() -> None:
+def test_texts_from_the_data_are_escaped() -> None:
     html = render(facts())
     assert "<script" not in html
     assert Page(html).text.count(HOSTILE) >= 3  # in the history, as a reason, among the most rated
@@ -81,7 +81,7 @@ def test_it_is_one_file_without_any_address() -> None:
     assert found.tags.count("title") == found.tags.count("h1") == found.tags.count("main") == 1
 
 
-def test_every_chart_has_words_with_figures_and_a_table() -> None:
+def test_every_chart_has_a_text_with_figures_and_a_table() -> None:
     html = render(facts())
     figures = re.findall(r'<figure role="img" aria-label="([^"]*)">', html)
     assert len(figures) == html.count("<figure") == html.count("<svg") == 12
@@ -94,12 +94,12 @@ def test_intervals_and_slices_are_shown_where_they_are_known() -> None:
     text = page().text
     assert "NDCG@10 ALS 0.3000 0.2800 to 0.3200" in text
     assert "RMSE ALS 0.8800 \N{EN DASH}" in text
-    assert "the top places counting most 0.300 0.280 to 0.320 0.150 0.130 to 0.170" in text
+    assert "positions near the top count more 0.300 0.280 to 0.320 0.150 0.130 to 0.170" in text
     assert "users with 1 to 35 ratings 203 0.2000 0.1000" in text
     assert "ALS is best in 1 of 2 slices." in text
 
 
-def test_a_failed_gate_is_told() -> None:
+def test_a_failed_gate_is_reported() -> None:
     gate = {**METRICS["gate"], "passed": False, "min_lift": 3.0}
     text = page(status="failed", error="not <published>", metrics={**METRICS, "gate": gate}, lists_are_new=False).text
     assert "Stopped. not <published>" in text
@@ -135,15 +135,15 @@ WITHOUT: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("what", WITHOUT)
-def test_it_does_without(what: str) -> None:
-    found = page(**WITHOUT[what])
-    assert "This run" in found.text
-    assert "None" not in found.text
-    assert "nan" not in found.text.lower().split()
+@pytest.mark.parametrize("missing", WITHOUT)
+def test_it_does_without(missing: str) -> None:
+    text = page(**WITHOUT[missing]).text
+    assert "This run" in text
+    assert "None" not in text
+    assert "nan" not in text.lower().split()
 
 
-def test_what_is_not_there_is_not_announced() -> None:
+def test_missing_parts_are_not_announced() -> None:
     assert "Predicted ratings" not in page(metrics=COUNTS).text
     assert "Since the last run" not in page(comparison={}).text
     assert "What people get" not in page(users=[]).text
@@ -152,7 +152,7 @@ def test_what_is_not_there_is_not_announced() -> None:
     assert "were fitted and judged by the run earlier" in page(model_run="earlier").text
 
 
-def test_plays_come_in_bins() -> None:
+def test_play_counts_are_shown_in_bins() -> None:
     plays = {"1": 2, "2-3": 4, "4-7": 8, "8-15": 16, "16-31": 32, "32-63": 18}
     assert "32-63 18 22 %" in page(profile={**PROFILE, "rating_histogram": plays}).text
 

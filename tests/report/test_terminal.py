@@ -83,7 +83,7 @@ def test_shows_the_list_of_one_user(capsys: pytest.CaptureFixture[str]) -> None:
     assert under == ["Drama", ""]
 
 
-def test_without_a_list_there_is_no_table_of_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_list_there_is_no_table(capsys: pytest.CaptureFixture[str]) -> None:
     show_results(manifest(), [], {"manifest": "out/runs/1.json"})
     assert "Top" not in capsys.readouterr().out
 
@@ -92,7 +92,7 @@ def test_without_a_list_there_is_no_table_of_one(capsys: pytest.CaptureFixture[s
     "title",
     ["[red]x[/red]", "[REC] (2007)", "x[/]", "[link=http://a]b", r"a\[red]b", "ends in \\", ":heart: (1990)"],
 )
-def test_a_title_is_printed_as_it_is(capsys: pytest.CaptureFixture[str], title: str) -> None:
+def test_a_title_is_printed_unchanged(capsys: pytest.CaptureFixture[str], title: str) -> None:
     show_results(manifest(), [listed(title)], {})
     assert line(capsys.readouterr().out, "1")[1] == title
 
@@ -103,7 +103,7 @@ def test_control_characters_in_a_title_do_not_reach_the_terminal(capsys: pytest.
 
 
 @pytest.mark.parametrize("columns", ["80", "120"])
-def test_names_every_place_on_one_line(
+def test_every_path_is_on_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
@@ -114,7 +114,7 @@ def test_names_every_place_on_one_line(
     assert f"{'manifest':<16}out/runs/1.json" in printed
 
 
-def test_intervals_stand_beside_the_figures_they_belong_to(capsys: pytest.CaptureFixture[str]) -> None:
+def test_intervals_stand_beside_their_figures(capsys: pytest.CaptureFixture[str]) -> None:
     intervals = {"rating": {"explicit": {"rmse": [0.79, 0.8149]}}, "ranking": {"popularity": {"ndcg@10": [0.1, 0.2]}}}
     show_results(manifest(intervals=intervals), [], {})
     printed = capsys.readouterr().out
@@ -124,7 +124,7 @@ def test_intervals_stand_beside_the_figures_they_belong_to(capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
-    ("metric", "ours", "theirs", "verdict"),
+    ("metric", "value", "baseline", "verdict"),
     [
         ("gini", 0.8, 0.9, "0.89 x better"),
         ("novelty", 3.0, 2.0, "1.50 x better"),
@@ -132,10 +132,10 @@ def test_intervals_stand_beside_the_figures_they_belong_to(capsys: pytest.Captur
         ("popularity_lift", 0.5, 1.2, "0.42 x worse"),
     ],
 )
-def test_lists_are_better_where_they_are_spread_novel_and_no_more_popular_than_what_people_choose(
-    capsys: pytest.CaptureFixture[str], metric: str, ours: float, theirs: float, verdict: str
+def test_lists_are_better_where_they_are_spread_novel_and_as_popular_as_what_people_choose(
+    capsys: pytest.CaptureFixture[str], metric: str, value: float, baseline: float, verdict: str
 ) -> None:
-    show_results(manifest(ranking={"implicit": {metric: ours}, "popularity": {metric: theirs}}), [], {})
+    show_results(manifest(ranking={"implicit": {metric: value}, "popularity": {metric: baseline}}), [], {})
     assert line(capsys.readouterr().out, metric.replace("_", " "))[5] == verdict
 
 

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers and times as text for people."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from spark_app.report.words import duration, minute, number, percent, plural, si
 
 
 @pytest.mark.parametrize(
-    ("share", "said"),
+    ("share", "text"),
     [(0, "0 %"), (0.0061, "0.6 %"), (0.01, "1 %"), (0.157, "16 %"), (0.998, "99.8 %"), (1, "100 %")],
 )
-def test_shares(share: float, said: str) -> None:
-    assert percent(share).replace("\u202f", " ") == said
+def test_shares(share: float, text: str) -> None:
+    assert percent(share).replace("\u202f", " ") == text
 
 
 def test_amounts() -> None:

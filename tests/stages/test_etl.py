@@ -12,7 +12,7 @@ ZONE = ProcessedZone("/out")
 
 
 def record_of(rejected: int) -> RunRecord:
-    """A run in which an earlier stage has counted something that is no table."""
+    """A run in which an earlier stage counted something that is not a table."""
     record = RunRecord("pipeline", Settings())
     record.rows = {"downloads": {"files": 2}, "ratings": {"in": 10, "good": 10 - rejected, "rejected": rejected}}
     record.rejects = {"ratings": {"rating is not on the scale": rejected} if rejected else {}}

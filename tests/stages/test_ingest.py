@@ -51,7 +51,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 def make_old(root: Path) -> None:
-    """Set the files' times back, so that writing them again would show."""
+    """Set the times of the files back, so that a test can see whether they were written again."""
     for name in FILES:
         os.utime(root / name, (1_000_000_000, 1_000_000_000))
 
@@ -143,7 +143,7 @@ def many_ratings() -> bytes:
 
 
 def overwrite(archive: Path, entry: str, offset: int, damage: bytes) -> None:
-    """Write over some bytes of an entry of a zip, so many after the beginning of its data."""
+    """Overwrite bytes of an entry of a zip, `offset` bytes after the beginning of its data."""
     with zipfile.ZipFile(archive) as opened:
         info = opened.getinfo(entry)
     content = bytearray(archive.read_bytes())
@@ -155,7 +155,7 @@ def overwrite(archive: Path, entry: str, offset: int, damage: bytes) -> None:
 @pytest.mark.parametrize(
     ("compression", "offset", "damage"),
     [
-        (zipfile.ZIP_STORED, 1_000, b"\0" * 64),  # only the checksum tells
+        (zipfile.ZIP_STORED, 1_000, b"\0" * 64),  # only the checksum shows it
         (zipfile.ZIP_DEFLATED, 1_000, b"\xff" * 64),
         (zipfile.ZIP_DEFLATED, 0, b"\x07"),  # a type of block that does not exist
     ],
@@ -192,7 +192,7 @@ def test_file_that_is_no_zip_is_an_input_error(tmp_path: Path, how: str) -> None
         run_ingest(tmp_path / "raw", archive)
     assert str(caught.value) == (
         f"ingest.source {archive} is neither one of ml-latest-small, ml-25m, ml-32m, synthetic "
-        "nor a folder or zip that is there"
+        "nor an existing folder or zip"
     )
 
 
@@ -259,7 +259,7 @@ def test_source_that_changed_since_does_not_mix_with_what_is_there(tmp_path: Pat
     (source / "movies.csv").write_bytes(MOVIES * 2)
     with pytest.raises(InputError) as caught:
         run_ingest(root, source)
-    assert str(caught.value) == f"{source} is no longer what {root}/movies.csv came from: empty {root}"
+    assert str(caught.value) == f"{source} has changed since {root}/movies.csv was fetched from it: empty {root}"
     assert contents(root) == {"movies.csv": MOVIES}
 
 

@@ -31,7 +31,7 @@ SOME = ALL.model_copy(update={"train": ALL.train.model_copy(update={"judged_user
 
 @dataclass(frozen=True)
 class Fitted:
-    """Models, what they were fitted to and what they are judged on."""
+    """Models, the ratings they were fitted to and the ratings they are judged on."""
 
     training: DataFrame
     holdout: DataFrame
@@ -45,7 +45,7 @@ class Fitted:
 
 @pytest.fixture(scope="module")
 def fitted(spark: SparkSession) -> Fitted:
-    """Each user has rated half of the movies, those of one kind high."""
+    """Each user rated about half of the movies, and gave high ratings to even or to odd ones."""
     pairs = spark.range(USERS * MOVIES).select(
         (F.col("id") % USERS + 1).cast("int").alias("userId"), (F.col("id") / USERS + 1).cast("int").alias("movieId")
     )
@@ -136,7 +136,7 @@ def stage_settings(root: str, *assignments: str) -> Settings:
 
 @pytest.fixture(scope="module")
 def zone(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> ProcessedZone:
-    """1200 ratings of 40 movies by 60 users, each of whom likes movies of one kind better; and models of them."""
+    """1200 ratings of 40 movies by 60 users, each of whom gives higher ratings to every third movie."""
     found = ProcessedZone(str(tmp_path_factory.mktemp("trained")))
     rng = np.random.default_rng(1)
     pairs = [(int(pair // 40) + 1, int(pair % 40) + 1) for pair in rng.choice(60 * 40, 1200, replace=False)]
@@ -153,19 +153,19 @@ def zone(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Proce
 
 @pytest.fixture(scope="module")
 def published(spark: SparkSession, zone: ProcessedZone) -> Models:
-    """What the stage has published there at first."""
+    """The models that the first run of the stage published."""
     return trained(spark, zone)
 
 
 def trained(spark: SparkSession, zone: ProcessedZone, *assignments: str) -> Models:
-    """What the stage publishes."""
+    """Run the stage; returns the models that it published."""
     settings = stage_settings(zone.root, *assignments)
     train.run(spark, settings, RunRecord("train", settings))
     return load_models(spark, published_models(zone))[0]
 
 
 def objectives(models: Models, blocks: RatingBlocks) -> list[float]:
-    """What is left to minimise of all ratings once their users are solved anew: of the ranking, and of ratings."""
+    """The objectives of the ranking and the rating model on all ratings, once the users are solved anew."""
     assert models.explicit
     of_ranking: tuple[Factors, Problem] = models.implicit, implicit_problem(models.settings.implicit)
     of_ratings = models.explicit, explicit_problem(models.settings.explicit, models.biases.mean)

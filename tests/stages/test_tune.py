@@ -1,4 +1,4 @@
-"""The search for settings: it goes on where it was, and what it writes is a --config file."""
+"""The search for settings: it resumes where it stopped, and it writes a --config file."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def space(data: Data, settings: Settings) -> dict[str, BaseDistribution]:
 
 
 def bowl(spark: SparkSession, data: Data, settings: Settings) -> float:
-    """Least at rank 40 and reg 0.1."""
+    """A measure with its minimum at rank 40 and reg 0.1."""
     return abs(settings.implicit_als.rank - 40) / 56 + abs(settings.implicit_als.reg - 0.1)
 
 
 class Interrupted:
-    """The same measure, killed in one of its trials."""
+    """The same measure, interrupted in trial number `at`."""
 
     def __init__(self, at: int) -> None:
         self.left = at
@@ -101,7 +101,7 @@ def test_what_is_written_is_a_config_file_with_what_was_found_and_what_else_was_
     assert read.implicit_als.rank == 48
     assert (read.clean.earliest, read.recommend.n, read.ingest.source) == (date(1970, 1, 1), 7, ["a"])
     assert (read.raw.path, read.tune.trials) == ("", 40)
-    assert "user_reg = 8.0" in text  # found, though it is the default
+    assert "user_reg = 8.0" in text  # written, though it is the default
     assert "movie_reg" not in text
     assert text.startswith("# ranking: ndcg@10 0.3000 on the validation part after 3 trials, 0.2500 at the start\n")
 
@@ -145,7 +145,7 @@ def test_ratings_are_packed_anew_only_where_others_are_left_out(spark: SparkSess
     some = packed.training_set(ratings, Train(min_user_ratings=2, min_movie_ratings=1))
     assert some.blocks.count == 4
     assert not everybody.blocks.users.blocks.is_cached
-    with pytest.raises(InputError, match="no user has 3 ratings of movies with 1"):
+    with pytest.raises(InputError, match="no user with 3 ratings has rated a movie with 1"):
         packed.training_set(ratings, Train(min_user_ratings=3, min_movie_ratings=1))
     assert not some.blocks.users.blocks.is_cached
     assert packed.training_set(ratings, Train(min_user_ratings=2, min_movie_ratings=1)).blocks.count == 4

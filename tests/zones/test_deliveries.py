@@ -1,4 +1,4 @@
-"""What makes `etl` read all files again: whatever decides how a row is judged, and nothing else."""
+"""`etl` reads all files again if anything changes that decides how a row is judged, and only then."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ import pytest
 from spark_app.data import clean, contract, ids, lines, rules
 from spark_app.platform.settings import Clean, Input, Settings, build_settings
 from spark_app.zones import raw
-from spark_app.zones.deliveries import NO_MATTER, _digest
+from spark_app.zones.deliveries import NOT_JUDGING, _digest
 
 JUDGES = (rules, clean, lines, contract, ids, raw)
 """The modules that decide what becomes of a row."""
 
-CODE = {1: "8dddf26f100b0c9a"}
-"""By version of the rules, the digest of the code that judges rows.
+CODE = {1: "7f5237c423f5918f"}
+"""The digest of the code that judges rows, by version of the rules.
 
-Where this test fails, the code has changed. If any row is now judged otherwise, raise RULES_VERSION and add its line;
-if not (a rename, a faster way), put the new digest in the place of the old one.
+If this test fails, the code has changed. If any row is now judged differently, raise RULES_VERSION and add its digest
+here. If not (a rename, a faster way), replace the digest of this version.
 """
 
 
 def digest_of_code() -> str:
-    """Of what the modules do: without comments, docstrings and layout."""
+    """The digest of the code of `JUDGES`, without comments, docstrings and layout."""
     found = hashlib.sha256()
     for module in JUDGES:
         code = inspect.getsource(module)
@@ -53,7 +53,7 @@ def digest(**sections: dict[str, Any]) -> str:
     return _digest(Settings.model_validate(sections), ())
 
 
-@pytest.mark.parametrize(("section", "key"), [(section, key) for section, keys in NO_MATTER.items() for key in keys])
+@pytest.mark.parametrize(("section", "key"), [(section, key) for section, keys in NOT_JUDGING.items() for key in keys])
 def test_settings_that_do_not_matter_are_settings(section: str, key: str) -> None:
     known = {"input": Input(), "clean": Clean()}[section].model_dump()
     assert key in known

@@ -30,7 +30,7 @@ TODAY = date(2025, 6, 1)
 
 
 def raw_zone(root: Path, files: dict[str, bytes]) -> Raw:
-    """A raw zone of a good movies.csv and the files given."""
+    """A raw zone with a good movies.csv and the given files."""
     for name, content in {"movies.csv": MOVIES, **files}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
@@ -63,7 +63,7 @@ def checked(spark: SparkSession, table: RawTable) -> DataFrame:
 
 
 def ratings_in(spark: SparkSession, table: RawTable) -> list[tuple[int, int, float, int]]:
-    """What is kept, every other row being a header."""
+    """The rows that are kept; all other rows must be headers."""
     rows = checked(spark, table).withColumn("second", F.col("timestamp").cast("long")).collect()
     assert {row["status"] for row in rows} <= {"kept", "header"}
     kept = [(r["userId"], r["movieId"], r["rating"], r["second"]) for r in rows if r["status"] == "kept"]
@@ -112,7 +112,7 @@ def test_header_and_types_are_held_against_the_contract_naming_the_file(tmp_path
     assert error_of(renamed) == (
         f"{tmp_path}/a/ratings/2.csv: column 'rating' is missing: "
         "expected userId,movieId,rating,timestamp, found userId,movieId,stars,timestamp; "
-        "[input] in the settings says what columns are called"
+        "set the names of the columns under [input]"
     )
     swapped = raw_zone(tmp_path / "b", {"ratings.csv": HEADER + b"1,1,1000000000,4.5\n"})
     assert error_of(swapped) == (
@@ -121,9 +121,9 @@ def test_header_and_types_are_held_against_the_contract_naming_the_file(tmp_path
     )
     headless = raw_zone(tmp_path / "c", {"ratings.csv": b"1,1,4.0,1000000000\n2,1,4.0,1000000000\n"})
     assert error_of(headless) == (
-        f"{tmp_path}/c/ratings.csv: the first line is no header: "
+        f"{tmp_path}/c/ratings.csv: the first line is not a header: "
         "expected userId,movieId,rating,timestamp, found 1,1,4.0,1000000000; "
-        "[input] in the settings says what columns are called"
+        "set the names of the columns under [input]"
     )
 
 
@@ -274,7 +274,7 @@ def test_truncated_gzip_is_an_error_of_the_survey_or_the_description(tmp_path: P
 
 @contextmanager
 def unreadable(path: Path) -> Iterator[None]:
-    """A file or folder that may not be read, seen without the rights of root, whom no permission stops."""
+    """Make a file or folder unreadable, and drop the rights of root, who may read anything."""
     path.chmod(0o000)
     privileged = os.geteuid() == 0
     try:

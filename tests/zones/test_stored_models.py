@@ -1,4 +1,4 @@
-"""Models on disk: what is read is what was saved, by this version or an earlier one."""
+"""Models on disk: they are read as they were saved, by this version or an earlier one."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_models_that_say_nothing_of_a_lift_or_a_power_have_none(
 ) -> None:
     folder = save(models, zone, build_settings(SMALL))
     facts = json.loads((folder / "model.json").read_text())
-    del facts["explicit_als"]  # which was not told apart from the settings of the run
+    del facts["explicit_als"]  # earlier versions stored these only among the settings of the run
     explicit = facts["settings"]["explicit_als"]
     for section, keys in ((facts["implicit_als"], ("popularity_exponent", "reg_power")), (explicit, ("reg_power",))):
         for key in keys:
