@@ -1,6 +1,6 @@
 # make            lists the targets
 # make demo       runs the whole pipeline on MovieLens and shows the results
-# make test       runs all tests
+# make test       runs the tests
 # Both install what they need: a .venv, Java where neither 17 nor 21 is installed, and the jars of Spark.
 # With SPARK=3.5 any target runs on Spark 3.5 instead of 4.1: in .venv-3.5, with the settings that Spark 3.5 supports.
 
@@ -35,7 +35,7 @@ SUBMIT := quiet() { spark-submit "$$@" 2> >(grep --line-buffered -vE \
   '^(WARNING: Using incubator|:: |Ivy Default|The jars for|[a-z.]+\#.* added as a dep|	(confs:|found |::|-+$$|\||[a-z.]+\#.* (by|from [a-z-]+ in) \[|[0-9]+ artifacts))' >&2); }; quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo demo-s3 notebook package bench bench-quality test soak lint audit settings format lock clean pipeline tune maintain $(STAGES)
+.PHONY: help setup setup-dev demo demo-s3 notebook package bench bench-quality test test-all soak lint audit settings format lock clean pipeline tune maintain $(STAGES)
 
 help: ## list the targets
 	@grep -hE '^[a-z$$].*:.*## ' $(MAKEFILE_LIST) | sed -E 's/\$$\(STAGES\) pipeline tune maintain/STAGE/; s/:[^#]*## /\t/' | expand -t 16
@@ -77,8 +77,11 @@ bench-quality: ## compare the models with other libraries' on MovieLens; writes 
 	@tools/setup.sh bench
 	@python -m benchmarks.quality $(OPTIONS)
 
-test: setup-dev ## run all tests, two files at a time
-	@pytest -n 2 --dist loadfile
+test: setup-dev ## run the tests, two files at a time; those of `make test-all` apart
+	@pytest -n 2 --dist loadfile -m 'not long'
+
+test-all: test ## run the long tests too: kills, faults, clusters, starts as on AWS, the other generation of Spark
+	@pytest -n 2 --dist loadfile -m long
 
 soak: setup-dev ## run the long form of tests/reliability: more kills, runs and rows, for an hour
 	@MOVIE_RECO_SOAK=1 pytest tests/reliability

@@ -33,6 +33,8 @@ from tests.aws.services import (
 from tests.conftest import FEW, FEW_USERS, forget_s3
 from tools.s3_server import S3Server
 
+pytestmark = pytest.mark.long
+
 
 def needs(brought: Brought, *jars: str) -> pytest.MarkDecorator:
     reason = f"needs Python {brought.python}, and {brought.venv.name} from set-up with {', '.join(('Spark', *jars))}"

@@ -15,6 +15,8 @@ from spark_app.cli import run_job
 from tests.cluster.conftest import Cluster
 from tests.pipeline.conftest import Zones
 
+pytestmark = pytest.mark.long
+
 SMALL = (
     *("--set", "ingest.source=synthetic", "--set", "ingest.users=300"),
     *("--set", "ingest.movies=400", "--set", "ingest.ratings=15000"),

@@ -13,6 +13,8 @@ from spark_app.cli import run_job
 from spark_app.platform.spark_versions import IS_3
 from tests.pipeline.conftest import ROOT, Zones
 
+pytestmark = pytest.mark.long
+
 OTHER = ROOT / (".venv" if IS_3 else ".venv-3.5")
 OTHER_CONF = ROOT / "conf" if IS_3 else OTHER / "conf"
 MORE = "userId,movieId,rating,timestamp\n1,1,4.5,1700000000\n1,2,0.5,1700000000\n151,3,5.0,1700000000\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from spark_app.cli import run_job
 from spark_app.platform import s3, storage
 from spark_app.stages.pipeline import STAGES
@@ -10,6 +12,8 @@ from spark_app.zones.processed import ProcessedZone
 from tests.conftest import BUCKET, FEW
 from tests.pipeline.conftest import Submit, Zones
 from tools.s3_server import S3Server
+
+pytestmark = pytest.mark.long
 
 
 def test_each_stage_gives_in_s3_what_the_pipeline_gives_on_a_disk(

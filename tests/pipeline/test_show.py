@@ -91,7 +91,7 @@ def test_answers_read_well_in_a_terminal(movielens: Zones, capsys: pytest.Captur
     movie = ask(capsys, movielens.processed, "--movie", str(TOY_STORY))
     assert "1: Toy Story (1995)\nAdventure, Animation, Children, Comedy, Fantasy\n215 ratings, 3.92 on average" in movie
     run = ask(capsys, movielens.processed, "--run")
-    for part in ("pipeline", "done in", "100,836", "recommend", "ndcg@10", "movie_recommendations.csv"):
+    for part in ("pipeline", "done in", "100,836", "recommend", "NDCG@10", "movie_recommendations.csv"):
         assert part in run
 
 

@@ -128,7 +128,7 @@ def test_the_manifest_accounts_for_everything(movielens: Zones) -> None:
 def test_the_pipeline_ends_with_what_a_person_wants_to_see(movielens: Zones) -> None:
     shown = (movielens.processed / "stdout.txt").read_text(encoding="utf-8")
     assert "Top 10 for user 1" in shown
-    assert "ndcg@10" in shown
+    assert "NDCG@10" in shown
     assert "popularity" in shown
     assert str(movielens.processed / "recommendations" / "movie_recommendations.csv") in shown
 

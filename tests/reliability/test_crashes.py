@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pyarrow.compute as pc
+import pytest
 
 from spark_app.platform import storage
 from spark_app.zones import published
 from tests.reliability.conftest import LENGTHS, ROWS, SOAK, Made, Place, kill_all
+
+pytestmark = pytest.mark.long
 
 KILLS = 20 if SOAK else 3
 SEED = 6

@@ -14,6 +14,8 @@ from spark_app.cli import run_job
 from spark_app.platform.errors import StorageError
 from tests.reliability.conftest import SMALL
 
+pytestmark = pytest.mark.long
+
 LEFT = 48 << 10
 """Free bytes: enough for the lock and a manifest, too few for any table."""
 

@@ -21,6 +21,8 @@ from tests.reliability.conftest import LENGTHS, SOAK, Made, Place
 from tests.reliability.faults import CUT_SHORT, REFUSED, SLOW, UNHEARD, FaultyProxy
 from tools.s3_server import S3Server
 
+pytestmark = pytest.mark.long
+
 SHARES = {REFUSED: 0.2, SLOW: 0.02, UNHEARD: 0.02, CUT_SHORT: 0.02}
 
 SILENT = socket.create_server(("127.0.0.1", 0))

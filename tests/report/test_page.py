@@ -92,11 +92,11 @@ def test_every_chart_has_a_text_with_figures_and_a_table() -> None:
 
 def test_intervals_and_slices_are_shown_where_they_are_known() -> None:
     text = page().text
-    assert "NDCG@10 ALS 0.3000 0.2800 to 0.3200" in text
-    assert "RMSE ALS 0.8800 \N{EN DASH}" in text
+    assert "NDCG@10 implicit ALS 0.3000 0.2800 to 0.3200" in text
+    assert "RMSE explicit ALS 0.8800 \N{EN DASH}" in text
     assert "positions near the top count more 0.300 0.280 to 0.320 0.150 0.130 to 0.170" in text
     assert "users with 1 to 35 ratings 203 0.2000 0.1000" in text
-    assert "ALS is best in 1 of 2 slices." in text
+    assert "implicit ALS is best in 1 of 2 slices." in text
 
 
 def test_a_failed_gate_is_reported() -> None:

@@ -36,9 +36,9 @@ def line(text: str, start: str) -> list[str]:
 def test_metrics_stand_beside_their_baselines(capsys: pytest.CaptureFixture[str]) -> None:
     show_results(manifest(), [], {})
     printed = capsys.readouterr().out
-    assert line(printed, "RMSE")[1:5] == ["ALS", "0.8000", "biases only", "1.0000"]
-    assert line(printed, "ndcg@10")[1:5] == ["ALS", "0.3000", "popularity", "0.1500"]
-    assert line(printed, "coverage")[1:5] == ["ALS", "0.5000", "popularity", "0.0100"]
+    assert line(printed, "RMSE")[1:5] == ["explicit ALS", "0.8000", "biases only", "1.0000"]
+    assert line(printed, "NDCG@10")[1:5] == ["implicit ALS", "0.3000", "popularity", "0.1500"]
+    assert line(printed, "coverage")[1:5] == ["implicit ALS", "0.5000", "popularity", "0.0100"]
     assert "610" not in printed
 
 
@@ -47,9 +47,9 @@ def test_metrics_stand_beside_their_baselines(capsys: pytest.CaptureFixture[str]
     [
         ("RMSE", "0.80 x better"),
         ("MAE", "1.40 x worse"),
-        ("ndcg@10", "2.00 x better"),
+        ("NDCG@10", "2.00 x better"),
         ("recall@10", "0.50 x worse"),
-        ("map@10", "- better"),
+        ("MAP@10", "- better"),
     ],
 )
 def test_lower_is_better_for_errors_and_higher_for_rankings(
@@ -64,12 +64,15 @@ def test_a_tie_is_not_called_worse(capsys: pytest.CaptureFixture[str]) -> None:
     assert "worse" not in line(capsys.readouterr().out, "RMSE")[5]
 
 
-@pytest.mark.parametrize(("model", "name"), [("implicit", "ALS"), ("bias", "biases only"), ("stacked", "ALS + biases")])
+@pytest.mark.parametrize(
+    ("model", "name"), [("explicit", "explicit ALS"), ("bias", "biases only"), ("stacked", "ALS + biases")]
+)
 def test_says_which_model_predicts_ratings(capsys: pytest.CaptureFixture[str], model: str, name: str) -> None:
     show_results(manifest(rating_model=model), [], {})
     printed = capsys.readouterr().out
     assert f"predicted_rating comes from: {name}" in printed
-    shown = {"implicit": ["ALS", "0.8000"], "bias": ["ALS", "0.8000"], "stacked": ["ALS + biases", "0.7500"]}[model]
+    als = ["explicit ALS", "0.8000"]
+    shown = {"explicit": als, "bias": als, "stacked": ["ALS + biases", "0.7500"]}[model]
     assert line(printed, "RMSE")[1:5] == [*shown, "biases only", "1.0000"]
 
 
@@ -118,8 +121,8 @@ def test_intervals_stand_beside_their_figures(capsys: pytest.CaptureFixture[str]
     intervals = {"rating": {"explicit": {"rmse": [0.79, 0.8149]}}, "ranking": {"popularity": {"ndcg@10": [0.1, 0.2]}}}
     show_results(manifest(intervals=intervals), [], {})
     printed = capsys.readouterr().out
-    assert line(printed, "RMSE")[1:5] == ["ALS", "0.8000 (0.790-0.815)", "biases only", "1.0000"]
-    assert line(printed, "ndcg@10")[1:5] == ["ALS", "0.3000", "popularity", "0.1500 (0.100-0.200)"]
+    assert line(printed, "RMSE")[1:5] == ["explicit ALS", "0.8000 (0.790-0.815)", "biases only", "1.0000"]
+    assert line(printed, "NDCG@10")[1:5] == ["implicit ALS", "0.3000", "popularity", "0.1500 (0.100-0.200)"]
     assert "95 % intervals" in printed
 
 
@@ -136,12 +139,12 @@ def test_lists_are_better_where_they_are_spread_novel_and_as_popular_as_what_peo
     capsys: pytest.CaptureFixture[str], metric: str, value: float, baseline: float, verdict: str
 ) -> None:
     show_results(manifest(ranking={"implicit": {metric: value}, "popularity": {metric: baseline}}), [], {})
-    assert line(capsys.readouterr().out, metric.replace("_", " "))[5] == verdict
+    assert line(capsys.readouterr().out, {"gini": "Gini"}.get(metric, metric.replace("_", " ")))[5] == verdict
 
 
 def test_without_ratings_there_is_a_ranking_alone(capsys: pytest.CaptureFixture[str]) -> None:
     show_results({"metrics": {"ranking": RANKING}}, [], {})
     printed = capsys.readouterr().out
-    assert line(printed, "ndcg@10")[1] == "ALS"
+    assert line(printed, "NDCG@10")[1] == "implicit ALS"
     assert "RMSE" not in printed
     assert "predicted_rating" not in printed
