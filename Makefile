@@ -77,11 +77,14 @@ bench-quality: ## compare the models with other libraries' on MovieLens; writes 
 	@tools/setup.sh bench
 	@python -m benchmarks.quality $(OPTIONS)
 
-test: setup-dev ## run the tests, two files at a time; those of `make test-all` apart
-	@pytest -n 2 --dist loadfile -m 'not long'
+# Three processes on two cores, since each waits for Java, Python or a server now and then.
+PYTEST := pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+test: setup-dev ## run the tests; those of `make test-all` apart
+	@$(PYTEST) -m 'not long'
 
 test-all: test ## run the long tests too: kills, faults, clusters, starts as on AWS, the other generation of Spark
-	@pytest -n 2 --dist loadfile -m long
+	@$(PYTEST) -m long
 
 soak: setup-dev ## run the long form of tests/reliability: more kills, runs and rows, for an hour
 	@MOVIE_RECO_SOAK=1 pytest tests/reliability

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -44,19 +45,18 @@ def average_rating(features: DataFrame) -> float | None:
     return None if row["mean"] is None else float(row["mean"])
 
 
-def activity(features: DataFrame) -> dict[str, float]:
-    """How `rating_count` is distributed over users, or over movies: quantiles and concentration.
-
-    Keys: those of QUANTILES (ratings of a user or movie); those of TOP_SHARES (share, 0 to 1, of all ratings that the
-    most active 1 % and 10 % have); gini (0: all have equally many, near 1: one has all). Collects one row per number of
-    ratings, not one per user or movie.
-    """
-    rows = features.groupBy("rating_count").agg(F.count("*").alias("holders")).orderBy("rating_count").collect()
-    return concentration({row["rating_count"]: row["holders"] for row in rows})
+def holders(features: DataFrame) -> dict[int, int]:
+    """How many users, or movies, have each number of ratings, from their features. Collects one row per number."""
+    rows = features.groupBy("rating_count").agg(F.count("*").alias("holders")).collect()
+    return {row["rating_count"]: row["holders"] for row in rows}
 
 
 def concentration(holders: Mapping[int, int]) -> dict[str, float]:
-    """The figures of `activity`, from the number of users or movies (holders) by their number of ratings.
+    """How ratings are distributed over users, or over movies: quantiles and concentration.
+
+    Takes how many users, or movies, (holders) have each number of ratings. Keys: those of QUANTILES (ratings of a user
+    or movie); those of TOP_SHARES (share, 0 to 1, of all ratings that the most active 1 % and 10 % have); gini (0: all
+    have equally many, near 1: one has all).
 
     The Gini coefficient is twice the area between the Lorenz curve and the diagonal (Gastwirth 1972).
     """
@@ -126,11 +126,20 @@ def months(ratings: DataFrame, user_features: DataFrame, movie_features: DataFra
         .groupBy(_month("timestamp"))
         .agg(F.count("*").alias("ratings"), F.countDistinct("userId").alias("active_users"))
     )
-    for name, features in (("new_users", user_features), ("new_movies", movie_features)):
-        first = features.filter(F.col("first_rated").isNotNull())
-        arrived = first.groupBy(_month("first_rated")).agg(F.count("*").alias(name))
-        active = active.join(arrived, on="month", how="left")
-    return [row.asDict() for row in active.fillna(0).orderBy("month").collect()]
+    first_ratings = reduce(
+        DataFrame.unionByName,
+        (
+            features.filter(F.col("first_rated").isNotNull()).select(_month("first_rated"), F.lit(name).alias("what"))
+            for name, features in (("new_users", user_features), ("new_movies", movie_features))
+        ),
+    )
+    arrivals = {
+        (row["month"], row["what"]): row["count"] for row in first_ratings.groupBy("month", "what").count().collect()
+    }
+    return [
+        {**row.asDict(), **{what: arrivals.get((row["month"], what), 0) for what in ("new_users", "new_movies")}}
+        for row in active.orderBy("month").collect()
+    ]
 
 
 def _month(timestamp: str) -> Column:

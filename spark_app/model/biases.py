@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark import Broadcast
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from spark_app.model.blocks import Shared
 from spark_app.model.half_sweep import Block, Doubles
 from spark_app.model.rating_blocks import RatingBlocks, Side
 from spark_app.platform.settings import Biases
@@ -44,13 +44,13 @@ def fit_biases(ratings: RatingBlocks, bias_settings: Biases, spark: SparkSession
     and persisted here, because the caller may free the ratings afterwards.
     """
     blocks, movie_ids = ratings.users.blocks, ratings.movies.ids
-    sums = blocks.map(lambda block: _sums_of_movies(block, block.values.astype(np.float64), len(movie_ids))).collect()
+    sums = blocks.each(lambda block: _sums_of_movies(block, block.values.astype(np.float64), len(movie_ids)))
     totals, counts = np.sum(sums, axis=0)
     mean = float(totals.sum() / counts.sum())
     movies = _damped(totals - mean * counts, counts, bias_settings.movie_reg)
     for _ in range(bias_settings.sweeps - 1):
-        without_users = _WithoutUsers(spark.sparkContext.broadcast(movies), mean, bias_settings.user_reg)
-        totals, _ = np.sum(blocks.map(without_users).collect(), axis=0)
+        without_users = _WithoutUsers(blocks.share(movies), mean, bias_settings.user_reg)
+        totals, _ = np.sum(blocks.each(without_users), axis=0)
         movies = _damped(totals, counts, bias_settings.movie_reg)
     users = _users(ratings.users, spark, movies, mean, bias_settings.user_reg).persist()
     users.count()
@@ -65,7 +65,7 @@ class _WithoutUsers:
     Gives the sum and the number of these deviations for each movie, as two rows.
     """
 
-    movie_biases: Broadcast[Doubles]
+    movie_biases: Shared[Doubles]
     mean: float
     damping: float
 
@@ -94,14 +94,14 @@ def _damped(sums: Doubles, counts: NDArray[Any], damping: float) -> Doubles:
 
 def _users(side: Side, spark: SparkSession, movie_biases: Doubles, mean: float, damping: float) -> DataFrame:
     """The users(userId, user_bias, rating_count) of a BiasModel. They enter Spark as one packed row per block."""
-    shared = spark.sparkContext.broadcast((side.ids, movie_biases))
+    shared = side.blocks.share((side.ids, movie_biases))
 
     def packed(block: Block) -> tuple[bytes, bytes, bytes]:
         ids, movies = shared.value
         biases = _user_biases(block, movies, mean, damping)
         return ids[block.own].tobytes(), biases.tobytes(), block.lengths.astype(np.int64).tobytes()
 
-    return spark.createDataFrame(side.blocks.map(packed), PACKED_USERS).mapInArrow(_unpacked, USERS_SCHEMA)
+    return side.blocks.frame(spark, packed, PACKED_USERS).mapInArrow(_unpacked, USERS_SCHEMA)
 
 
 def _unpacked(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -19,13 +19,18 @@ from pyspark import RDD, Broadcast, StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from spark_app.model.blocks import Blocks, LocalBlocks, SparkBlocks
 from spark_app.model.half_sweep import Block, Ints, Places
+from spark_app.platform.spark_versions import to_arrow
 
 Ids = NDArray[np.int32]
 
 MIN_BLOCKS = 4
 
 BLOCK_RATINGS = 2_000_000
+
+LOCAL_RATINGS = 500_000
+"""The largest number of ratings whose blocks stay on the driver: more are quicker in Spark's tasks."""
 
 USER, MOVIE = 0, 1
 """The two sides, and the positions of their id columns in a row of ratings."""
@@ -40,12 +45,12 @@ TABLE_SIZE = 2**24
 
 @dataclass(frozen=True)
 class Side:
-    """The ratings by user (or by movie): an RDD with one block per partition, and the ids of the users, ascending.
+    """The ratings by user (or by movie), in blocks, and the ids of the users (or movies), ascending.
 
     The blocks refer to a user by its place: the position of the user's id in `ids`.
     """
 
-    blocks: RDD[Block]
+    blocks: Blocks
     ids: Ids
 
 
@@ -66,10 +71,12 @@ class RatingBlocks:
 def pack(ratings: DataFrame, block_ratings: int = BLOCK_RATINGS) -> RatingBlocks:
     """Pack ratings(userId, movieId, rating) into blocks of about `block_ratings`, at least MIN_BLOCKS on each side.
 
-    Reads the ratings twice: first to count them and to collect the ids on the driver, then for the rows. Ids are 32-bit
-    integers. A pair that occurs twice counts twice.
+    At most LOCAL_RATINGS stay on the driver. Others are read twice more: to collect the ids on the driver, then for the
+    rows. Ids are 32-bit integers. A pair that occurs twice counts twice.
     """
     rows = ratings.select(F.col("userId").cast("int"), F.col("movieId").cast("int"), F.col("rating").cast("float"))
+    if rows.count() <= LOCAL_RATINGS:
+        return _packed_here(to_arrow(rows), block_ratings)
     count, all_ids = _survey(rows)
     blocks = blocks_for(count, block_ratings)
     shared = rows.sparkSession.sparkContext.broadcast(all_ids)
@@ -86,7 +93,7 @@ def blocks_for(ratings: int, block_ratings: int) -> int:
 
 def mean_of(ratings: RatingBlocks) -> float:
     """The mean of all ratings."""
-    sums = ratings.users.blocks.map(lambda block: float(block.values.sum(dtype=np.float64))).collect()
+    sums = ratings.users.blocks.each(lambda block: float(block.values.sum(dtype=np.float64)))
     return math.fsum(sums) / ratings.count
 
 
@@ -164,7 +171,23 @@ def _persisted(by_block: RDD[tuple[int, tuple[int, bytes]]], side: int, ids: Ids
 
     blocks = by_block.mapPartitions(merged).persist(StorageLevel.MEMORY_AND_DISK)
     blocks.count()
-    return Side(blocks, ids)
+    return Side(SparkBlocks(blocks), ids)
+
+
+def _packed_here(rows: pa.Table, block_ratings: int) -> RatingBlocks:
+    """The same blocks, of rows that are on the driver."""
+    users, movies, ratings = (column.to_numpy() for column in rows.columns)
+    all_ids = [np.unique(ids).astype(np.int32) for ids in (users, movies)]
+    places = [places_among(known)(ids) for known, ids in zip(all_ids, (users, movies), strict=True)]
+    columns = (*places, ratings)
+    blocks = blocks_for(len(rows), block_ratings)
+
+    def block_of(side: int, number: int) -> Block:
+        is_own = places[side] % blocks == number
+        return _in_order([b"".join(column[is_own].tobytes() for column in columns)], side)
+
+    sides = (LocalBlocks([block_of(side, number) for number in range(blocks)]) for side in (USER, MOVIE))
+    return RatingBlocks(len(rows), *(Side(side, ids) for side, ids in zip(sides, all_ids, strict=True)))
 
 
 def _in_order(pieces: list[bytes], side: int) -> Block:

@@ -1,4 +1,4 @@
-"""Alternating least squares on packed ratings: each half sweep is one Spark job, computed in numpy.
+"""Alternating least squares on packed ratings: each half sweep is at most one Spark job, computed in numpy.
 
 MLlib shuffles the factors in every half sweep, and forms and solves the equations of each user separately. Here the
 factors of the fixed side are broadcast, and each task solves for the users of its block (`half_sweep`). A few steps of
@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from pyspark import Broadcast
 
 from spark_app.model import half_sweep
+from spark_app.model.blocks import Shared
 from spark_app.model.half_sweep import Block, Bools, Doubles, Floats, Ints, Loss, Places, Problem
 from spark_app.model.rating_blocks import Ids, RatingBlocks, Side
 
@@ -122,7 +122,7 @@ def objective_with(ratings: RatingBlocks, problem: Problem, movie_ids: Ids, movi
 def counts_of(side: Side, loss: Loss) -> Ints:
     """The number of ratings that count (`Loss`) for each id, ids ascending."""
     counts = np.zeros(len(side.ids), dtype=np.int64)
-    for own, of_block in side.blocks.map(lambda block: (block.own, half_sweep.counted(block, loss))).collect():
+    for own, of_block in side.blocks.each(lambda block: (block.own, half_sweep.counted(block, loss))):
         counts[own] = of_block
     return counts
 
@@ -173,7 +173,7 @@ class _Side:
     def solve(self, other: _Side, steps: int) -> _Sums:
         """Make a half sweep: solve for the factors of this side, with those of `other` fixed."""
         task = _HalfSweep(self.problem, steps, self.shared, other.shared, other.gram())
-        parts = self.ratings.blocks.map(task).collect()
+        parts = self.ratings.blocks.each(task)
         factors = np.zeros_like(self.factors)
         for part in parts:
             factors[part.own] = part.solved.factors
@@ -187,7 +187,7 @@ class _Side:
         """Y'Y of the factors if the loss is over all pairs, else None. A job computes it unless a half sweep has."""
         if self._gram is None and self.problem.loss.over_all_pairs:
             shared = self.shared
-            grams = self.ratings.blocks.map(lambda block: half_sweep.gram_of(shared.value[block.own])).collect()
+            grams = self.ratings.blocks.each(lambda block: half_sweep.gram_of(shared.value[block.own]))
             self._gram = np.sum(grams, axis=0)
         return self._gram
 
@@ -201,7 +201,7 @@ class _Side:
 
     def _share(self, factors: Floats) -> None:
         self.factors = factors
-        self.shared: Broadcast[Floats] = self.ratings.blocks.context.broadcast(half_sweep.with_zero_row(factors))
+        self.shared: Shared[Floats] = self.ratings.blocks.share(half_sweep.with_zero_row(factors))
 
 
 @dataclass(frozen=True)
@@ -219,8 +219,8 @@ class _HalfSweep:
 
     problem: Problem
     steps: int
-    start: Broadcast[Floats]
-    fixed: Broadcast[Floats]
+    start: Shared[Floats]
+    fixed: Shared[Floats]
     gram: Doubles | None
 
     def __call__(self, block: Block) -> _Part:

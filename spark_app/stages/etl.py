@@ -71,18 +71,20 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
         _publish_movies(movies, zone, record)
     if delivery.is_new:
         _publish_ratings(clean.kept(checked["ratings"], RATING_COLUMNS), delivery, settings, zone, record)
-    ratings = zone.read(spark, "ratings")
-    if delivery.taken is not None:
+    if delivery.taken is None:
+        ratings = clean.kept(checked["ratings"], RATING_COLUMNS)  # all there are, and in memory
+    else:
+        ratings = zone.read(spark, "ratings")
         _account_for_all(record, delivery, ratings.count())
     if movies is None:
         movies = clean.rated_movies(ratings, codes)
         _publish_movies(movies, zone, record)
-    zone.overwrite(movie_stats(movies, ratings, settings.clean.damping).orderBy("movieId"), "movie_stats")
+    stats = movie_stats(movies, ratings, settings.clean.damping).orderBy("movieId").persist()
+    zone.overwrite(stats, "movie_stats")
     record.note_output(zone.table("movie_stats"))
-    final = final_movies(zone.read(spark, "movies"), zone.read(spark, "movie_stats"))
-    zone.replace_final(final.transform(with_original_ids, codes))
+    zone.replace_final(final_movies(movies, stats).transform(with_original_ids, codes))
     record.note_output(zone.final_file)
-    for rows in checked.values():
+    for rows in (*checked.values(), stats):
         rows.unpersist()
 
 

@@ -20,30 +20,33 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     ratings, movies = zone.input(spark, "ratings", record), zone.input(spark, "movies", record)
 
     codes = read_codes(spark, zone)
-    zone.overwrite(user_features(ratings, movies).transform(with_original_ids, codes), "user_features")
+    users = user_features(ratings, movies).transform(with_original_ids, codes).persist()
+    zone.overwrite(users, "user_features")
     record.note_output(zone.table("user_features"))
-    zone.overwrite(movie_features(ratings, movies).transform(with_original_ids, codes), "movie_features")
+    rated_movies = movie_features(ratings, movies).transform(with_original_ids, codes).persist()
+    zone.overwrite(rated_movies, "movie_features")
     record.note_output(zone.table("movie_features"))
 
-    user_table, movie_table = zone.read(spark, "user_features"), zone.read(spark, "movie_features")
     histogram = profile.rating_histogram(ratings, settings.input.feedback)
-    movie_count = movie_table.count()
-    rated_count = movie_table.filter("rating_count > 0").count()
-    user_count = user_table.count()
+    by_user, by_movie = profile.holders(users), profile.holders(rated_movies)
+    user_count, movie_count = sum(by_user.values()), sum(by_movie.values())
+    rated_count = movie_count - by_movie.get(0, 0)
     record.profile = {
         "ratings": sum(histogram.values()),
-        "average_rating": profile.average_rating(user_table),
+        "average_rating": profile.average_rating(users),
         "users": user_count,
         "movies": movie_count,
         "share_of_movies_rated": rated_count / movie_count if movie_count else 0.0,
         "density": sum(histogram.values()) / (user_count * rated_count) if rated_count else 0.0,
         "rating_histogram": histogram,
-        "user_activity": profile.activity(user_table),
-        "movie_popularity": profile.activity(movie_table),
-        "genres": profile.genres(movies.transform(with_original_ids, codes), movie_table),
-        "decades": profile.decades(movie_table),
-        "months": profile.months(ratings, user_table, movie_table),
+        "user_activity": profile.concentration(by_user),
+        "movie_popularity": profile.concentration(by_movie),
+        "genres": profile.genres(movies.transform(with_original_ids, codes), rated_movies),
+        "decades": profile.decades(rated_movies),
+        "months": profile.months(ratings, users, rated_movies),
     }
+    users.unpersist()
+    rated_movies.unpersist()
     logger.info(
         "%s users, %s movies of which %.0f %% are rated; the most rated 1 %% of movies have %.0f %% of the ratings",
         f"{user_count:,}",

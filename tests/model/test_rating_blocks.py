@@ -9,6 +9,8 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from spark_app.model import rating_blocks
+from spark_app.model.blocks import LocalBlocks, SparkBlocks
 from spark_app.model.half_sweep import Block
 from spark_app.model.rating_blocks import (
     MIN_BLOCKS,
@@ -27,6 +29,19 @@ LOWEST, HIGHEST = -(2**31), 2**31 - 1
 Row = tuple[int, int, float]
 
 
+NONE_LOCAL = -1
+
+
+@pytest.fixture(autouse=True)
+def in_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even few ratings are packed by Spark's tasks."""
+    monkeypatch.setattr(rating_blocks, "LOCAL_RATINGS", NONE_LOCAL)
+
+
+def _same(block: Block) -> Block:
+    return block
+
+
 @pytest.fixture(scope="module")
 def rows() -> list[Row]:
     """150 ratings of 12 movies by 20 users."""
@@ -43,7 +58,7 @@ def ratings(spark: SparkSession, rows: list[Row]) -> DataFrame:
 def rows_of(side: Side, others: Side) -> list[Row]:
     """The ratings of one side, as (own id, other id, rating)."""
     found: list[Row] = []
-    for block in side.blocks.collect():
+    for block in side.blocks.each(_same):
         own = np.repeat(side.ids[block.own], block.lengths).tolist()
         found += zip(own, others.ids[block.others].tolist(), block.values.tolist(), strict=True)
     return found
@@ -62,7 +77,7 @@ def bytes_of(packed: RatingBlocks) -> list[tuple[bytes, ...]]:
         return tuple(part.tobytes() for part in (block.own, block.starts, block.others, block.values))
 
     sides = (packed.users, packed.movies)
-    return [(side.ids.tobytes(), *of(block)) for side in sides for block in side.blocks.collect()]
+    return [(side.ids.tobytes(), *of(block)) for side in sides for block in side.blocks.each(_same)]
 
 
 def packed_of(spark: SparkSession, rows: Iterable[Row]) -> RatingBlocks:
@@ -81,7 +96,7 @@ def test_every_rating_is_in_one_block_of_each_side(ratings: DataFrame, rows: lis
 def test_the_ratings_of_a_user_are_together_and_in_order(ratings: DataFrame) -> None:
     packed = pack(ratings)
     for side in (packed.users, packed.movies):
-        blocks = side.blocks.collect()
+        blocks = side.blocks.each(_same)
         assert sorted(place for block in blocks for place in block.own.tolist()) == list(range(len(side.ids)))
         for block in blocks:
             assert block.starts[0] == 0
@@ -93,7 +108,7 @@ def test_the_ratings_of_a_user_are_together_and_in_order(ratings: DataFrame) -> 
 
 
 def test_blocks_are_of_the_types_that_numpy_is_quick_with(ratings: DataFrame) -> None:
-    for block in pack(ratings).users.blocks.collect():
+    for block in pack(ratings).users.blocks.each(_same):
         types = [part.dtype for part in (block.own, block.starts, block.others, block.values)]
         assert types == [np.int32, np.int64, np.int32, np.float32]
 
@@ -172,7 +187,7 @@ def test_no_ratings_are_empty_blocks(spark: SparkSession, ratings: DataFrame, pa
     assert packed.count == 0
     assert packed.users.ids.tolist() == packed.movies.ids.tolist() == []
     for side in (packed.users, packed.movies):
-        blocks = side.blocks.collect()
+        blocks = side.blocks.each(_same)
         assert [block.lengths.tolist() for block in blocks] == [[]] * MIN_BLOCKS
 
 
@@ -180,8 +195,7 @@ def test_blocks_depend_on_the_number_of_ratings_alone(ratings: DataFrame) -> Non
     assert [blocks_for(count, 1000) for count in (0, 4000, 4001, 10_000)] == [4, 4, 5, 10]
     for rows in (ratings.coalesce(1), ratings.repartition(9)):
         packed = pack(rows, block_ratings=25)
-        assert packed.users.blocks.getNumPartitions() == packed.movies.blocks.getNumPartitions() == 6
-        assert [len(side.blocks.collect()) for side in (packed.users, packed.movies)] == [6, 6]
+        assert [len(side.blocks.each(_same)) for side in (packed.users, packed.movies)] == [6, 6]
 
 
 def test_the_mean_is_that_of_all_ratings(ratings: DataFrame, rows: list[Row]) -> None:
@@ -191,6 +205,27 @@ def test_the_mean_is_that_of_all_ratings(ratings: DataFrame, rows: list[Row]) ->
 def test_blocks_stay_in_memory_until_they_are_let_go(ratings: DataFrame) -> None:
     packed = pack(ratings)
     blocks = [side.blocks for side in (packed.users, packed.movies)]
-    assert all(rdd.is_cached for rdd in blocks)
+    rdds = [side.rdd for side in blocks if isinstance(side, SparkBlocks)]
+    assert [rdd.is_cached for rdd in rdds] == [True, True]
     packed.unpersist()
-    assert not any(rdd.is_cached for rdd in blocks)
+    assert [rdd.is_cached for rdd in rdds] == [False, False]
+
+
+def test_few_ratings_are_packed_on_the_driver_into_the_same_blocks(
+    monkeypatch: pytest.MonkeyPatch, spark: SparkSession, ratings: DataFrame
+) -> None:
+    for frame in (ratings, ratings.orderBy(F.rand(4)).repartition(3), ratings.filter("rating > 9")):
+        by_spark = pack(frame, block_ratings=25)
+        monkeypatch.setattr(rating_blocks, "LOCAL_RATINGS", 150)
+        packed = pack(frame, block_ratings=25)
+        monkeypatch.setattr(rating_blocks, "LOCAL_RATINGS", NONE_LOCAL)
+        assert isinstance(packed.users.blocks, LocalBlocks)
+        assert packed.count == by_spark.count
+        assert bytes_of(packed) == bytes_of(by_spark)
+        packed.unpersist()
+        assert packed.users.blocks.each(_same) == []
+
+
+def test_many_ratings_are_not_fetched(monkeypatch: pytest.MonkeyPatch, ratings: DataFrame) -> None:
+    monkeypatch.setattr(rating_blocks, "LOCAL_RATINGS", 149)
+    assert isinstance(pack(ratings).movies.blocks, SparkBlocks)

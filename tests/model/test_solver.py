@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,8 @@ from pyspark.ml.recommendation import ALS, ALSModel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from spark_app.model import rating_blocks
+from spark_app.model.blocks import LocalBlocks
 from spark_app.model.factors import collected
 from spark_app.model.half_sweep import Floats, Preference, Problem, Ridge, SquaredError
 from spark_app.model.rating_blocks import RatingBlocks, pack
@@ -47,9 +50,30 @@ def ratings(spark: SparkSession, rows: list[Row]) -> DataFrame:
     return spark.createDataFrame(rows, RATINGS).coalesce(2).persist()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def in_tasks() -> Iterator[None]:
+    """Even few ratings are solved in Spark's tasks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rating_blocks, "LOCAL_RATINGS", -1)
+        yield
+
+
 @pytest.fixture(scope="module")
 def packed(ratings: DataFrame) -> RatingBlocks:
     return pack(ratings)
+
+
+@OF_EACH
+def test_few_ratings_are_solved_on_the_driver_with_the_same_result(
+    monkeypatch: pytest.MonkeyPatch, ratings: DataFrame, packed: RatingBlocks, problem: Problem
+) -> None:
+    monkeypatch.setattr(rating_blocks, "LOCAL_RATINGS", 480)
+    here = pack(ratings)
+    assert isinstance(here.users.blocks, LocalBlocks)
+    for steps in (3, EXACT):
+        solutions = [fit(blocks, problem, options(steps=steps)) for blocks in (here, packed)]
+        assert bytes_of(solutions[0]) == bytes_of(solutions[1])
+        assert solutions[0].objective == solutions[1].objective
 
 
 def options(sweeps: int = SWEEPS, rank: int = RANK, steps: int = 3, tolerance: float = 0.0) -> Options:

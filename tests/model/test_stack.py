@@ -16,7 +16,7 @@ from spark_app.platform.spark_versions import to_arrow
 
 SCALE = (0.5, 5.0)
 WIDE = (-100.0, 100.0)
-BOTH = "userId INT, movieId INT, rating DOUBLE, bias DOUBLE, als DOUBLE, user_ratings LONG, movie_ratings LONG"
+BOTH = "userId INT, movieId INT, rating DOUBLE, bias DOUBLE, explicit DOUBLE, user_ratings LONG, movie_ratings LONG"
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import pytest
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from pyspark.sql import SparkSession
 
+from spark_app.model.half_sweep import Block
 from spark_app.platform.errors import InputError
 from spark_app.platform.settings import Settings, Train, build_settings
 from spark_app.stages.tune import Data, Objective, Packed, _rank, _search, _start, _study, as_toml, with_values
@@ -135,6 +136,10 @@ def test_what_is_written_reads_back_as_what_was_searched_with(given: list[str]) 
     assert "nothing to fit at the start" in text
 
 
+def len_of(block: Block) -> int:
+    return len(block.values)
+
+
 def test_ratings_are_packed_anew_only_where_others_are_left_out(spark: SparkSession) -> None:
     rows = [(1, 1, 4.0), (1, 2, 5.0), (2, 1, 3.0), (2, 2, 5.0), (3, 1, 5.0)]
     ratings = spark.createDataFrame(rows, "userId INT, movieId INT, rating DOUBLE")
@@ -144,8 +149,8 @@ def test_ratings_are_packed_anew_only_where_others_are_left_out(spark: SparkSess
     assert everybody.blocks.count == 5
     some = packed.training_set(ratings, Train(min_user_ratings=2, min_movie_ratings=1))
     assert some.blocks.count == 4
-    assert not everybody.blocks.users.blocks.is_cached
+    assert everybody.blocks.users.blocks.each(len_of) == []
     with pytest.raises(InputError, match="no user with 3 ratings has rated a movie with 1"):
         packed.training_set(ratings, Train(min_user_ratings=3, min_movie_ratings=1))
-    assert not some.blocks.users.blocks.is_cached
+    assert some.blocks.users.blocks.each(len_of) == []
     assert packed.training_set(ratings, Train(min_user_ratings=2, min_movie_ratings=1)).blocks.count == 4
