@@ -77,13 +77,13 @@ bench-quality: ## compare the models with other libraries' on MovieLens; writes 
 	@tools/setup.sh bench
 	@python -m benchmarks.quality $(OPTIONS)
 
-# Three processes on two cores, since each waits for Java, Python or a server now and then.
-PYTEST := pytest -n 3 --dist loadfile --no-loadscope-reorder
+# Two files at a time; those of whole jobs begin.
+PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: setup-dev ## run the tests; those of `make test-all` apart
 	@$(PYTEST) -m 'not long'
 
-test-all: test ## run the long tests too: kills, faults, clusters, starts as on AWS, the other generation of Spark
+test-all: test ## run the long tests too: kills, faults, clusters, starts as on AWS, the other generation of Spark, upkeep
 	@$(PYTEST) -m long
 
 soak: setup-dev ## run the long form of tests/reliability: more kills, runs and rows, for an hour

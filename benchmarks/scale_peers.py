@@ -96,7 +96,7 @@ def etl_duckdb(places: Places) -> dict[str, Any]:
                 field[3]::DOUBLE AS rating, field[4]::BIGINT AS second FROM fields
         ), judged AS (
             SELECT *, coalesce(
-                userId BETWEEN 1 AND {MAX_ID} AND movieId IN (SELECT movieId FROM movies)
+                userId BETWEEN 0 AND {MAX_ID} AND movieId IN (SELECT movieId FROM movies)
                 AND rating BETWEEN {SCALE_MIN} AND {SCALE_MAX} AND rating % {STEP} = 0
                 AND second BETWEEN {FIRST_SECOND} AND {LAST_SECOND}, false) AS is_good FROM typed
         )
@@ -155,7 +155,7 @@ def etl_polars(places: Places) -> dict[str, Any]:
         .with_columns(pl.col("userId", "movieId", "second").cast(pl.Int64), pl.col("rating").cast(pl.Float64))
     )
     is_good = (
-        pl.col("userId").is_between(1, MAX_ID)
+        pl.col("userId").is_between(0, MAX_ID)
         & pl.col("movieId").is_in(movies["movieId"].cast(pl.Int64).implode())
         & pl.col("rating").is_between(SCALE_MIN, SCALE_MAX)
         & (pl.col("rating") % STEP == 0)

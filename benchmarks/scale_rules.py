@@ -30,8 +30,8 @@ PLAIN_LINE = r"^[0-9]{1,10},[0-9]{1,10},[0-9](?:\.[0-9])?,[0-9]{1,12}$"
 
 NOT_UTF8 = "the line is not UTF-8"
 REASONS = (
-    f"userId is not an integer from 1 to {MAX_ID}",
-    f"movieId is not an integer from 1 to {MAX_ID}",
+    f"userId is not an integer from 0 to {MAX_ID}",
+    f"movieId is not an integer from 0 to {MAX_ID}",
     f"rating is not on the scale {SCALE_MIN:g} to {SCALE_MAX:g} by {STEP:g}",
     f"timestamp is not a second from {EARLIEST} to {LATEST}",
     "movieId is not in the movies table",
@@ -91,11 +91,11 @@ def judge(line: bytes, movies: Collection[int]) -> Row | str:
 
 def _typed(fields: Sequence[str], movies: Collection[int]) -> Row | str:
     user, movie, rating, second = fields
-    numbers = [int(text) if _INTEGER.fullmatch(text) else 0 for text in (user, movie, second)]
+    numbers = [int(text) if _INTEGER.fullmatch(text) else -1 for text in (user, movie, second)]
     stars = float(rating) if _NUMBER.fullmatch(rating) else 0.0
     passed = (
-        1 <= numbers[0] <= MAX_ID,
-        1 <= numbers[1] <= MAX_ID,
+        0 <= numbers[0] <= MAX_ID,
+        0 <= numbers[1] <= MAX_ID,
         SCALE_MIN <= stars <= SCALE_MAX and (stars / STEP).is_integer(),
         FIRST_SECOND <= numbers[2] <= LAST_SECOND,
         numbers[1] in movies,

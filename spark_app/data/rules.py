@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from spark_app.data.ids import MAX_ID
 from spark_app.platform.settings import Clean, Input
 
-RULES_VERSION = 1
+RULES_VERSION = 2
 """Raise this number with every change to the code that judges any row differently: `etl` then reads all files again.
 
 A test compares a digest of the code that judges rows with the digest of this version.
@@ -27,6 +27,7 @@ LAST_SECOND = 86_399
 """The last second of a day; the first one is 0."""
 
 NAMES_ZONE = r":\d{2}(?:\.\d+)?\s*(?:Z|[+-]\d{2}(?::?\d{2})?)\s*$"
+BEGINS_WITH_A_YEAR = r"^\s*[+-]?\d{4,}(?:-|\s*$)"
 TIME_UNITS = {"seconds": "a second", "milliseconds": "a millisecond", "iso": "a time"}
 MILLISECONDS = 1_000
 
@@ -139,7 +140,7 @@ def as_year(title: str) -> Column:
 def _id_rule(column: str, name: str, coded: Collection[str]) -> Rule:
     if column in coded:
         return Rule(f"{name} is empty", ~_has_text(column))
-    return Rule(f"{name} is not an integer from 1 to {MAX_ID}", ~_is_between(F.col(column), 1, MAX_ID))
+    return Rule(f"{name} is not an integer from 0 to {MAX_ID}", ~_is_between(F.col(column), 0, MAX_ID))
 
 
 def _scale_rule(input_settings: Input) -> Rule:
@@ -172,8 +173,9 @@ def _time_rule(input_settings: Input, earliest: date, latest: date) -> Rule:
 
 def _iso_time(column: str) -> Column:
     """A text of ISO 8601 as a timestamp, in UTC if it names no zone; null if it is not a time."""
+    # Spark reads a text without a date, such as 12:30:00, as a time of today: tomorrow it would be another one.
+    parsed = F.when(F.col(column).rlike(BEGINS_WITH_A_YEAR), F.try_to_timestamp(F.trim(F.col(column))))
     # Without a zone Spark reads the text in the session's zone; the same clock time is then taken in UTC.
-    parsed = F.try_to_timestamp(F.trim(F.col(column)))
     in_utc = F.from_utc_timestamp(parsed, F.current_timezone())
     return F.when(F.col(column).rlike(NAMES_ZONE), parsed).otherwise(in_utc)
 

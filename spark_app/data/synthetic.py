@@ -4,10 +4,10 @@ Every movie belongs to one taste and every user mixes two. Users choose by popul
 that sees tastes can beat plain popularity. A rating is mean + user bias + movie bias + how well the movie fits the user
 + noise, as a half star.
 
-How many ratings movies and users have, and how often each half star is given, follows MovieLens 25M: half of the movies
-that are rated at all have 6 ratings or fewer, one has 81,491, one movie in twenty has none; users have 20 ratings or
-more, half of them 71 or fewer; 4 stars are given most often, and whole stars more often than half ones. Other sizes
-have the same shape, as far as their number of users leaves room for it.
+How many ratings movies and users have, and how often each half star is given, follows MovieLens 25M: of the movies that
+are rated at all half have 6 ratings or fewer and one has 81,491, and one movie in twenty has none; users have about 20
+ratings or more, half of them 71 or fewer; 4 stars are given most often, and whole stars more often than half ones.
+Other sizes have the same shape as far as the number of their users leaves room for it: near half of all pairs none is.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ BISECTIONS, CORRECTIONS, DAMPING, BINS_PER_OCTAVE = 60, 60, 0.7, 4
 """Of the search for the weights of movies: its steps, how far each step goes, and how fine its groups are."""
 ROUNDS, SPARE = 6, 1.0
 """How often users choose at most; how many standard deviations more movies than needed they choose at first."""
+MAX_DRAWS = 4.0
+"""The draws of a user in one round, at most, for each movie needed."""
 HEAD = 2_048
 """The number of movies that are not drawn, but get a random number for each user."""
 GENRES = (
@@ -62,7 +64,8 @@ HALF_STAR_SHARES = (0.016, 0.031, 0.016, 0.066, 0.050, 0.196, 0.127, 0.266, 0.08
 
 STARS = pa.decimal128(2, 1)
 HALF_STARS = pa.array([Decimal(half) / 2 for half in range(1, 11)], STARS)
-CHUNK_RATINGS = 1_000_000
+CHUNK_RATINGS, CHUNK_USERS = 1_000_000, 10_000
+"""Ratings, and users, that are made at a time, at most: memory does not grow with the size of the set."""
 FIRST_SECOND, LAST_SECOND = 820_454_400, 1_735_689_600  # 1996-01-01 to 2025-01-01, UTC
 
 RATINGS_SCHEMA = pa.schema(
@@ -150,6 +153,7 @@ def rating_chunks(world: World, seed: int) -> Iterator[pa.Table]:
     while first < len(ends):
         done = ends[first - 1] if first else 0
         last = max(first + 1, int(np.searchsorted(ends, done + CHUNK_RATINGS, side="right")))
+        last = min(last, first + CHUNK_USERS)
         rng = np.random.default_rng((seed, 2, first))
         yield _rate(world, choose, np.arange(first, last), rng)
         first = last
@@ -221,9 +225,12 @@ class _Chooser:
         self.high = np.append(self.cumulative[np.searchsorted(tastes, places, side="right")], self.cumulative[-1])
 
     def __call__(
-        self, tastes: np.ndarray, draws: np.ndarray, rng: np.random.Generator
+        self, tastes: np.ndarray, draws: np.ndarray, max_draws: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Pairs of user (the row in `tastes` and `draws`) and movie, in any order, a few of them more than once."""
+        """Pairs of user (the row in `tastes` and `draws`) and movie, in any order, a few of them more than once.
+
+        Of the movies that are drawn, a user gets no more than come with `max_draws`: the rarest would take any number.
+        """
         anything = 1 - FIRST_TASTE - SECOND_TASTE
         liking = np.full((len(tastes), TASTES), anything, dtype=np.float32)
         for column, share in enumerate((FIRST_TASTE, SECOND_TASTE)):
@@ -239,7 +246,7 @@ class _Chooser:
         )
         for taste, share in choices if len(self.tail) else ():
             low, high = self.low[taste], self.high[taste]
-            rows = np.repeat(np.arange(len(tastes)), rng.poisson(draws * share * (high - low)))
+            rows = np.repeat(np.arange(len(tastes)), rng.poisson(np.minimum(draws * share * (high - low), max_draws)))
             spots = low[rows] + rng.random(len(rows)) * (high - low)[rows]
             places = np.searchsorted(self.cumulative, spots, side="right") - 1
             parts.append((rows, self.tail[np.minimum(places, len(self.tail) - 1)]))
@@ -277,7 +284,8 @@ def _choose(world: World, choose: _Chooser, users: np.ndarray, rng: np.random.Ge
     short, keys, whole = np.arange(len(users)), np.empty(0, dtype=np.int64), []
     for round_number in range(ROUNDS):
         some_more = wanted[short] + (SPARE + round_number) * np.sqrt(wanted[short])
-        rows, chosen = choose(world.user_tastes[users[short]], some_more * world.user_draws[users[short]], rng)
+        draws = some_more * world.user_draws[users[short]]
+        rows, chosen = choose(world.user_tastes[users[short]], draws, MAX_DRAWS * some_more, rng)
         keys = np.unique(np.concatenate([keys, short[rows] * movies + chosen]))
         keys = _keep_first(rng.permutation(keys), movies, wanted)
         is_short = np.bincount(keys // movies, minlength=len(users)) < wanted

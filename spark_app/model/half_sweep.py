@@ -309,7 +309,8 @@ def _dots(left: Floats, right: Floats) -> Floats:
 
 def _sum(left: NDArray[Any], right: NDArray[Any]) -> float:
     """The sum of the products of all elements, in double precision."""
-    return float(np.vdot(left.astype(np.float64), right.astype(np.float64)))
+    # A dot product of BLAS adds up in another order for each number of threads.
+    return float(np.einsum("i,i->", left.astype(np.float64).ravel(), right.astype(np.float64).ravel()))
 
 
 def _ratio(numerators: Floats, denominators: Floats) -> Floats:

@@ -71,13 +71,14 @@ class RatingBlocks:
 def pack(ratings: DataFrame, block_ratings: int = BLOCK_RATINGS) -> RatingBlocks:
     """Pack ratings(userId, movieId, rating) into blocks of about `block_ratings`, at least MIN_BLOCKS on each side.
 
-    At most LOCAL_RATINGS stay on the driver. Others are read twice more: to collect the ids on the driver, then for the
-    rows. Ids are 32-bit integers. A pair that occurs twice counts twice.
+    Reads the ratings twice: first to count them and to collect the ids on the driver, then for the rows, which stay on
+    the driver if they are at most LOCAL_RATINGS. Ids are 32-bit integers. A pair that occurs twice counts twice.
+    Raises an error where an id or a rating is null.
     """
     rows = ratings.select(F.col("userId").cast("int"), F.col("movieId").cast("int"), F.col("rating").cast("float"))
-    if rows.count() <= LOCAL_RATINGS:
-        return _packed_here(to_arrow(rows), block_ratings)
     count, all_ids = _survey(rows)
+    if count <= LOCAL_RATINGS:
+        return _packed_here(to_arrow(rows), all_ids, block_ratings)
     blocks = blocks_for(count, block_ratings)
     shared = rows.sparkSession.sparkContext.broadcast(all_ids)
     pieces = rows.mapInArrow(_Cutter(blocks, shared), PIECES).rdd
@@ -174,10 +175,11 @@ def _persisted(by_block: RDD[tuple[int, tuple[int, bytes]]], side: int, ids: Ids
     return Side(SparkBlocks(blocks), ids)
 
 
-def _packed_here(rows: pa.Table, block_ratings: int) -> RatingBlocks:
+def _packed_here(rows: pa.Table, all_ids: tuple[Ids, Ids], block_ratings: int) -> RatingBlocks:
     """The same blocks, of rows that are on the driver."""
+    if nulls := [name for name in rows.column_names if rows[name].null_count]:
+        raise ValueError(f"{nulls[0]} must not be null: leave out such rows")
     users, movies, ratings = (column.to_numpy() for column in rows.columns)
-    all_ids = [np.unique(ids).astype(np.int32) for ids in (users, movies)]
     places = [places_among(known)(ids) for known, ids in zip(all_ids, (users, movies), strict=True)]
     columns = (*places, ratings)
     blocks = blocks_for(len(rows), block_ratings)

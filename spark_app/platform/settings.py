@@ -107,7 +107,7 @@ class Input(Section):
     """The character between two fields of a line, such as `,`, `;` or a tab (`"\\t"`)."""
 
     ids: Literal["auto", "integer", "any"] = "auto"
-    """Which ids are valid. `integer`: integers from 1 to 2147483647; rows with other ids are rejected. `any`: any text;
+    """Which ids are valid. `integer`: integers from 0 to 2147483647; rows with other ids are rejected. `any`: any text;
     such integers are used unchanged, and every other id gets an integer code in `delta/user_ids` or `delta/movie_ids`.
     `auto`: `integer` or `any`, as the first lines require."""
 

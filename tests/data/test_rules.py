@@ -13,8 +13,8 @@ from spark_app.platform.settings import Clean, Input
 Row = tuple[str | None, ...]
 TODAY = date(2025, 6, 1)
 INPUT, CLEAN = Input(), Clean()
-BAD_USER = "userId is not an integer from 1 to 2147483647"
-BAD_MOVIE = "movieId is not an integer from 1 to 2147483647"
+BAD_USER = "userId is not an integer from 0 to 2147483647"
+BAD_MOVIE = "movieId is not an integer from 0 to 2147483647"
 OFF_SCALE = "rating is not on the scale 0.5 to 5 by 0.5"
 BAD_TIME = "timestamp is not a second from 1990-01-01 to 2025-06-02"
 
@@ -31,9 +31,9 @@ def check_ratings(
     assert_column_equality(checked, "reason", "expected")
 
 
-def test_ids_are_integers_from_1_to_2_to_the_31_minus_1(spark: SparkSession) -> None:
-    good = ["1", "2147483647"]
-    bad = ["0", "-1", "2147483648", "9223372036854775808", "1.5", "1e3", "0x10", "seven", "", "  ", None]
+def test_ids_are_integers_from_0_to_2_to_the_31_minus_1(spark: SparkSession) -> None:
+    good = ["0", "1", "2147483647"]
+    bad = ["-1", "-0.5", "2147483648", "9223372036854775808", "1.5", "1e3", "0x10", "seven", "", "  ", None]
     users: list[Row] = [(value, "1", "4.0", "1000000000", None) for value in good]
     users += [(value, "1", "4.0", "1000000000", BAD_USER) for value in bad]
     movies: list[Row] = [("1", value, "4.0", "1000000000", None) for value in good]
@@ -85,7 +85,7 @@ def test_period_is_configurable(spark: SparkSession) -> None:
 
 
 def test_the_first_rule_that_is_broken_gives_the_reason(spark: SparkSession) -> None:
-    rows = [("0", "0", "9", "0", BAD_USER), ("1", "0", "9", "0", BAD_MOVIE), ("1", "1", "9", "0", OFF_SCALE)]
+    rows = [("-1", "-1", "9", "0", BAD_USER), ("1", "-1", "9", "0", BAD_MOVIE), ("1", "1", "9", "0", OFF_SCALE)]
     check_ratings(spark, rows)
 
 
@@ -99,7 +99,7 @@ def test_movie_has_an_id_and_a_title(spark: SparkSession) -> None:
         ("1", "   ", empty),
         ("1", "\t", empty),
         ("1", None, empty),
-        ("0", None, BAD_MOVIE),
+        ("-1", None, BAD_MOVIE),
     ]
     frame = spark.createDataFrame(rows, "movieId string, title string, expected string")
     values = frame.transform(rules.with_values, INPUT)
@@ -158,8 +158,8 @@ def test_year_is_taken_from_the_end_of_the_title(spark: SparkSession) -> None:
 def test_reasons_name_the_columns_of_the_file(spark: SparkSession) -> None:
     given = Input(user="customer", item="isbn", rating="stars", timestamp="at")
     rows = [
-        ("0", "1", "4.0", "1000000000", "customer is not an integer from 1 to 2147483647"),
-        ("1", "0", "4.0", "1000000000", "isbn is not an integer from 1 to 2147483647"),
+        ("-1", "1", "4.0", "1000000000", "customer is not an integer from 0 to 2147483647"),
+        ("1", "-1", "4.0", "1000000000", "isbn is not an integer from 0 to 2147483647"),
         ("1", "1", "9", "1000000000", "stars is not on the scale 0.5 to 5 by 0.5"),
         ("1", "1", "4.0", "0", "at is not a second from 1990-01-01 to 2025-06-02"),
     ]
@@ -201,6 +201,11 @@ def test_times_may_be_iso_8601_in_utc_where_they_name_no_zone(spark: SparkSessio
         ("2001-09-09 01:46:40", 1_000_000_000),
         ("2001-09-09T01:46:40.5", 1_000_000_000),
         ("2001-09-09", 999_993_600),
+        ("2001-09", 999_302_400),
+        ("2001", 978_307_200),
+        ("12:30:00", None),  # a time of no day: Spark would take today
+        ("T12:30", None),
+        ("1230", None),
         ("yesterday", None),
         ("", None),
         (None, None),

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pyspark.sql import SparkSession
 
 from spark_app.cli import run_job
 from spark_app.zones.processed import MADE_BY, ProcessedZone
 from tests.pipeline.conftest import Zones
+
+pytestmark = pytest.mark.long
 
 ANSI = "spark.sql.ansi.enabled"
 OPTIONS = ("--set", "raw.ratings=ratings*.csv", "--set", "clean.max_reject_share=0.5")

@@ -201,6 +201,27 @@ def test_counts_without_a_table_of_items(job: Job, zones: Zones) -> None:
     assert np.mean([int(r["movieId"][7:]) % 2 == (int(r["userId"]) - 2**40) % 2 for r in first_of_each]) > 0.6
 
 
+def test_ids_from_zero_are_ids_like_any_other(job: Job, zones: Zones, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(4)
+    rows = [(user, movie) for user in range(30) for movie in sorted(rng.choice(20, 8, replace=False).tolist())]
+    rated = [f"{user},{movie},{4.5 if (user + movie) % 2 else 1.5},964982703" for user, movie in rows]
+    zones.deliver(
+        movies="".join(["movieId,title,genres\n", *(f"{movie},Movie {movie},Drama\n" for movie in range(20))]),
+        ratings="\n".join(["userId,movieId,rating,timestamp", *rated, ""]),
+    )
+    for stage in ("etl", "train", "recommend"):
+        code, output = job(stage, "--set", "gate.enforce=false", "--set", "implicit_als.rank=4")
+        assert code == 0, output
+    assert zones.manifests()[0]["rows"]["ratings"] == {"in": 240, "good": 240, "rejected": 0, "superseded": 0}
+    lists = zones.recommendations()
+    assert {int(row["userId"]) for row in lists} == set(range(30))
+    assert "0" in {row["movieId"] for row in lists}
+    assert not {(int(row["userId"]), int(row["movieId"])) for row in lists} & set(rows)
+    main(["show", "--processed-path", str(zones.processed), "--user", "0", "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["userId"], answer["rating_count"]) == (0, 8)
+
+
 def test_columns_of_another_name_and_text_ids_that_are_not_wanted(job: Job, zones: Zones) -> None:
     zones.deliver(ratings="userId,movieId,rating,timestamp\nann,1,4.0,964982703\nbob,1,4.0,964982703\n")
     code, said = job("etl", "--set", "input.ids=integer")

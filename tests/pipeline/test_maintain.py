@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 
@@ -13,6 +14,8 @@ from spark_app.platform import storage
 from spark_app.zones.processed import ProcessedZone
 from spark_app.zones.stored_models import publish_models, published_run
 from tests.pipeline.conftest import MOVIES, Zones
+
+pytestmark = pytest.mark.long
 
 Job = Callable[..., tuple[int, str]]
 HEADER = "userId,movieId,rating,timestamp\n"
