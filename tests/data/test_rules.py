@@ -205,7 +205,6 @@ def test_times_may_be_iso_8601_in_utc_where_they_name_no_zone(spark: SparkSessio
         ("2001", 978_307_200),
         ("12:30:00", None),  # a time of no day: Spark would take today
         ("T12:30", None),
-        ("1230", None),
         ("yesterday", None),
         ("", None),
         (None, None),
