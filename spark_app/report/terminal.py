@@ -13,6 +13,8 @@ from spark_app.model.metrics import label_of, metric_of
 from spark_app.report.words import MODEL_NAMES
 
 MIN_WIDTH = 110
+MAX_CELL = 300
+"""Characters of a title or a reason that are shown."""
 """Columns that the tables need."""
 
 
@@ -89,13 +91,18 @@ def recommendations_table(title: str, rows: Iterable[Mapping[str, Any]]) -> Tabl
         table.add_column(heading, justify="left" if heading in ("title and genres", "why") else "right")
     for row in rows:
         predicted = f"{float(row['predicted_rating']):.3f}" if row["predicted_rating"] else "-"
-        table.add_row(str(row["rank"]), title_and_genres(row), predicted, plain(row["reason"]))
+        table.add_row(str(row["rank"]), title_and_genres(row), predicted, plain(_short(row["reason"])))
     return table
 
 
 def title_and_genres(row: Mapping[str, Any]) -> Text:
     """A movie in two lines: its title, then its genres."""
-    return plain(row["title"]) + "\n" + plain(row["genres"].replace("|", ", "), style="dim")
+    return plain(_short(row["title"])) + "\n" + plain(row["genres"].replace("|", ", "), style="dim")
+
+
+def _short(text: str) -> str:
+    """A text cut to what a person would read in a cell."""
+    return text if len(text) <= MAX_CELL else f"{text[: MAX_CELL - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def plain(text: str, style: str = "") -> Text:

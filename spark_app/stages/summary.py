@@ -11,10 +11,14 @@ from spark_app.report.terminal import show_results
 from spark_app.zones.manifest import RunRecord
 from spark_app.zones.processed import ProcessedZone
 
+MAX_FIELD = 2**31 - 1
+"""Characters of a field of the CSV: Python's own limit, 131,072, is less than a title may have."""
+
 
 def show(settings: Settings, record: RunRecord) -> None:
     """Print the metrics, the first user's list and the paths of the results."""
     zone = ProcessedZone(settings.processed.path)
+    csv.field_size_limit(MAX_FIELD)
     with storage.reading_text(zone.recommendations_csv) as stream:
         rows = csv.DictReader(stream)
         _, group = next(itertools.groupby(rows, key=lambda row: row["userId"]), ("", iter(())))

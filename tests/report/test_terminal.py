@@ -148,3 +148,11 @@ def test_without_ratings_there_is_a_ranking_alone(capsys: pytest.CaptureFixture[
     assert line(printed, "NDCG@10")[1] == "implicit ALS"
     assert "RMSE" not in printed
     assert "predicted_rating" not in printed
+
+
+def test_a_title_of_any_length_takes_a_few_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    show_results(manifest(), [listed("M" * 1_000_000, reason="you liked " + "N" * 1_000_000)], {})
+    printed = capsys.readouterr().out
+    assert "MMMMMMMMMM" in printed
+    assert "NNNNNNNNNN" in printed
+    assert len(printed) < 10_000
