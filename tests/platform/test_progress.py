@@ -25,6 +25,13 @@ def count(spark: SparkSession, times: int) -> None:
         time.sleep(0.25)
 
 
+def wait_for_the_first_look(said: list[str]) -> None:
+    """The watcher is a thread: on a busy machine it may begin after the first stages."""
+    deadline = time.monotonic() + 10
+    while not said and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 def is_watched() -> bool:
     return any(thread.name == LABEL for thread in threading.enumerate())
 
@@ -37,6 +44,7 @@ def test_each_step_is_said_once_and_the_watcher_ends(spark: SparkSession, said: 
     count(spark, 2)  # stages before the block are not counted
     with progress(spark, LABEL, COUNTS, poll_seconds=0.03):
         assert is_watched()
+        wait_for_the_first_look(said)
         count(spark, 6)
     assert not is_watched()
     assert places(said) == ["preparing", "count 1 of 3", "count 2 of 3", "count 3 of 3"]
@@ -47,6 +55,7 @@ def test_jobs_of_a_group_are_watched_and_others_are_not(spark: SparkSession, sai
     spark.sparkContext.setJobGroup("somebody's", "a group that was set before")
     try:
         with progress(spark, LABEL, COUNTS, poll_seconds=0.03):
+            wait_for_the_first_look(said)
             count(spark, 1)
             spark.sparkContext.setLocalProperty(GROUP, "another")
             count(spark, 3)
