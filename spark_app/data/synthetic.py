@@ -22,7 +22,9 @@ import pyarrow as pa
 
 TASTES = 24
 FIRST_TASTE, SECOND_TASTE = 0.5, 0.3
-"""Shares of a user's movies that come from their first and second taste; the rest is drawn by popularity alone."""
+"""Shares of a user's movies that come from their first and second taste."""
+ANY_TASTE = 1 - FIRST_TASTE - SECOND_TASTE
+"""The share that is drawn by popularity alone."""
 BISECTIONS, CORRECTIONS, DAMPING, BINS_PER_OCTAVE = 60, 60, 0.7, 4
 """Of the search for the weights of movies: its steps, how far each step goes, and how fine its groups are."""
 ROUNDS, SPARE = 6, 1.0
@@ -183,8 +185,7 @@ def _weights(wanted: np.ndarray, user_ratings: np.ndarray) -> tuple[np.ndarray, 
     group_of_user, users, per_user = _grouped(user_ratings)
     group_of, movies, per_movie = _grouped(wanted)
     shares = np.array([1 / TASTES, 1 / TASTES, 1 - 2 / TASTES])
-    anything = 1 - FIRST_TASTE - SECOND_TASTE
-    chances = np.array([anything + FIRST_TASTE * TASTES, anything + SECOND_TASTE * TASTES, anything])
+    chances = np.array([ANY_TASTE + FIRST_TASTE * TASTES, ANY_TASTE + SECOND_TASTE * TASTES, ANY_TASTE])
     weights = np.maximum(per_movie, np.finfo(float).tiny)
     draws = per_user.astype(float)
     for _ in range(CORRECTIONS):
@@ -231,8 +232,7 @@ class _Chooser:
 
         Of the movies that are drawn, a user gets no more than come with `max_draws`: the rarest would take any number.
         """
-        anything = 1 - FIRST_TASTE - SECOND_TASTE
-        liking = np.full((len(tastes), TASTES), anything, dtype=np.float32)
+        liking = np.full((len(tastes), TASTES), ANY_TASTE, dtype=np.float32)
         for column, share in enumerate((FIRST_TASTE, SECOND_TASTE)):
             np.add.at(liking, (np.arange(len(tastes)), tastes[:, column]), np.float32(share * TASTES))
         rates = (draws.astype(np.float32)[:, None] * liking)[:, self.head_tastes] * self.head_weights
@@ -240,7 +240,7 @@ class _Chooser:
         parts = [(rows, self.head[head])]
         everything = np.full(len(tastes), TASTES)
         choices = (
-            (everything, anything),
+            (everything, ANY_TASTE),
             (tastes[:, 0], FIRST_TASTE * TASTES),
             (tastes[:, 1], SECOND_TASTE * TASTES),
         )

@@ -9,7 +9,7 @@ large to be broadcast.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 from pyspark.sql import DataFrame
@@ -24,6 +24,8 @@ from spark_app.platform.progress import HalfSweeps
 from spark_app.platform.settings import ExplicitAls, ImplicitAls, Train
 
 FLOAT_BYTES = np.dtype(np.float32).itemsize
+
+Als = TypeVar("Als", ExplicitAls, ImplicitAls)
 
 
 @dataclass(frozen=True)
@@ -46,24 +48,16 @@ def implicit_problem(als: ImplicitAls) -> Problem:
 
 
 @dataclass(frozen=True)
-class ExplicitFit:
-    """Explicit factors, and the settings that the solver used: MLlib supports no biases and only reg_power 1."""
+class Fit(Generic[Als]):
+    """Factors, and the settings that the solver used: MLlib supports no biases and only reg_power 1."""
 
     factors: Factors
-    als: ExplicitAls
-
-
-@dataclass(frozen=True)
-class ImplicitFit:
-    """Implicit factors, and the settings that the solver used: MLlib supports only reg_power 1."""
-
-    factors: Factors
-    als: ImplicitAls
+    als: Als
 
 
 def fit_explicit(
     training: TrainingSet, als: ExplicitAls, train: Train, mean: float, start: Factors | None = None
-) -> ExplicitFit:
+) -> Fit[ExplicitAls]:
     """Fit explicit ALS, starting from random factors or from `start`.
 
     With `als.biases` the factors have two more columns for the biases. MLlib supports neither biases nor a reg_power
@@ -74,10 +68,12 @@ def fit_explicit(
         als = als.model_copy(update={"biases": False})
         als = als.model_copy(update=_of_power_1("explicit", als, explicit_problem(als, 0.0), training))
     factors = _fit("explicit", solver_name, training, explicit_problem(als, mean), als, train, start)
-    return ExplicitFit(factors, als)
+    return Fit(factors, als)
 
 
-def fit_implicit(training: TrainingSet, als: ImplicitAls, train: Train, start: Factors | None = None) -> ImplicitFit:
+def fit_implicit(
+    training: TrainingSet, als: ImplicitAls, train: Train, start: Factors | None = None
+) -> Fit[ImplicitAls]:
     """Fit implicit ALS, starting from random factors or from `start`.
 
     A rating above `als.neutral` is a like, a rating below it a dislike. The confidence grows with the distance from
@@ -91,7 +87,7 @@ def fit_implicit(training: TrainingSet, als: ImplicitAls, train: Train, start: F
     if solver_name == "mllib":
         als = als.model_copy(update=_of_power_1("implicit", als, problem, training))
     factors = _fit("implicit", solver_name, training, implicit_problem(als), als, train, start)
-    return ImplicitFit(factors, als)
+    return Fit(factors, als)
 
 
 def _of_power_1(kind: str, als: ExplicitAls | ImplicitAls, problem: Problem, training: TrainingSet) -> dict[str, float]:

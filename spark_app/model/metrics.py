@@ -45,7 +45,7 @@ class MovieFacts:
     genres: NDArray[np.float32]
     users: int
 
-    @property
+    @cached_property
     def popular_from(self) -> int:
         """The smallest number of ratings of a popular movie.
 
@@ -56,12 +56,12 @@ class MovieFacts:
         up_to = np.cumsum(counts)
         return max(int(counts[np.searchsorted(up_to, up_to[-1] / 2)]) if len(counts) else 0, 1)
 
-    @property
+    @cached_property
     def is_popular(self) -> Bools:
         """Whether each movie is popular."""
         return np.asarray(self.popularity >= self.popular_from)
 
-    @property
+    @cached_property
     def information(self) -> Numbers:
         """The self-information of each movie in bits; a movie without ratings counts as if one user had rated it."""
         return np.asarray(np.log2(max(self.users, 1) / np.maximum(self.popularity, 1.0)), dtype=np.float64)

@@ -11,14 +11,13 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from spark_app.model.metrics import BY_NAME, METRICS, Better, label_of, metric_of
+from spark_app.model.metrics import OF_ERRORS, Better, label_of, metric_of
 from spark_app.report import charts
 from spark_app.report.charts import Estimate
 from spark_app.report.words import MODEL_NAMES, THIN, number, percent, plural
 
 GENRES_SHOWN = 12
 RANKINGS = ("implicit", "popularity")
-OF_ERRORS = [metric.name for metric in METRICS if metric.by_error]
 TAIL_POINTS = 400
 """Points on the curve of the long tail; more would not be visible."""
 
@@ -268,10 +267,10 @@ def _errors(rating: Mapping[str, Any], intervals: Mapping[str, Any], published: 
     if published != "bias":
         message += f", those of {MODEL_NAMES['bias']} by {baseline['mae']:.2f}"
     rows = {
-        f"{label_of(name)}, {BY_NAME[name].better} is better": {
-            MODEL_NAMES[model]: estimate(rating, intervals, model, name) for model in rating
+        f"{metric.label}, {metric.better} is better": {
+            MODEL_NAMES[model]: estimate(rating, intervals, model, metric.name) for model in rating
         }
-        for name in OF_ERRORS
+        for metric in OF_ERRORS
     }
     values = "; ".join(
         f"{MODEL_NAMES[model]}: RMSE {rating[model]['rmse']:.3f}, MAE {rating[model]['mae']:.3f}" for model in rating
@@ -283,8 +282,13 @@ def _errors(rating: Mapping[str, Any], intervals: Mapping[str, Any], published: 
         f"Dot plot of the errors of each rating model. {values}. {message}.",
         ("metric", "model", "value", "95 % interval"),
         [
-            (label_of(name), MODEL_NAMES[model], decimal(rating[model][name], 4), interval(intervals, model, name))
-            for name in OF_ERRORS
+            (
+                metric.label,
+                MODEL_NAMES[model],
+                decimal(rating[model][metric.name], 4),
+                interval(intervals, model, metric.name),
+            )
+            for metric in OF_ERRORS
             for model in rating
         ],
     )
@@ -300,8 +304,9 @@ def of_slices(metrics: Mapping[str, Any]) -> list[Chart]:
 
 
 def _sliced(metric: str, slices: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]) -> Chart:
-    lower = BY_NAME[metric.partition("@")[0]].better == Better.LOWER
-    ours = str(metrics.get("rating_model", "explicit")) if metric in OF_ERRORS else "implicit"
+    known = metric_of(metric)
+    lower = known is not None and known.better == Better.LOWER
+    ours = str(metrics.get("rating_model", "explicit")) if known in OF_ERRORS else "implicit"
     wins = [entry for entry in slices if _is_best(entry["values"], ours, lower=lower)]
     message = f"{MODEL_NAMES[ours]} is best in {len(wins)} of {plural(len(slices), 'slice')}."
     if lower:
