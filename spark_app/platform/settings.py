@@ -5,11 +5,12 @@ A TOML file overrides the defaults below, and `--set` overrides both.
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
@@ -103,8 +104,8 @@ class Input(Section):
     genres: str = "genres"
     """Column of the genres, in the movies; `|` separates them. Empty: there is none."""
 
-    delimiter: str = Field(default=",", pattern=r'^[^"\r\n\\]$')
-    """The character between two fields of a line, such as `,`, `;` or a tab (`"\\t"`)."""
+    delimiter: str = Field(default=",", pattern=r'^[^"\r\n\\]+$')
+    """What stands between two fields of a line: one or more characters, such as `,`, `;`, `::` or a tab (`"\\t"`)."""
 
     ids: Literal["auto", "integer", "any"] = "auto"
     """Which ids are valid. `integer`: integers from 0 to 2147483647; rows with other ids are rejected. `any`: any text;
@@ -146,6 +147,88 @@ class Input(Section):
         named = [name for name in (self.user, self.item, self.rating, self.timestamp) if name]
         if len(set(named)) < len(named):
             raise ValueError(f"one column cannot be two things: {', '.join(named)}")
+        return self
+
+
+class TableFile(Section):
+    """How the files of a raw table are written."""
+
+    header: bool = True
+    """Whether the first line of each file names the columns."""
+
+    columns: list[str] = []
+    """The names of the columns by position, for files without a header (`header = false`). An empty name stands for a
+    column that is not used; columns after the last one named are not used either."""
+
+    encoding: str = "utf-8"
+    """The encoding of the text, by a name that Python knows, such as `utf-8`, `latin-1` or `cp1252`. A byte order mark
+    at the start of a file says more: UTF-16 with one is read as such in any case."""
+
+    delimiter: str = Field(default="", pattern=r"^[^\r\n\\]*$")
+    """What stands between two fields, one or more characters. Empty: as `input.delimiter` says."""
+
+    quote: str = Field(default='"', pattern=r"^[^\r\n\\]?$")
+    """The character around fields that hold delimiters, quotes or line breaks. Empty: there is none, and a quote is a
+    character like any other."""
+
+    escape: Literal["doubled", "backslash"] = "doubled"
+    """How a quote is written inside quotes. `doubled`: twice. `backslash`: with a backslash before it, as databases
+    write it, or twice; a backslash is then written twice."""
+
+    skip_blanks: bool = False
+    """Whether blanks after a delimiter are no part of the field, also before a quote (`1, "Heat, The", Drama`)."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        try:
+            codec = codecs.lookup(name)
+            "".encode(name)
+        except (LookupError, UnicodeError) as error:
+            raise ValueError(f"'{name}' is no encoding: name one such as utf-8, latin-1, cp1252 or utf-16") from error
+        return codec.name
+
+    @model_validator(mode="after")
+    def _can_be_read(self) -> Self:
+        if self.columns and self.header:
+            raise ValueError("columns name the fields of files without a header: set header = false")
+        named = [name for name in self.columns if name]
+        if repeated := sorted({name for name in named if named.count(name) > 1}):
+            raise ValueError(f"columns name '{repeated[0]}' twice")
+        if self.quote and self.quote in self.delimiter:
+            raise ValueError("the quote cannot be part of the delimiter")
+        return self
+
+
+class RatingsFile(TableFile):
+    """How the files of ratings are written."""
+
+    decimal: Literal[".", ","] = "."
+    """The character before the decimals of a rating."""
+
+    layout: Literal["lines", "netflix", "matrix"] = "lines"
+    """How ratings are laid out. `lines`: a line a rating, in columns. `netflix`: as for the Netflix Prize, a line
+    `ITEM:` and below it a line `USER,RATING,DATE` for each rating of the item. `matrix`: a line a user and a column an
+    item, as in Jester. With a header every column but `input.user` is an item; without one `columns` names those that
+    are none, and the items have the numbers of their columns. A line without a user's id has `FILE:LINE` for one."""
+
+
+class MoviesFile(TableFile):
+    """How the files of movies are written."""
+
+    item: str = ""
+    """Column of the movie's id in the movies. Empty: it has the same name as in the ratings (`input.item`)."""
+
+    rest_in_last: bool = False
+    """Whether the last of the `columns` takes the rest of the line with all delimiters in it, as a title with commas
+    does in a file without quotes."""
+
+    @model_validator(mode="after")
+    def _ends_in_a_column(self) -> Self:
+        if self.rest_in_last and (self.header or self.quote):
+            raise ValueError(
+                'rest_in_last is for files without a header and without quotes: set header = false, quote = ""'
+            )
         return self
 
 
@@ -374,6 +457,8 @@ class Settings(Section):
     processed: Processed = Processed()
     ingest: Ingest = Ingest()
     input: Input = Input()
+    ratings_file: RatingsFile = RatingsFile()
+    movies_file: MoviesFile = MoviesFile()
     catalog: Catalog = Catalog()
     clean: Clean = Clean()
     train: Train = Train()
@@ -406,6 +491,25 @@ class Settings(Section):
     def _has_what_it_needs(self) -> Settings:
         if self.train.holdout == "time" and not self.input.timestamp:
             raise ValueError('train.holdout = "time" needs timestamps: name their column in input.timestamp')
+        return self
+
+    @model_validator(mode="after")
+    def _names_the_columns_of_its_files(self) -> Settings:
+        used = self.input
+        ratings = (used.user, used.item, used.rating, used.timestamp) if self.ratings_file.layout == "lines" else ()
+        movies = (self.movies_file.item or used.item, used.title, used.genres) if self.raw.movies else ()
+        for section, file, names in (
+            ("ratings_file", self.ratings_file, ratings),
+            ("movies_file", self.movies_file, movies),
+        ):
+            if file.quote and file.quote in used.delimiter and not file.delimiter:
+                raise ValueError(f"{section}.quote cannot be part of input.delimiter")
+            unnamed = [name for name in names if name and name not in file.columns]
+            if not file.header and unnamed:
+                raise ValueError(
+                    f"{section}.header = false, but {section}.columns does not name '{unnamed[0]}': name the columns "
+                    "in their order, or say under [input] which there are"
+                )
         return self
 
 

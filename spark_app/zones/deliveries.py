@@ -162,6 +162,7 @@ def _digest(settings: Settings, coded: Collection[str]) -> str:
     judged_by = {
         "rules": rules.RULES_VERSION,
         "input": settings.input.model_dump(mode="json", exclude=NOT_JUDGING["input"]),
+        "ratings_file": settings.ratings_file.model_dump(mode="json"),
         "clean": settings.clean.model_dump(mode="json", exclude=NOT_JUDGING["clean"]),
         "movies": bool(settings.raw.movies),
         "coded": sorted(coded),

@@ -15,9 +15,9 @@ from spark_app.data import contract
 from spark_app.data.contract import Contract, movies_contract, ratings_contract
 from spark_app.data.lines import with_fields
 from spark_app.platform import storage
-from spark_app.platform.errors import InputError
+from spark_app.platform.errors import InputError, UsageError
 from spark_app.platform.log import logger
-from spark_app.platform.settings import Raw, Settings
+from spark_app.platform.settings import MoviesFile, RatingsFile, Raw, Settings
 from spark_app.zones.manifest import RunRecord
 
 SAMPLE_LINES = 1_000
@@ -75,9 +75,17 @@ def survey(settings: Settings) -> tuple[RawTable | None, RawTable]:
     Reads only the first lines of each file. Raises InputError that names what is missing, empty or against the
     contract.
     """
+    _check_supported(settings)
     raw = settings.raw
     movies = _survey_table(raw, raw.movies, movies_contract(settings.input)) if raw.movies else None
     return movies, _survey_table(raw, raw.ratings, ratings_contract(settings.input))
+
+
+def _check_supported(settings: Settings) -> None:
+    for section, usual in (("ratings_file", RatingsFile()), ("movies_file", MoviesFile())):
+        for key, value in usual:
+            if (wanted := getattr(getattr(settings, section), key)) != value:
+                raise UsageError(f"{section}.{key} = {wanted!r} cannot be read yet: leave it out")
 
 
 def read_fields(spark: SparkSession, table: RawTable) -> DataFrame:

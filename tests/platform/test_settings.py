@@ -79,8 +79,8 @@ def test_an_empty_source_is_none() -> None:
         ("recomend.n=20", "unknown setting recomend; did you mean recommend?"),
         (
             "zzz.n=20",
-            "unknown setting zzz; known sections: raw, processed, ingest, input, catalog, clean, train, explicit_als, "
-            "implicit_als, biases, gate, recommend, tune, storage, log",
+            "unknown setting zzz; known sections: raw, processed, ingest, input, ratings_file, movies_file, "
+            "catalog, clean, train, explicit_als, implicit_als, biases, gate, recommend, tune, storage, log",
         ),
     ],
 )
@@ -207,3 +207,51 @@ def test_what_is_relevant_is_a_rating_of_the_scale(scale: tuple[float, float, fl
     low, high, step = scale
     settings = build_settings(f"[input]\nscale_min = {low}\nscale_max = {high}\nscale_step = {step}\n")
     assert settings.train.relevant == relevant
+
+
+def test_encodings_have_one_name_and_columns_come_as_a_list() -> None:
+    settings = build_settings("[movies_file]\nencoding = 'Latin-1'\n[ratings_file]\nencoding = 'UTF8'\n")
+    assert (settings.movies_file.encoding, settings.ratings_file.encoding) == ("iso8859-1", "utf-8")
+    assignments = ["ratings_file.header=false", "ratings_file.columns=['userId', 'movieId', 'rating', 'timestamp']"]
+    assert build_settings(assignments=assignments).ratings_file.columns == ["userId", "movieId", "rating", "timestamp"]
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (
+            ["movies_file.encoding=klingon"],
+            "setting movies_file.encoding: 'klingon' is no encoding: name one such as utf-8, latin-1, cp1252 or utf-16",
+        ),
+        (
+            ["movies_file.encoding=base64"],
+            "setting movies_file.encoding: 'base64' is no encoding: name one such as utf-8, latin-1, cp1252 or utf-16",
+        ),
+        (
+            ["ratings_file.columns=userId"],
+            "setting ratings_file: columns name the fields of files without a header: set header = false",
+        ),
+        (
+            ["ratings_file.header=false", "ratings_file.columns=['a', '', '', 'a']"],
+            "setting ratings_file: columns name 'a' twice",
+        ),
+        (["ratings_file.quote=|", "ratings_file.delimiter=||"], "the quote cannot be part of the delimiter"),
+        (["input.delimiter=:", "ratings_file.quote=:"], "ratings_file.quote cannot be part of input.delimiter"),
+        (
+            ["ratings_file.header=false", "ratings_file.columns=['userId', 'movieId', 'rating']"],
+            "ratings_file.header = false, but ratings_file.columns does not name 'timestamp': name the columns in "
+            "their order, or say under [input] which there are",
+        ),
+        (["movies_file.rest_in_last=true"], "rest_in_last is for files without a header and without quotes"),
+        (["input.delimiter="], "setting input.delimiter: String should match pattern"),
+    ],
+)
+def test_how_files_are_written_is_checked(assignments: list[str], message: str) -> None:
+    assert message in error_of(None, *assignments)
+
+
+def test_tables_may_call_the_item_differently() -> None:
+    assignments = ["movies_file.header=false", "movies_file.columns=['MAL_ID', 'title', '', 'genres']"]
+    assert "does not name 'movieId'" in error_of(None, *assignments)
+    assert build_settings(assignments=[*assignments, "movies_file.item=MAL_ID"]).movies_file.item == "MAL_ID"
+    assert build_settings(assignments=[*assignments, "raw.movies="]).movies_file.item == ""
