@@ -294,8 +294,9 @@ class Train(Section):
     """Sweeps of the second fit, which starts from the evaluated factors (MLlib starts from random factors)."""
 
     start: Literal["random", "published"] = "random"
-    """Where the first fit starts. `random`: from random factors. `published`: from the factors published last, if their
-    rank is the same; this takes fewer sweeps (`refit_sweeps`), and makes results depend on earlier runs."""
+    """Where the first fit starts. `random`: from random factors. `published`: from the factors that were judged before
+    the published ones were fitted, if their rank and the split are the same; this takes fewer sweeps (`refit_sweeps`),
+    and makes results depend on earlier runs."""
 
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.001
     """A fit ends after a sweep that lowers its objective by no more than this share."""
@@ -386,7 +387,12 @@ class Gate(Section):
     is recorded."""
 
     min_lift: Annotated[float, Field(ge=0)] = 1.0
-    """The ranking's NDCG@k must be above this many times the NDCG@k of popularity."""
+    """A ranking fails if its NDCG@k is below this many times that of popularity, by more than chance: the 95 % interval
+    of the difference, on the same users, lies below 0."""
+
+    against: Literal["published", "popularity"] = "published"
+    """What else a ranking is compared with. `published`: it also fails if its NDCG@k is below that of the published
+    ranking, by more than chance, on the same holdout, which neither has learned from. `popularity`: nothing else."""
 
 
 class Recommend(Section):

@@ -1,4 +1,4 @@
-"""What changed since the run before: volumes, metrics, and the distribution of ratings."""
+"""What changed since the run before: settings, volumes, metrics, and the distribution of ratings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from typing import Any
 
 from spark_app.report.drift import population_stability_index, verdict
 
+JUDGED_BY = {
+    "raw": ("movies", "ratings"),
+    "train": ("holdout", "holdout_share", "seed", "relevant", "k", "judged_users"),
+}
+"""The settings that decide what metrics are measured on, by section. Those of [input] and [clean] do too."""
+
+NOT_JUDGING = ("input.take", "clean.max_reject_share", "clean.damping", "clean.latest")
+"""The settings of [input] and [clean] that change neither ratings nor metrics; `latest` moves with the days."""
+
 VOLUMES = ("ratings", "users", "movies", "share_of_movies_rated", "density")
 """The keys of a profile that are compared."""
 
@@ -14,9 +23,14 @@ VOLUMES = ("ratings", "users", "movies", "share_of_movies_rated", "density")
 def compare(manifest: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, Any]:
     """The comparison of a run with an earlier one, from their manifests.
 
-    It holds `run_id` and `started` of the earlier run, `volumes`, `metrics` and `drift`. `volumes` and `metrics` have
-    `before` and `after` for each figure that both runs have. `drift` has the population stability index of the rating
-    distribution and its verdict; it is empty where a run has no ratings.
+    It holds `run_id` and `started` of the earlier run, and:
+
+    - `changed`: `before` and `after` of the settings that differ and decide what metrics are measured on. If there are
+      any, the metrics of the two runs cannot be compared.
+    - `volumes`, `metrics`: `before` and `after` of each figure that both runs have; of metrics also `interval_before`
+      and `interval_after` where both are known.
+    - `drift`: the population stability index of the rating distribution and its verdict; empty where a run has no
+      ratings.
     """
     before, after = earlier["profile"], manifest["profile"]
     histograms = [dict(profile.get("rating_histogram", {})) for profile in (before, after)]
@@ -27,10 +41,29 @@ def compare(manifest: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str
     return {
         "run_id": earlier["run_id"],
         "started": earlier["started"],
+        "changed": changed_settings(manifest.get("settings", {}), earlier.get("settings", {})),
         "volumes": _both({key: before[key] for key in VOLUMES if key in before}, after),
-        "metrics": _both(headline_metrics(earlier["metrics"]), headline_metrics(manifest["metrics"])),
+        "metrics": _with_intervals(
+            _both(headline_metrics(earlier["metrics"]), headline_metrics(manifest["metrics"])), earlier, manifest
+        ),
         "drift": drift,
     }
+
+
+def changed_settings(settings: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The settings that decide what metrics are measured on and that differ: `before` and `after` by `section.key`.
+
+    A setting that one of two runs does not know is of another version, and left out.
+    """
+    names = [(section, key) for section, keys in JUDGED_BY.items() for key in keys]
+    names += [(section, key) for section in ("input", "clean") for key in settings.get(section, {})]
+    changed = {}
+    for section, key in names:
+        both = [values.get(section, {}) for values in (earlier, settings)]
+        is_known = all(key in group for group in both)
+        if is_known and both[0][key] != both[1][key] and f"{section}.{key}" not in NOT_JUDGING:
+            changed[f"{section}.{key}"] = {"before": both[0][key], "after": both[1][key]}
+    return changed
 
 
 def headline_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -43,3 +76,21 @@ def headline_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 def _both(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, dict[str, float]]:
     return {key: {"before": value, "after": after[key]} for key, value in before.items() if key in after}
+
+
+def _with_intervals(
+    metrics: dict[str, dict[str, float]], earlier: Mapping[str, Any], manifest: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Add the 95 % intervals of both runs to each metric, where both are known."""
+    before, after = (headline_metrics(_intervals(run["metrics"])) for run in (earlier, manifest))
+    return {
+        key: {**both, "interval_before": before[key], "interval_after": after[key]}
+        if key in before and key in after
+        else both
+        for key, both in metrics.items()
+    }
+
+
+def _intervals(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The intervals in the form of the metrics themselves."""
+    return {**metrics.get("intervals", {}), "rating_model": metrics.get("rating_model", "")}

@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from spark_app.model.metrics import METRICS, label_of, metric_of
 from spark_app.report import charts, figures
 from spark_app.report.drift import MAJOR, STABLE
+from spark_app.report.verdicts import SAME, at_the_gate, verdict
 from spark_app.report.words import MODEL_NAMES, THIN, day, duration, minute, number, percent, plural, size
 
 SHOWN = 6
 """Movies shown of a user's history, and of their list."""
+
+NOT_COMPARABLE = "not comparable"
 
 VERDICTS = {
     "stable": "The ratings are distributed as before",
@@ -73,9 +76,14 @@ def render(facts: Facts) -> str:
         verdict=_verdict(facts),
         headlines=_headlines(facts),
         comparison=_comparison(manifest["comparison"]),
+        changed=[
+            (name, *("not set" if value is None else value for value in both.values()))
+            for name, both in manifest["comparison"].get("changed", {}).items()
+        ],
         drift=_drift(manifest["comparison"]),
         model_charts=figures.of_models(facts.metrics),
         slice_charts=figures.of_slices(facts.metrics),
+        gate=at_the_gate(facts.metrics["gate"]) if facts.metrics.get("gate") else [],
         qualities=_qualities(facts.metrics),
         users=[_person(user) for user in facts.users],
         data_charts=figures.of_data(profile, facts.users_by_activity, facts.ratings_of_movies),
@@ -139,14 +147,27 @@ def _typical(activity: Mapping[str, float]) -> str:
 
 
 def _comparison(comparison: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Rows of the comparison with the run before: label, value before, value now, change."""
+    """Rows of the comparison with the run before: label, value before, value now, change.
+
+    Where settings changed on which metrics depend, there is no verdict on metrics.
+    """
+    is_comparable = not comparison.get("changed")
     rows = []
     for kind in ("volumes", "metrics"):
         for key, both in comparison.get(kind, {}).items():
             before, after = both["before"], both["after"]
             name = VOLUME_NAMES.get(key, key.replace("_", " ")) if kind == "volumes" else label_of(key)
-            rows.append((name, _amount(key, kind, before), _amount(key, kind, after), _change(before, after)))
+            change = _change(before, after)
+            if kind == "metrics":
+                change = _metric_change(key, both) if is_comparable else NOT_COMPARABLE
+            rows.append((name, _amount(key, kind, before), _amount(key, kind, after), change))
     return rows
+
+
+def _metric_change(key: str, both: Mapping[str, Any]) -> str:
+    """The change of a metric, and whether it is better or worse; nothing is claimed that may be chance."""
+    which, said = verdict(key, both["after"], both["before"], both.get("interval_after"), both.get("interval_before"))
+    return said if which == SAME else f"{_change(both['before'], both['after'])}, {which}"
 
 
 def _amount(key: str, kind: str, value: float) -> str:

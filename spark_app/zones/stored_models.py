@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -23,21 +23,29 @@ from spark_app.zones.processed import ProcessedZone
 IMPLICIT, EXPLICIT = "implicit_als", "explicit_als"
 """Folders of the two factorisations; each holds `userFactors` and `itemFactors` (id, features)."""
 
+JUDGED = "judged"
+"""Folder of the models that were fitted to the training part alone and judged, where others are published."""
+
 
 def save_models(
-    models: Models, rating_model: str | None, zone: ProcessedZone, run_id: str, facts: dict[str, Any]
+    models: Models,
+    rating_model: str | None,
+    zone: ProcessedZone,
+    run_id: str,
+    facts: dict[str, Any],
+    judged: Models | None = None,
 ) -> str:
     """Write models, and `model.json` with `facts` of their fit: metrics, settings, `fitted_to`. Returns the folder.
 
     `rating_model` names the model that predicts ratings. `fitted_to` is the version of the ratings, None if the models
-    were not fitted to all ratings of one version.
+    were not fitted to all ratings of one version. `judged` are the models that were judged, if these are others: later
+    runs compare theirs with them, because they have not learned from the holdout.
     """
     folder = zone.model(run_id)
-    mllib.save(models.implicit, storage.join(folder, IMPLICIT))
-    if models.explicit:
-        mllib.save(models.explicit, storage.join(folder, EXPLICIT))
-    models.biases.users.write.mode("overwrite").parquet(storage.join(folder, "user_biases"))
-    models.biases.movies.write.mode("overwrite").parquet(storage.join(folder, "movie_biases"))
+    _write(models, folder)
+    if judged:
+        _write(judged, storage.join(folder, JUDGED))
+        facts = {**facts, "judged_mean_rating": judged.biases.mean}
     storage.write_json(
         storage.join(folder, "model.json"),
         {
@@ -52,6 +60,14 @@ def save_models(
         },
     )
     return folder
+
+
+def _write(models: Models, folder: str) -> None:
+    mllib.save(models.implicit, storage.join(folder, IMPLICIT))
+    if models.explicit:
+        mllib.save(models.explicit, storage.join(folder, EXPLICIT))
+    models.biases.users.write.mode("overwrite").parquet(storage.join(folder, "user_biases"))
+    models.biases.movies.write.mode("overwrite").parquet(storage.join(folder, "movie_biases"))
 
 
 def publish_models(zone: ProcessedZone, run_id: str) -> None:
@@ -75,9 +91,21 @@ def published_models(zone: ProcessedZone) -> str:
     return zone.model(run_id)
 
 
+def facts_of(folder: str) -> dict[str, Any]:
+    """The facts of the models in a folder, read without Spark; with the names of the current schema.
+
+    Raises InputError if they are missing.
+    """
+    path = storage.join(folder, "model.json")
+    if not storage.exists(path):
+        raise InputError(f"{path} is missing: run the stage 'train' again")
+    facts: dict[str, Any] = storage.read_json(path)
+    return with_current_names(facts)
+
+
 def fitted_to(folder: str) -> str | None:
     """The version of the ratings to which the models in a folder were fitted; None if not to all ratings of one."""
-    version: str | None = _facts(folder).get("fitted_to")
+    version: str | None = facts_of(folder).get("fitted_to")
     return version
 
 
@@ -86,12 +114,24 @@ def load_models(spark: SparkSession, folder: str) -> tuple[Models, str | None]:
 
     Raises InputError if the models are missing.
     """
-    facts_path = storage.join(folder, "model.json")
-    if not storage.exists(facts_path):
-        raise InputError(f"{facts_path} is missing: run the stage 'train' again")
-    facts, place = _facts(folder), storage.spark_path(folder)
+    facts = facts_of(folder)
+    models = _read(spark, folder, facts, facts["mean_rating"])
+    return replace(models, stack=StackWeights(**facts["stack"])), facts["rating_model"]
+
+
+def load_judged(spark: SparkSession, folder: str) -> Models | None:
+    """The models in a folder as they were judged, before a fit to all ratings; None if they were not kept."""
+    facts = facts_of(folder)
+    if "judged_mean_rating" in facts:
+        return _read(spark, storage.join(folder, JUDGED), facts, facts["judged_mean_rating"])
+    return None if facts["settings"]["train"]["refit"] else load_models(spark, folder)[0]
+
+
+def _read(spark: SparkSession, folder: str, facts: dict[str, Any], mean_rating: float) -> Models:
+    """The models in a folder; `facts` are those of `model.json`."""
+    place = storage.spark_path(folder)
     biases = BiasModel(
-        mean=facts["mean_rating"],
+        mean=mean_rating,
         users=spark.read.parquet(storage.join(place, "user_biases")),
         movies=spark.read.parquet(storage.join(place, "movie_biases")),
     )
@@ -105,8 +145,7 @@ def load_models(spark: SparkSession, folder: str) -> tuple[Models, str | None]:
     )
     implicit = mllib.load(spark, storage.join(place, IMPLICIT))
     explicit = mllib.load(spark, storage.join(place, EXPLICIT)) if facts["rating_model"] else None
-    stack = StackWeights(**facts["stack"])
-    return Models(settings, implicit, explicit, biases, stack), facts["rating_model"]
+    return Models(settings, implicit, explicit, biases)
 
 
 def model_facts(zone: ProcessedZone) -> dict[str, Any]:
@@ -114,7 +153,7 @@ def model_facts(zone: ProcessedZone) -> dict[str, Any]:
 
     Empty if none are published.
     """
-    return _facts(published_models(zone)) if published_run(zone) is not None else {}
+    return facts_of(published_models(zone)) if published_run(zone) is not None else {}
 
 
 def factors_of_movies(zone: ProcessedZone) -> tuple[NDArray[np.int32], Floats]:
@@ -125,9 +164,3 @@ def factors_of_movies(zone: ProcessedZone) -> tuple[NDArray[np.int32], Floats]:
     folder = storage.join(published_models(zone), IMPLICIT, "itemFactors")
     factors = storage.parquet(storage.list_files(folder)).to_table().sort_by("id")
     return factors["id"].to_numpy(), as_matrix(factors["features"].combine_chunks(), len(factors["features"][0]))
-
-
-def _facts(folder: str) -> dict[str, Any]:
-    """The content of `model.json` in a folder, with current names."""
-    facts: dict[str, Any] = storage.read_json(storage.join(folder, "model.json"))
-    return with_current_names(facts)

@@ -41,7 +41,7 @@ def test_the_main_results_are_in_the_text() -> None:
     text = page().text
     assert "the recommendations are 2.00 times as good as a list of the most popular movies" in text
     assert "Predicted ratings are off by 0.65 on average" in text
-    assert "It passed its gate : NDCG@10 0.300 must be above the 0.150 of popularity" in text.replace("gate:", "gate :")
+    assert "It passed its gate: NDCG@10 0.300, beside the 0.150 of popularity." in text
     assert "4 is given most often, 50 % of the time. The mean is 4.00." in text
     assert "7 in = 4 good + 2 rejected + 1 superseded" in text
     assert "rating is off the scale 2 29 %" in text
@@ -52,7 +52,21 @@ def test_the_comparison_with_the_run_before_has_an_index_and_its_thresholds() ->
     text = page().text
     assert "The distribution of ratings has moved: population stability index 0.123" in text
     assert "below 0.1 the distribution counts as the same, from 0.25 as a different one; Siddiqi 2006" in text
-    assert "ratings 2 4 +100.0 % users 2 2 same NDCG@10 0.4000 0.3000 \N{MINUS SIGN}25.0 %" in text
+    assert "ratings 2 4 +100.0 % users 2 2 same NDCG@10 0.4000 0.3000 \N{MINUS SIGN}25.0 %, worse" in text
+    assert "cannot be compared" not in text
+
+
+def test_a_change_that_may_be_chance_is_none() -> None:
+    metrics = {"ndcg@10": {"before": 0.4, "after": 0.3, "interval_before": [0.3, 0.5], "interval_after": [0.2, 0.4]}}
+    assert "NDCG@10 0.4000 0.3000 no real difference" in page(comparison={**COMPARISON, "metrics": metrics}).text
+
+
+def test_runs_that_were_measured_otherwise_have_no_verdict() -> None:
+    text = page(comparison={**COMPARISON, "changed": {"train.k": {"before": 10, "after": 5}}}).text
+    assert "cannot be compared , because settings changed" in text
+    assert "setting before now train.k 10 5" in text
+    assert "NDCG@10 0.4000 0.3000 not comparable" in text
+    assert "ratings 2 4 +100.0 %" in text
 
 
 def test_small_and_odd_changes() -> None:
@@ -103,7 +117,7 @@ def test_a_failed_gate_is_reported() -> None:
     gate = {**METRICS["gate"], "passed": False, "min_lift": 3.0}
     text = page(status="failed", error="not <published>", metrics={**METRICS, "gate": gate}, lists_are_new=False).text
     assert "Stopped. not <published>" in text
-    assert "It failed its gate: NDCG@10 0.300 must be above 3.0 times the 0.150 of popularity" in text
+    assert "It failed its gate: NDCG@10 0.300, beside 3.0 times the 0.150 of popularity" in text
     assert "These lists were published by an earlier run." in text
 
 

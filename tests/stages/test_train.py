@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +19,19 @@ from spark_app.model.metrics import MovieFacts
 from spark_app.model.rating_blocks import RatingBlocks
 from spark_app.model.solver import objective_with
 from spark_app.model.split import keep_judged, split
+from spark_app.platform.errors import GateError
 from spark_app.platform.settings import ExplicitAls, ImplicitAls, Settings, build_settings
 from spark_app.stages import train
 from spark_app.zones.manifest import RunRecord
 from spark_app.zones.processed import ProcessedZone
-from spark_app.zones.stored_models import load_models, publish_models, published_models, save_models
+from spark_app.zones.stored_models import (
+    facts_of,
+    load_models,
+    publish_models,
+    published_models,
+    published_run,
+    save_models,
+)
 
 USERS, MOVIES = 200, 20
 ALL = Settings(explicit_als=ExplicitAls(rank=2, iterations=1), implicit_als=ImplicitAls(rank=2, iterations=1))
@@ -233,3 +242,97 @@ def test_where_nothing_is_published_or_of_another_rank_a_fit_starts_at_random(
     assert again.explicit
     assert first.explicit
     assert vectors(again.explicit.users) == vectors(first.explicit.users)
+
+
+# The gate
+
+
+@pytest.fixture(scope="module")
+def liked(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> ProcessedZone:
+    """400 users of two tastes and 40 movies: who likes even movies does not like odd ones. A ranking can learn that."""
+    found = ProcessedZone(str(tmp_path_factory.mktemp("liked")))
+    rng = np.random.default_rng(3)
+    pairs = [(int(pair // 40) + 1, int(pair % 40) + 1) for pair in rng.choice(400 * 40, 6000, replace=False)]
+    rows = [(u, m, 4.5 if (u + m) % 2 == 0 else 1.0, datetime(2020, 1, 1 + u % 20)) for u, m in pairs]
+    schema = "userId INT, movieId INT, rating DOUBLE, timestamp TIMESTAMP"
+    found.overwrite(spark.createDataFrame(rows, schema), "ratings")
+    movies = [(movie, f"Movie {movie}", ["Drama"]) for movie in range(1, 41)]
+    found.overwrite(spark.createDataFrame(movies, "movieId INT, title STRING, genres ARRAY<STRING>"), "movies")
+    first_run(spark, found)
+    return found
+
+
+def first_run(spark: SparkSession, zone: ProcessedZone) -> None:
+    assert gate_of(spark, zone)["passed"]
+
+
+def gate_of(spark: SparkSession, zone: ProcessedZone, *assignments: str) -> dict[str, Any]:
+    """Run the stage with its gate enforced; returns what it recorded of the gate."""
+    settings = stage_settings(zone.root, "gate.enforce=true", *assignments)
+    record = RunRecord("train", settings)
+    try:
+        train.run(spark, settings, record)
+    except GateError as error:
+        return {**record.metrics["gate"], "error": str(error)}
+    return dict(record.metrics["gate"])
+
+
+def test_the_published_ranking_is_judged_as_it_was_before_it_learned_from_the_holdout(
+    spark: SparkSession, liked: ProcessedZone
+) -> None:
+    run_id = published_run(liked)
+    before = facts_of(published_models(liked))["metrics"]["gate"]
+    again = gate_of(spark, liked, "gate.min_lift=100")  # fails, so that the first run stays published
+    assert "not above 100 x" in again["error"]
+    beside = again["published"]
+    assert beside["run_id"] == run_id == published_run(liked)
+    assert beside["implicit"] == before["implicit"] == again["implicit"]
+    assert (beside["difference"], beside["interval"], beside["verdict"]) == (0.0, [0.0, 0.0], "tie")
+
+
+def test_a_ranking_clearly_worse_than_the_published_one_does_not_replace_it(
+    spark: SparkSession, liked: ProcessedZone
+) -> None:
+    run_id = published_run(liked)
+    weak = ("implicit_als.reg=100000.0", "implicit_als.popularity_exponent=1.0")
+    found = gate_of(spark, liked, *weak)
+    assert found["verdict"] != "worse"  # popularity alone would let it pass
+    assert found["published"]["verdict"] == "worse"
+    low, high = found["published"]["interval"]
+    assert low < found["published"]["difference"] < high < 0
+    for figure in (found["implicit"], found["published"]["implicit"]):
+        assert f"{figure:.4f}" in found["error"]
+    assert f"(95 % interval {low:+.4f} to {high:+.4f})" in found["error"]
+    assert published_run(liked) == run_id
+    assert gate_of(spark, liked, *weak, "gate.against=popularity")["passed"]
+    assert published_run(liked) != run_id
+    first_run(spark, liked)
+
+
+def test_a_holdout_that_the_published_models_have_learned_from_judges_nothing(
+    spark: SparkSession, liked: ProcessedZone, said: list[str]
+) -> None:
+    found = gate_of(spark, liked, "train.seed=8", "train.start=published")["published"]
+    assert found["withheld"] == "train.seed was 7 and is 8 now"
+    assert any(message.startswith("the fit starts from random factors, not from run") for message in said)
+    first_run(spark, liked)
+
+
+def test_users_who_came_after_the_published_fit_are_folded_in(spark: SparkSession, liked: ProcessedZone) -> None:
+    first_run(spark, liked)
+    before = liked.read(spark, "ratings").localCheckpoint()
+    shifted = before.withColumn("userId", (F.col("userId") + 400).cast("int"))
+    liked.append(shifted, "ratings")
+    try:
+        folded, popular = (
+            gate_of(spark, liked, "gate.min_lift=100", f"recommend.fold_in={which}")["published"]["implicit"]
+            for which in ("changed", "none")
+        )
+    finally:
+        liked.overwrite(before, "ratings")
+    assert folded > popular + 0.05
+
+
+def test_models_whose_files_are_gone_are_no_reason_to_fail(spark: SparkSession, liked: ProcessedZone) -> None:
+    publish_models(liked, "gone")
+    assert "is missing" in gate_of(spark, liked)["published"]["withheld"]
