@@ -407,7 +407,7 @@ def lists_implicit(places: Places) -> dict[str, Any]:
     """The seconds of `implicit`'s `recommend` for all users with the same factors, seen movies left out."""
     import pyarrow.parquet as pq  # noqa: PLC0415
 
-    from spark_app.model.candidates import as_matrix  # noqa: PLC0415
+    from spark_app.model.matrices import as_matrix  # noqa: PLC0415
 
     model = _implicit_als(_stored_rank(places.zone))
     started = time.monotonic()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,8 @@ from spark_app.model.rating_blocks import cut
 
 USERS = pa.schema([("userId", pa.int32()), ("features", pa.list_(pa.float32()))])
 
-PACKED = "partition INT, is_user BOOLEAN, rows BINARY"
+PACKED = "partition INT, part INT, rows BINARY"
+"""`part` says what the rows are: 0 users, 1 rows, then `more`."""
 
 MULTIPLIER = 2_654_435_761
 """The factor of Fibonacci hashing: D. Knuth: The Art of Computer Programming, volume 3, section 6.4."""
@@ -30,48 +32,54 @@ MULTIPLIER = 2_654_435_761
 
 @dataclass(frozen=True)
 class UserPartition:
-    """Users (of the schema USERS) and all rows of these users, both in any order."""
+    """Users (of the schema USERS) and all rows of these users, in any order; `more` are other rows of these users."""
 
     users: pa.Table
     rows: pa.Table
+    more: tuple[pa.Table, ...] = ()
 
 
 @dataclass(frozen=True)
 class ByUser:
     """Packed users and rows: each user is in one partition of `packed`, with all of their rows.
 
-    `schema` is that of the rows before packing.
+    `schemas` are those of all parts before packing.
     """
 
     packed: DataFrame
-    schema: pa.Schema
+    schemas: tuple[pa.Schema, ...]
 
     def map(self, function: Callable[[UserPartition], Iterable[pa.RecordBatch]], schema: StructType | str) -> DataFrame:
         """Apply a function to each partition; the record batches that it returns become a frame of the given schema."""
-        rows_schema = self.schema
+        schemas = self.schemas
 
         def mapped(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
-            return function(_unpacked(batches, rows_schema))
+            return function(_unpacked(batches, schemas))
 
         return self.packed.mapInArrow(mapped, schema)
 
 
-def together_by_user(users: DataFrame, rows: DataFrame) -> ByUser:
-    """Bring users(userId, features array of float) and rows(userId, ...) together by user, in one shuffle."""
+def together_by_user(users: DataFrame, rows: DataFrame, *more: DataFrame) -> ByUser:
+    """Bring users(userId, features array of float) and rows(userId, ...) together by user, in one shuffle.
+
+    `more` are further frames of (userId, ...).
+    """
     spark = users.sparkSession
     partitions = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
     keys = _partition_keys(spark, partitions)
-    packed_users = users.select(*USERS.names).mapInArrow(_Packer(keys, is_user=True), PACKED)
-    packed_rows = rows.mapInArrow(_Packer(keys, is_user=False), PACKED)
-    return ByUser(packed_users.union(packed_rows).repartition(partitions, "partition"), to_arrow_schema(rows.schema))
+    frames = (users.select(*USERS.names), rows, *more)
+    packed = (frame.mapInArrow(_Packer(keys, part), PACKED) for part, frame in enumerate(frames))
+    schemas = (USERS, *(to_arrow_schema(frame.schema) for frame in frames[1:]))
+    return ByUser(reduce(DataFrame.union, packed).repartition(partitions, "partition"), schemas)
 
 
-def _unpacked(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> UserPartition:
-    tables: dict[bool, list[pa.Table]] = {True: [USERS.empty_table()], False: [schema.empty_table()]}
+def _unpacked(batches: Iterable[pa.RecordBatch], schemas: tuple[pa.Schema, ...]) -> UserPartition:
+    tables = [[schema.empty_table()] for schema in schemas]
     for batch in batches:
-        for is_user, rows in zip(batch["is_user"].to_pylist(), batch["rows"], strict=True):
-            tables[is_user].append(pa.ipc.open_stream(rows.as_buffer()).read_all().cast(tables[is_user][0].schema))
-    return UserPartition(pa.concat_tables(tables[True]), pa.concat_tables(tables[False]))
+        for part, rows in zip(batch["part"].to_pylist(), batch["rows"], strict=True):
+            tables[part].append(pa.ipc.open_stream(rows.as_buffer()).read_all().cast(schemas[part]))
+    users, rows, *more = (pa.concat_tables(part) for part in tables)
+    return UserPartition(users, rows, tuple(more))
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ class _Packer:
     """Turns record batches with a userId into packed rows, one for each partition that their users belong to."""
 
     keys: NDArray[np.int32]
-    is_user: bool
+    part: int
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
@@ -91,10 +99,10 @@ class _Packer:
             yield pa.RecordBatch.from_arrays(
                 [
                     pa.array(self.keys[used], pa.int32()),
-                    pa.array(np.full(len(used), self.is_user)),
+                    pa.array(np.full(len(used), self.part, dtype=np.int32)),
                     pa.array([_as_bytes(part) for part in parts], pa.binary()),
                 ],
-                names=["partition", "is_user", "rows"],
+                names=["partition", "part", "rows"],
             )
 
 

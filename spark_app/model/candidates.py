@@ -7,31 +7,34 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from spark_app.model.half_sweep import Floats
+from spark_app.model.matrices import as_matrix
+from spark_app.model.predicted import RatingSide
 from spark_app.platform.spark_versions import to_arrow
 
 LAST = np.float32(-1e9)
 """Added to the score of movies without factors. It ranks them last: they are recommended if no others are left."""
 
-Floats = NDArray[np.float32]
-Ints = NDArray[np.int64]
-
 
 @dataclass(frozen=True)
 class Candidates:
-    """The movies that can be recommended, in the order of movieId.
+    """All movies of the catalogue, in the order of movieId, and which of them may be recommended.
 
     `vectors` has one row per movie: its factors times its lift, then LAST if it has no factors and 0 otherwise, then
     its popularity. Their product with `user_vectors` is the score, for users with factors and for users without.
+    `is_chosen` says which movies may be recommended (None: all); the others still count as a part of what users like.
+    `ratings` is what the movies bring to predicted ratings, None where no ratings are predicted.
     """
 
     movie_ids: NDArray[np.int32]
     vectors: Floats
     popularity_exponent: float = 0.0
+    is_chosen: NDArray[np.bool_] | None = None
+    ratings: RatingSide | None = None
 
     @property
     def rank(self) -> int:
@@ -96,9 +99,17 @@ class CandidateBlocks:
     def __iter__(self) -> Iterator[Candidates]:
         return (make() for make in self.makers)
 
+    def each(self, change: Callable[[Candidates], Candidates]) -> CandidateBlocks:
+        """The same blocks, changed by a function when they are built."""
+        return CandidateBlocks([partial(_changed, make, change) for make in self.makers])
+
 
 def _same(candidates: Candidates) -> Candidates:
     return candidates
+
+
+def _changed(make: Callable[[], Candidates], change: Callable[[Candidates], Candidates]) -> Candidates:
+    return change(make())
 
 
 def candidate_blocks(
@@ -147,17 +158,3 @@ def build_candidates(
     candidates = Candidates(ids, vectors, popularity_exponent)
     vectors[:, :rank] *= candidates.lifts[:, None]
     return candidates
-
-
-def as_matrix(features: pa.Array, rank: int) -> Floats:
-    """Convert a column of lists of length `rank` to a matrix; nulls are skipped."""
-    values: Floats = features.drop_null().flatten().to_numpy().reshape(-1, rank).astype(np.float32)
-    return values
-
-
-def found_among(ids: NDArray[np.int32], among: NDArray[np.int32]) -> tuple[Ints, NDArray[np.bool_]]:
-    """The place of each id in the ascending array `among`, and whether the id is in it."""
-    if not len(among):
-        return np.zeros(len(ids), dtype=np.int64), np.zeros(len(ids), dtype=bool)
-    places: Ints = np.minimum(np.searchsorted(among, ids), len(among) - 1)
-    return places, among[places] == ids

@@ -11,9 +11,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import FloatType, StructField, StructType
 
 from spark_app.model.by_user import UserPartition, together_by_user
-from spark_app.model.candidates import as_matrix, found_among
 from spark_app.model.half_sweep import Floats, Problem
-from spark_app.model.rating_blocks import Ids
+from spark_app.model.matrices import FactorMatrix, Ids, found_among, in_order
 from spark_app.model.solver import Solution, SolvedSide
 from spark_app.platform.spark_versions import to_arrow
 
@@ -38,24 +37,10 @@ class Factors:
     movies: DataFrame
 
 
-@dataclass(frozen=True)
-class FactorMatrix:
-    """The factors of users or of movies as a matrix: one row per id, ids ascending."""
-
-    ids: Ids
-    rows: Floats
-
-
 def collected(factors: DataFrame, rank: int) -> FactorMatrix:
     """Collect factors(id, features) to the driver as a matrix."""
     rows = to_arrow(factors.select("id", "features"))
-    return _in_order(rows["id"], rows["features"], rank)
-
-
-def _in_order(ids: pa.ChunkedArray, features: pa.ChunkedArray, rank: int) -> FactorMatrix:
-    unordered = ids.to_numpy().astype(np.int32)
-    order = np.argsort(unordered)
-    return FactorMatrix(unordered[order], as_matrix(features.combine_chunks(), rank)[order])
+    return in_order(rows["id"], rows["features"], rank)
 
 
 def as_factors(solution: Solution, problem: Problem, spark: SparkSession) -> Factors:
@@ -135,7 +120,7 @@ def with_prediction(pairs: DataFrame, factors: Factors, column: str) -> DataFram
     rank = factors.rank
 
     def predicted(part: UserPartition) -> Iterator[pa.RecordBatch]:
-        users = _in_order(part.users["userId"], part.users["features"], rank)
+        users = in_order(part.users["userId"], part.users["features"], rank)
         for batch in part.rows.combine_chunks().to_batches(max_chunksize=BATCH_PAIRS):
             products = _products(batch, users, movies.value)
             yield pa.RecordBatch.from_arrays([*batch.columns, products], names=[*batch.schema.names, column])

@@ -10,14 +10,19 @@ from pyspark.sql import DataFrame
 from spark_app.model import als
 from spark_app.model.als import TrainingSet
 from spark_app.model.biases import BiasModel, fit_biases, user_biases
-from spark_app.model.candidates import CandidateBlocks, candidate_blocks
-from spark_app.model.factors import Factors, with_users
+from spark_app.model.candidates import CandidateBlocks, Candidates, candidate_blocks
+from spark_app.model.factors import Factors, collected, with_users
 from spark_app.model.foldin import fold_in_explicit, fold_in_implicit, outdated_users
+from spark_app.model.half_sweep import Doubles
+from spark_app.model.lists import Predict
+from spark_app.model.matrices import Ids
+from spark_app.model.predicted import RatingModel, known_biases, predicted_for_anyone, rating_side
 from spark_app.model.rating_blocks import pack
 from spark_app.model.split import keep_active
 from spark_app.model.stack import StackWeights
 from spark_app.platform.errors import InputError
 from spark_app.platform.settings import Biases, ExplicitAls, ImplicitAls, Settings, Train
+from spark_app.platform.spark_versions import to_arrow
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,31 @@ class Models:
         exponent = self.settings.implicit.popularity_exponent
         ranking = self.implicit
         return candidate_blocks(movies, self.biases.movies, ranking.movies, ranking.rank, exponent, max_bytes)
+
+    def with_ratings(self, candidates: CandidateBlocks, model: RatingModel) -> CandidateBlocks:
+        """The candidates with what they bring to predicted ratings. Collects the movies' factors to the driver."""
+        factors = collected(self._predicting.movies, self._predicting.rank)
+        known = known_biases(to_arrow(self.biases.movies), "movieId", "movie_bias")
+
+        def rated(block: Candidates) -> Candidates:
+            return replace(block, ratings=rating_side(block.movie_ids, factors, known, 0.0, (0.0, model.movie)))
+
+        return candidates.each(rated)
+
+    def predict(self, model: RatingModel) -> Predict:
+        """What `recommend` needs to predict ratings."""
+        return Predict(model, self._predicting.users.withColumnRenamed("id", "userId"), self.biases.users)
+
+    def predicted_for_anyone(self, movie_ids: Ids, model: RatingModel) -> Doubles:
+        """The predicted ratings of movies for a user who has no ratings."""
+        known = known_biases(to_arrow(self.biases.movies), "movieId", "movie_bias")
+        return predicted_for_anyone(movie_ids, known, model)
+
+    @property
+    def _predicting(self) -> Factors:
+        if self.explicit is None:
+            raise ValueError("models that were fitted to counts predict no ratings")
+        return self.explicit
 
 
 def fit_models(ratings: DataFrame, settings: Settings, start: Models | None = None) -> Models:

@@ -18,10 +18,8 @@ from pyspark.sql import functions as F
 from spark_app.model import half_sweep
 from spark_app.model.als import explicit_problem, implicit_problem
 from spark_app.model.biases import BiasModel, user_biases
-from spark_app.model.candidates import found_among
 from spark_app.model.factors import (
     FACTORS_SCHEMA,
-    FactorMatrix,
     Factors,
     as_batch,
     collected,
@@ -29,6 +27,7 @@ from spark_app.model.factors import (
     without_biases,
 )
 from spark_app.model.half_sweep import Block, Problem, with_zero_row
+from spark_app.model.matrices import FactorMatrix, found_among
 from spark_app.model.solver import EXACT
 from spark_app.platform.settings import Biases, ExplicitAls, ImplicitAls
 

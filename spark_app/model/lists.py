@@ -17,15 +17,25 @@ from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from spark_app.model.by_user import ByUser, UserPartition, together_by_user
-from spark_app.model.candidates import CandidateBlocks, Candidates, Floats, Ints, as_matrix, found_among, user_vectors
-from spark_app.model.half_sweep import Problem
+from spark_app.model.candidates import CandidateBlocks, Candidates, user_vectors
+from spark_app.model.half_sweep import Floats, Ints, Problem
+from spark_app.model.matrices import as_matrix, found_among, in_order
+from spark_app.model.predicted import (
+    RatingModel,
+    known_biases,
+    lowest_ratings,
+    predicted_ratings,
+    rating_side,
+)
 from spark_app.model.reasons import Reasons
-from spark_app.model.topn import Scores, TopN
+from spark_app.model.topn import Scores, TopN, UserRatings
 from spark_app.platform.log import logger
 
 PERSONAL, POPULAR, LAST_REASON = "based on your ratings", "popular", "all others are rated"
 
-LISTS_SCHEMA = "userId INT, rank INT, movieId INT, score DOUBLE, reason STRING, because ARRAY<INT>"
+LISTS_SCHEMA = (
+    "userId INT, rank INT, movieId INT, score DOUBLE, reason STRING, because ARRAY<INT>, predicted_rating DOUBLE"
+)
 
 JUDGED_MODELS = ("implicit", "popularity")
 """The rankings that are compared; also the names of the columns with their lists."""
@@ -43,6 +53,26 @@ class Explain:
 
     problem: Problem
     max_reasons: int
+
+
+@dataclass(frozen=True)
+class Predict:
+    """The model that predicts ratings, with the users' factors(userId, features) and user_biases of `biases`."""
+
+    model: RatingModel
+    factors: DataFrame
+    user_biases: DataFrame
+
+
+@dataclass(frozen=True)
+class _Ranker:
+    """What a task needs beside the candidates, to make lists."""
+
+    n: int
+    block_users: int
+    explain: Explain | None = None
+    rating_model: RatingModel | None = None
+    everyone: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,17 +97,20 @@ def recommend(
     n: int,
     block_users: int,
     explain: Explain | None = None,
+    predict: Predict | None = None,
     *,
     everyone: bool = False,
 ) -> DataFrame:
-    """The top N of every user in `users`: userId, rank (1 is best), movieId, score, reason, because.
+    """The top N of every user in `users`: userId, rank (1 is best), movieId, score, reason, because, predicted_rating.
 
     Takes users(userId, features: array of float, null where the user has no factors) and seen(userId, movieId, rating).
     With `everyone`, every user in `seen` gets a list, and `users` needs only rows for those who have factors.
 
-    A user gets N movies, or all unseen movies if these are fewer. Users without factors get popular movies. `score` is
-    the predicted preference, or the number of ratings for a popular movie. `because` names the liked movies that
-    contribute most to the score, the largest contribution first; it is empty for popular movies and without `explain`.
+    A user gets N of the unseen movies that are chosen (`Candidates.is_chosen`) and not predicted too low
+    (`RatingModel`), or all of these if they are fewer. Users without factors get popular movies. `score` is the
+    predicted preference, or the number of ratings for a popular movie. `because` names the liked movies that contribute
+    most to the score, the largest contribution first; it is empty for popular movies and without `explain`.
+    `predicted_rating` is null without `predict`, which needs candidates with `ratings`.
 
     The rows of `seen` are shuffled by user, once for each block of candidates, and a task holds one partition of them.
     With more than one block no reasons are named, because these need all movies that a user has seen at once.
@@ -89,13 +122,16 @@ def recommend(
             len(candidate_blocks),
         )
         explain = None
-    together = _by_user(users, seen, F.col("rating") if explain else F.lit(None))
+    ranker = _Ranker(n, block_users, explain, predict.model if predict else None, everyone)
+    needs_ratings = explain or (predict and predict.model.above_mean is not None)
+    of_users = (predict.factors, predict.user_biases) if predict else ()
+    together = _by_user(users, seen, F.col("rating") if needs_ratings else F.lit(None), *of_users)
 
     def ranked(candidates: Candidates) -> DataFrame:
         shared = spark.sparkContext.broadcast(candidates)
 
         def rank_partition(part: UserPartition) -> Iterable[pa.RecordBatch]:
-            return _rank_partition(part, shared.value, n, block_users, explain, everyone=everyone)
+            return _rank_partition(part, shared.value, ranker)
 
         return together.map(rank_partition, LISTS_SCHEMA)
 
@@ -142,10 +178,10 @@ def lists_to_judge(
     return lists.select("userId", "seen", mean.alias("seen_popularity"), *movie_ids)
 
 
-def _by_user(users: DataFrame, seen: DataFrame, rating: Column) -> ByUser:
-    """Bring the users to serve and their ratings together; the ratings are shuffled once, by user."""
+def _by_user(users: DataFrame, seen: DataFrame, rating: Column, *more: DataFrame) -> ByUser:
+    """Bring the users to serve, their ratings, and `more` together; the ratings are shuffled once, by user."""
     served = users.select("userId", F.col("features").cast("array<float>"))
-    return together_by_user(served, seen.select("userId", "movieId", rating.cast("float").alias("rating")))
+    return together_by_user(served, seen.select("userId", "movieId", rating.cast("float").alias("rating")), *more)
 
 
 @dataclass(frozen=True)
@@ -156,17 +192,33 @@ class _Block:
     vectors: Floats
     is_cold: NDArray[np.bool_]
     seen: _History
+    ratings: UserRatings | None
 
 
-def _blocks(part: UserPartition, candidates: Candidates, size: int, *, everyone: bool) -> Iterator[_Block]:
-    """The users that a partition serves, ordered by id, in blocks of `size` users."""
-    user_ids, vectors, is_cold = _user_vectors(part, candidates.rank, everyone=everyone)
+def _blocks(part: UserPartition, candidates: Candidates, ranker: _Ranker) -> Iterator[_Block]:
+    """The users that a partition serves, ordered by id, in blocks."""
+    user_ids, vectors, is_cold = _user_vectors(part, candidates.rank, everyone=ranker.everyone)
     if not len(user_ids):
         return
     seen = _seen(part.rows, user_ids, candidates.movie_ids)
-    for first in range(0, len(user_ids), size):
-        last = min(first + size, len(user_ids))
-        yield _Block(user_ids[first:last], vectors[first:last], is_cold[first:last], seen.part(first, last))
+    model, rated = ranker.rating_model, candidates.ratings
+    ratings = _user_ratings(part, user_ids, model, rated.factors.shape[1]) if model and rated else None
+    for first in range(0, len(user_ids), ranker.block_users):
+        last = min(first + ranker.block_users, len(user_ids))
+        own = slice(first, last)
+        of_block = ratings[own] if ratings else None
+        yield _Block(user_ids[own], vectors[own], is_cold[own], seen.part(first, last), of_block)
+
+
+def _user_ratings(part: UserPartition, user_ids: NDArray[np.int32], model: RatingModel, rank: int) -> UserRatings:
+    """What the users of a partition bring to predicted ratings, and the lowest one that may be recommended to each."""
+    factors, biases = part.more
+    matrix = in_order(factors["userId"], factors["features"], rank)
+    known = known_biases(biases, "userId", "user_bias")
+    side = rating_side(user_ids, matrix, known, model.mean, (model.constant, model.user))
+    rows, is_served = found_among(part.rows["userId"].to_numpy(), user_ids)
+    ratings = part.rows["rating"].to_numpy()
+    return UserRatings(side, lowest_ratings(model, rows[is_served], ratings[is_served], len(user_ids)))
 
 
 def _rank_partition_twice(
@@ -174,7 +226,7 @@ def _rank_partition_twice(
 ) -> Iterator[pa.RecordBatch]:
     """Both lists of all users of one partition, one record batch per block of users."""
     top = TopN(candidates, n, block_users)
-    for block in _blocks(part, candidates, block_users, everyone=False):
+    for block in _blocks(part, candidates, _Ranker(n, block_users)):
         seen, users = block.seen, len(block.user_ids)
         by_popularity = user_vectors(users, candidates.rank)
         count = np.bincount(seen.users, minlength=users)
@@ -198,22 +250,19 @@ def _rank_partition_twice(
         )
 
 
-def _rank_partition(
-    part: UserPartition,
-    candidates: Candidates,
-    n: int,
-    block_users: int,
-    explain: Explain | None = None,
-    *,
-    everyone: bool = False,
-) -> Iterator[pa.RecordBatch]:
+def _rank_partition(part: UserPartition, candidates: Candidates, ranker: _Ranker) -> Iterator[pa.RecordBatch]:
     """The lists of all users of one partition, one record batch per block of users."""
-    top = TopN(candidates, n, block_users)
+    explain, model, rated = ranker.explain, ranker.rating_model, candidates.ratings
+    top = TopN(candidates, ranker.n, ranker.block_users, model.scale if model and model.has_lowest else None)
     reasons = Reasons(candidates.factors, explain.problem, explain.max_reasons, candidates.lifts) if explain else None
-    for block in _blocks(part, candidates, block_users, everyone=everyone):
-        of_users, positions, places, scores = top(block.vectors, block.seen.users, block.seen.movies)
+    for block in _blocks(part, candidates, ranker):
+        listed = top(block.vectors, block.seen.users, block.seen.movies, block.ratings)
+        of_users, _, places, _ = listed
         because = _because(reasons, block.seen, block.is_cold, of_users, places) if reasons else None
-        yield _as_batch(block.user_ids, block.is_cold, of_users, positions, candidates, places, scores, because)
+        predicted = None
+        if model and rated and block.ratings:
+            predicted = predicted_ratings(block.ratings.side, rated, of_users, places, model.scale)
+        yield _as_batch(block, candidates, listed, because, predicted)
 
 
 def _because(reasons: Reasons, history: _History, is_cold: NDArray[np.bool_], of_users: Ints, places: Ints) -> Ints:
@@ -257,28 +306,27 @@ def _seen(history: pa.Table, user_ids: NDArray[np.int32], movie_ids: NDArray[np.
 
 
 def _as_batch(
-    user_ids: NDArray[np.int32],
-    is_cold: NDArray[np.bool_],
-    of_users: Ints,
-    positions: Ints,
+    block: _Block,
     candidates: Candidates,
-    places: Ints,
-    scores: Scores,
+    listed: tuple[Ints, Ints, Ints, Scores],
     because: Ints | None,
+    predicted: Scores | None,
 ) -> pa.RecordBatch:
-    """Lists as a record batch of LISTS_SCHEMA."""
+    """The lists of a block, as `TopN` returns them, as a record batch of LISTS_SCHEMA."""
+    of_users, positions, places, scores = listed
     is_last = ~candidates.has_factors[places]
-    reasons = np.where(is_last, LAST_REASON, np.where(is_cold[of_users], POPULAR, PERSONAL))
+    reasons = np.where(is_last, LAST_REASON, np.where(block.is_cold[of_users], POPULAR, PERSONAL))
     return pa.RecordBatch.from_arrays(
         [
-            pa.array(user_ids[of_users], pa.int32()),
+            pa.array(block.user_ids[of_users], pa.int32()),
             pa.array(positions, pa.int32()),
             pa.array(candidates.movie_ids[places], pa.int32()),
             pa.array(np.where(is_last, 0.0, scores), pa.float64()),
             pa.array(reasons, pa.string()),
             _as_lists(because, candidates.movie_ids, len(places)),
+            pa.nulls(len(places), pa.float64()) if predicted is None else pa.array(predicted, pa.float64()),
         ],
-        names=["userId", "rank", "movieId", "score", "reason", "because"],
+        names=["userId", "rank", "movieId", "score", "reason", "because", "predicted_rating"],
     )
 
 

@@ -21,9 +21,8 @@ from pyspark.sql import functions as F
 
 from spark_app.model.blocks import Blocks, LocalBlocks, SparkBlocks
 from spark_app.model.half_sweep import Block, Ints, Places
+from spark_app.model.matrices import Ids
 from spark_app.platform.spark_versions import to_arrow
-
-Ids = NDArray[np.int32]
 
 MIN_BLOCKS = 4
 

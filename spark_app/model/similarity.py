@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spark_app.model.candidates import Floats, Ints
+from spark_app.model.half_sweep import Floats, Ints
 from spark_app.model.topn import Scores
 
 SIMILARITY_DECIMALS = 4

@@ -16,7 +16,8 @@ import numpy as np
 from spark_app.model import half_sweep
 from spark_app.model.blocks import Shared
 from spark_app.model.half_sweep import Block, Bools, Doubles, Floats, Ints, Loss, Places, Problem
-from spark_app.model.rating_blocks import Ids, RatingBlocks, Side
+from spark_app.model.matrices import Ids
+from spark_app.model.rating_blocks import RatingBlocks, Side
 
 CG_STEPS = 3
 """Steps of conjugate gradients in a half sweep."""

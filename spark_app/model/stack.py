@@ -36,6 +36,11 @@ class StackWeights:
     movie: float = 0.0
 
 
+def weights_of(rating_model: str, stack: StackWeights) -> StackWeights:
+    """The weights with which the formula gives the predictions of one of RATING_MODELS."""
+    return {"explicit": StackWeights(), "bias": StackWeights(constant=0.0), "stacked": stack}[rating_model]
+
+
 def with_both_predictions(pairs: DataFrame, biases: BiasModel, explicit: Factors) -> DataFrame:
     """Add bias, explicit, user_ratings and movie_ratings to pairs(userId, movieId, ...); predictions are not clipped.
 

@@ -9,6 +9,9 @@ first. Users come in blocks. One matrix product scores a chunk for a block, and 
   Product Search with LEMP, ACM TODS 42 (1), 2017.
 - The N-th largest of the maxima of disjoint groups of movies is a lower bound of the N-th best score. So a group whose
   maximum is below it cannot contain a movie of the list.
+
+What must not be recommended is left out before the search, so that a list is the top N of what is left: movies that are
+not chosen are in no chunk; seen movies, and movies predicted below a user's lowest rating, get the score -inf.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spark_app.model.candidates import LAST, Candidates, Floats, Ints
+from spark_app.model.candidates import LAST, Candidates
+from spark_app.model.half_sweep import Doubles, Floats, Ints
+from spark_app.model.predicted import RatingFloor, RatingSide
 
 CHUNK = 2048
 """Number of movies scored together: the scores of a block of users then stay in the cache of a core."""
@@ -40,6 +45,17 @@ Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class UserRatings:
+    """What users bring to their predicted ratings, and the lowest one that may be recommended to each."""
+
+    side: RatingSide
+    lowest: Doubles
+
+    def __getitem__(self, users: Ints | slice) -> UserRatings:
+        return UserRatings(self.side[users], self.lowest[users])
+
+
+@dataclass(frozen=True)
 class _Chunk:
     """Some movies: the place of the first, their vectors as columns, and numbers that bound scores from above.
 
@@ -55,29 +71,39 @@ class _Chunk:
 
 
 class TopN:
-    """Finds the N best movies for blocks of users. It reuses its buffer of scores from one block to the next."""
+    """Finds the N best movies for blocks of users. It reuses its buffer of scores from one block to the next.
 
-    def __init__(self, candidates: Candidates, n: int, block_users: int) -> None:
+    With the `scale` of the ratings, calls can give the users' lowest ratings.
+    """
+
+    def __init__(
+        self, candidates: Candidates, n: int, block_users: int, scale: tuple[float, float] | None = None
+    ) -> None:
         self.n = n
         self.vectors = candidates.vectors
-        movies = len(candidates.movie_ids)
-        self.group = GROUP if GROUPS_TO_SPARE * n * GROUP <= movies else 1
         self.has_factors = candidates.has_factors
         lengths = np.linalg.norm(candidates.lifted_factors.astype(np.float64), axis=1)
-        self.place = np.lexsort((-lengths, ~self.has_factors))
-        self.position = np.empty_like(self.place)
-        self.position[self.place] = np.arange(movies)
-        by_length = Candidates(candidates.movie_ids[self.place], candidates.vectors[self.place])
-        self.chunks = list(_chunks(by_length, lengths[self.place], self.group))
+        by_length = np.lexsort((-lengths, ~self.has_factors))
+        self.place = by_length if candidates.is_chosen is None else by_length[candidates.is_chosen[by_length]]
+        self.group = GROUP if GROUPS_TO_SPARE * n * GROUP <= len(self.place) else 1
+        self.position = np.full(len(self.vectors), -1)
+        self.position[self.place] = np.arange(len(self.place))
+        chosen = Candidates(candidates.movie_ids[self.place], candidates.vectors[self.place])
+        self.chunks = list(_chunks(chosen, lengths[self.place], self.group))
+        self.floor = RatingFloor(candidates.ratings[self.place], scale) if candidates.ratings and scale else None
         self.buffer = np.empty((block_users, CHUNK), dtype=np.float32)
 
-    def __call__(self, vectors: Floats, seen_users: Ints, seen_movies: Ints) -> tuple[Ints, Ints, Ints, Scores]:
+    def __call__(
+        self, vectors: Floats, seen_users: Ints, seen_movies: Ints, ratings: UserRatings | None = None
+    ) -> tuple[Ints, Ints, Ints, Scores]:
         """Make the lists of users with `vectors`, one row per user.
 
-        `seen_users` (row) and `seen_movies` (place in the catalogue) are the pairs to leave out. Returns four arrays,
-        ordered by row and position: row, position (from 1), place in the catalogue, score.
+        `seen_users` (row) and `seen_movies` (place in the catalogue) are the pairs to leave out. With `ratings`, so are
+        movies that are predicted below the user's lowest. Returns four arrays, ordered by row and position: row,
+        position (from 1), place in the catalogue, score.
         """
-        rows, places = self._candidates(vectors, seen_users, self.position[seen_movies])
+        seen = self.position[seen_movies]
+        rows, places = self._candidates(vectors, seen_users[seen >= 0], seen[seen >= 0], ratings)
         exact = self._exact(vectors, rows, places)
         order = np.lexsort((places, -exact, rows))
         rows, places, exact = rows[order], places[order], exact[order]
@@ -85,7 +111,9 @@ class TopN:
         chosen = positions <= self.n
         return rows[chosen], positions[chosen], places[chosen], exact[chosen]
 
-    def _candidates(self, vectors: Floats, seen_users: Ints, seen: Ints) -> tuple[Ints, Ints]:
+    def _candidates(
+        self, vectors: Floats, seen_users: Ints, seen: Ints, ratings: UserRatings | None
+    ) -> tuple[Ints, Ints]:
         """Pairs (row, place) that include all of the N best of each row, and usually few others."""
         order = np.argsort(seen, kind="stable")
         seen_users, seen = seen_users[order], seen[order]
@@ -101,6 +129,11 @@ class TopN:
             if not len(users):
                 break
             scores = self._scores(chunk, vectors, users, seen_users, seen)
+            if ratings and self.floor:
+                end = min(chunk.first + CHUNK, len(self.place))
+                of_users = ratings[users]
+                is_below = self.floor.is_below(of_users.side, of_users.lowest, chunk.first, end)
+                scores[:, : end - chunk.first][is_below] = -np.inf
             maxima = scores.reshape(len(users), self.group, -1).max(axis=1)
             best[users] = _largest(np.concatenate([best[users], maxima], axis=1), self.n)
             bound[users] = _just_below(best[users].min(axis=1))

@@ -410,11 +410,66 @@ class Recommend(Section):
     changed since. `none`: nobody; new users then get popular movies."""
 
     catalogue_bytes: Positive = 1_000_000_000
-    """Largest catalogue that a task holds at once, in bytes: movies x (rank + 2) x 4. A larger one is ranked block by
-    block of movies, which gives the same lists, but no reasons."""
+    """Largest catalogue that a task holds at once, in bytes: movies x (rank + 2) x 4, beside the factors for predicted
+    ratings. A larger one is ranked block by block of movies, which gives the same lists, but no reasons."""
 
     block_users: Positive = 256
     """Number of users scored at a time. For each core, scores take this number x 2048 movies x 4 bytes of memory."""
+
+    items: list[str] = []
+    """Only these movies may be recommended: lists of their ids, as delivered. A list is a CSV or text file, a Parquet
+    file or folder, or a Delta table, on a disk or in S3. Empty: all movies."""
+
+    exclude: list[str] = []
+    """These movies must not be recommended: lists of their ids, as in `items`."""
+
+    genres: list[str] = []
+    """Only movies with at least one of these genres may be recommended. Empty: all."""
+
+    exclude_genres: list[str] = []
+    """Movies with one of these genres must not be recommended."""
+
+    min_year: int | None = Field(default=None, examples=[1980])
+    """Only movies of this year or later may be recommended; a movie without a year in its title may not. Left out:
+    all."""
+
+    max_year: int | None = Field(default=None, examples=[1999])
+    """Only movies of this year or earlier may be recommended; a movie without a year in its title may not. Left out:
+    all."""
+
+    min_ratings: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """Only movies with at least this many ratings may be recommended."""
+
+    min_predicted_rating: float | None = Field(default=None, examples=[3.5])
+    """Only movies with at least this predicted rating are recommended to a user. Left out: all."""
+
+    min_above_mean: float | None = Field(default=None, examples=[0.0])
+    """Only movies are recommended whose predicted rating is at least the mean of the user's own ratings plus this
+    number, which can be negative. Left out: all."""
+
+    users: list[str] = []
+    """Only these users get lists: lists of their ids, as in `items`. Empty: all users."""
+
+    active_since: date | None = Field(default=None, examples=[date(2024, 1, 1)])
+    """Only users who have rated something on this day (UTC) or later get lists. Left out: all users."""
+
+    @model_validator(mode="after")
+    def _has_years_in_order(self) -> Recommend:
+        if self.min_year is not None and self.max_year is not None and self.min_year > self.max_year:
+            raise ValueError(f"min_year={self.min_year} is after max_year={self.max_year}")
+        return self
+
+    @property
+    def has_lowest_rating(self) -> bool:
+        """Whether movies with a low predicted rating are left out."""
+        return self.min_predicted_rating is not None or self.min_above_mean is not None
+
+    @property
+    def restricts_movies(self) -> bool:
+        """Whether some movies may be recommended to nobody."""
+        years = (self.min_year, self.max_year)
+        lists = (self.items, self.exclude, self.genres, self.exclude_genres)
+        return any(lists) or any(year is not None for year in years) or self.min_ratings > 0
 
 
 class Tune(Section):
@@ -497,6 +552,13 @@ class Settings(Section):
     def _has_what_it_needs(self) -> Settings:
         if self.train.holdout == "time" and not self.input.timestamp:
             raise ValueError('train.holdout = "time" needs timestamps: name their column in input.timestamp')
+        if self.recommend.active_since and not self.input.timestamp:
+            raise ValueError("recommend.active_since needs timestamps: name their column in input.timestamp")
+        if self.recommend.has_lowest_rating and self.input.feedback == "counts":
+            raise ValueError(
+                "no ratings are predicted from counts: leave out recommend.min_predicted_rating and "
+                "recommend.min_above_mean"
+            )
         return self
 
     @model_validator(mode="after")

@@ -68,6 +68,11 @@ def exists(path: str) -> bool:
     return bool(_filesystem(path).exists(path))
 
 
+def is_file(path: str) -> bool:
+    """Whether there is a file at a path, not a folder."""
+    return bool(_filesystem(path).isfile(path))
+
+
 def is_glob(name: str) -> bool:
     """Whether a name is a glob, which stands for all names that match it."""
     return glob.has_magic(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -24,17 +24,25 @@ def show_user(answer: Mapping[str, Any]) -> None:
     console.print(
         plain(f"User {answer['userId']}: {len(history):,} ratings, {answer['average_rating']:.2f} on average\n")
     )
-    table = Table(title=f"The {min(SHOWN, len(history))} they rated highest", title_justify="left")
-    table.add_column("rating", justify="right")
-    table.add_column("title and genres")
-    table.add_column("when")
-    for row in history[:SHOWN]:
-        table.add_row(f"{row['rating']:g}", title_and_genres(row), (row["timestamp"] or "-")[:10])
-    console.print(table)
+    console.print(_history_table(f"The {min(SHOWN, len(history))} they rated highest", history[:SHOWN]))
+    if named := [row for row in history[SHOWN:] if row["reason_for"]]:
+        console.print(_history_table("Further movies that are named as reasons", named))
     if recommendations:
         console.print(recommendations_table(f"Recommended to user {answer['userId']}", recommendations))
     else:
         console.print("Nothing is recommended to them: they have rated every movie, or they joined after the last run.")
+
+
+def _history_table(title: str, history: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("rating", justify="right")
+    table.add_column("title and genres")
+    table.add_column("when")
+    table.add_column("a reason for")
+    for row in history:
+        reason_for = ", ".join(f"#{position}" for position in row["reason_for"])
+        table.add_row(f"{row['rating']:g}", title_and_genres(row), (row["timestamp"] or "-")[:10], reason_for)
+    return table
 
 
 def show_movie(answer: Mapping[str, Any]) -> None:

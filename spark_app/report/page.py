@@ -230,11 +230,14 @@ def _bounds(bounds: Mapping[str, Any], model: str, metric: str) -> str:
 
 
 def _person(user: Mapping[str, Any]) -> dict[str, Any]:
-    """What the card of a user needs: the movies they rated highest, and those recommended to them."""
+    """What the card of a user needs: the movies they rated highest, further ones that are reasons, and their list."""
+    listed = user["recommendations"][:SHOWN]
+    shown_positions = {row["rank"] for row in listed}
     return {
         **user,
         "shown": user["history"][:SHOWN],
-        "listed": user["recommendations"][:SHOWN],
+        "named": [row for row in user["history"][SHOWN:] if set(row["reason_for"]) & shown_positions],
+        "listed": listed,
         "has_ratings": any(row["rating"] is not None for row in user["history"]),
         "has_predictions": any(row["predicted_rating"] is not None for row in user["recommendations"]),
     }

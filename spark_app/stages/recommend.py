@@ -2,45 +2,61 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_app.data.ids import with_original_ids
+from spark_app.data.liked import AND, YOU_LIKED
+from spark_app.data.popular import popular_lists
 from spark_app.model.als import implicit_problem
+from spark_app.model.candidates import Candidates
 from spark_app.model.fits import Models, with_fold_in
-from spark_app.model.lists import Explain, recommend
-from spark_app.model.stack import with_predicted_ratings
+from spark_app.model.lists import LAST_REASON, Explain, recommend
+from spark_app.model.matrices import Ids
+from spark_app.model.predicted import RATING_DECIMALS, RatingModel
+from spark_app.model.stack import weights_of
 from spark_app.model.topn import SCORE_DECIMALS
+from spark_app.platform.errors import InputError
 from spark_app.platform.log import logger
 from spark_app.platform.settings import Recommend, Settings
+from spark_app.platform.spark_versions import from_arrow, to_arrow
+from spark_app.zones.choice import chosen_movies, chosen_users, movies_with_counts, tell_unknown
 from spark_app.zones.id_codes import read_codes
 from spark_app.zones.manifest import RunRecord
 from spark_app.zones.processed import ProcessedZone
 from spark_app.zones.stored_models import fitted_to, load_models, published_models
 
 COLUMNS = ("userId", "rank", "movieId", "title", "genres", "predicted_rating", "score", "reason")
-RATING_DECIMALS = 3
+
+LAST_OF_CHOICE = "all others are rated or left out"
+"""The reason where the settings leave movies out, in the place of LAST_REASON."""
 
 
 def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
-    """Write `delta/recommendations` and `recommendations/movie_recommendations.csv`."""
+    """Write `delta/recommendations`, `recommendations/movie_recommendations.csv` and `delta/popular_movies`."""
     zone = ProcessedZone(settings.processed.path)
     ratings, movies = zone.input(spark, "ratings", record), zone.input(spark, "movies", record)
     folder = published_models(zone)
-    models, rating_model = load_models(spark, folder)
+    models, rating_model_name = load_models(spark, folder)
     if not record.has_written(folder):
         record.note_input(folder)
-    logger.info("models in %s, ratings predicted by: %s", folder, rating_model or "no model")
+    logger.info("models in %s, ratings predicted by: %s", folder, rating_model_name or "no model")
     options, folded_in = settings.recommend, 0
+    chosen = chosen_movies(zone, settings)
+    rating_model = _rating_model(models, rating_model_name, settings)
+    ratings = _of_chosen_users(spark, zone, ratings, settings)
     if options.fold_in != "none" and fitted_to(folder) != zone.version(spark, "ratings"):
         models, folded_in = with_fold_in(models, ratings, options.fold_in)
         logger.info("folded in %s users who have ratings that the fit has not seen", f"{folded_in:,}")
 
-    top = _lists(spark, models, ratings, movies, options)
-    rated = _with_predicted_rating(top, models, rating_model, settings.input.scale)
-    explained = _with_liked_movies_as_reason(rated, movies, options.reasons)
-    published = _as_published(explained, movies).transform(with_original_ids, read_codes(spark, zone))
-    zone.overwrite(published, "recommendations")
+    top = _lists(spark, models, rating_model, ratings, movies, chosen, options)
+    explained = _with_liked_movies_as_reason(top, movies, options)
+    codes = read_codes(spark, zone)
+    zone.overwrite(_as_published(explained, movies).transform(with_original_ids, codes), "recommendations")
     record.note_output(zone.table("recommendations"))
 
     published = zone.read(spark, "recommendations")
@@ -50,46 +66,103 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     zone.replace_recommendations_csv(_as_text(published))
     record.note_output(zone.recommendations_csv)
 
+    popular = popular_lists(_movies_for_anyone(zone, models, rating_model, chosen), options.n)
+    zone.overwrite(from_arrow(spark, popular).transform(with_original_ids, codes), "popular_movies")
+    record.note_output(zone.table("popular_movies"))
 
-def _lists(spark: SparkSession, models: Models, ratings: DataFrame, movies: DataFrame, options: Recommend) -> DataFrame:
-    """The top N of every user who has rated anything."""
+
+def _rating_model(models: Models, name: str | None, settings: Settings) -> RatingModel | None:
+    """The model that predicts the published ratings, with the lowest rating that may be recommended; None for counts.
+
+    Raises InputError if a lowest rating is set and the models predict none.
+    """
+    options = settings.recommend
+    if name is None or models.explicit is None:
+        if options.has_lowest_rating:
+            raise InputError(
+                "the published models predict no ratings: leave out recommend.min_predicted_rating and "
+                "recommend.min_above_mean, or run the stage 'train' on ratings"
+            )
+        return None
+    weights = weights_of(name, models.stack)
+    return RatingModel(
+        models.biases.mean,
+        settings.input.scale,
+        *(weights.constant, weights.user, weights.movie),
+        least=options.min_predicted_rating,
+        above_mean=options.min_above_mean,
+    )
+
+
+def _of_chosen_users(spark: SparkSession, zone: ProcessedZone, ratings: DataFrame, settings: Settings) -> DataFrame:
+    """The ratings of the users who get lists. Raises InputError if there are none."""
+    options, of_chosen = settings.recommend, ratings
+    if options.users:
+        listed = chosen_users(zone, settings)
+        users = from_arrow(spark, pa.table({"userId": listed}))
+        of_chosen = of_chosen.join(F.broadcast(users), on="userId", how="left_semi")
+        known = to_arrow(of_chosen.select("userId").distinct())["userId"].to_numpy()
+        unknown = np.setdiff1d(listed, known)
+        tell_unknown("users", [str(user) for user in unknown.tolist()], len(listed))
+    if options.active_since:
+        day = F.to_timestamp(F.lit(f"{options.active_since.isoformat()} 00:00:00"))
+        active = of_chosen.groupBy("userId").agg(F.max("timestamp").alias("last")).filter(F.col("last") >= day)
+        of_chosen = of_chosen.join(active.select("userId"), on="userId", how="left_semi")
+    if of_chosen is not ratings and of_chosen.isEmpty():
+        (latest,) = ratings.agg(F.max("timestamp")).collect()[0]
+        raise InputError(
+            "no user gets a list: nobody is in recommend.users and has rated anything since recommend.active_since; "
+            f"the latest rating is of {latest.date() if latest else 'no known day'}"
+        )
+    return of_chosen
+
+
+def _lists(
+    spark: SparkSession,
+    models: Models,
+    rating_model: RatingModel | None,
+    ratings: DataFrame,
+    movies: DataFrame,
+    chosen: Ids | None,
+    options: Recommend,
+) -> DataFrame:
+    """The top N of every user who has rated anything, of the chosen movies."""
     factors = models.implicit.users.withColumnRenamed("id", "userId")
     candidates = models.candidates(movies, options.catalogue_bytes)
+    if chosen is not None:
+
+        def of_chosen(block: Candidates) -> Candidates:
+            return replace(block, is_chosen=np.isin(block.movie_ids, chosen))
+
+        candidates = candidates.each(of_chosen)
+    predict = None
+    if rating_model:
+        candidates, predict = models.with_ratings(candidates, rating_model), models.predict(rating_model)
     explain = Explain(implicit_problem(models.settings.implicit), options.reasons) if options.reasons else None
-    return recommend(spark, factors, ratings, candidates, options.n, options.block_users, explain, everyone=True)
+    return recommend(
+        spark, factors, ratings, candidates, options.n, options.block_users, explain, predict, everyone=True
+    )
 
 
-def _with_predicted_rating(
-    top: DataFrame, models: Models, rating_model: str | None, scale: tuple[float, float]
-) -> DataFrame:
-    """Add `predicted_rating`, on the scale of the ratings; null if no model predicts ratings."""
-    if rating_model is None or models.explicit is None:
-        return top.withColumn("predicted_rating", F.lit(None).cast("double"))
-    rated = with_predicted_ratings(top, models.biases, models.explicit, models.stack, scale)
-    return rated.withColumnRenamed(rating_model, "predicted_rating")
-
-
-def _with_liked_movies_as_reason(rated: DataFrame, movies: DataFrame, max_titles: int) -> DataFrame:
-    """Put the titles of the first `max_titles` movies in `because` into `reason`; without any, `reason` stays."""
-    liked = [f"liked_{place}" for place in range(max_titles)]
+def _with_liked_movies_as_reason(top: DataFrame, movies: DataFrame, options: Recommend) -> DataFrame:
+    """Put the titles of the first movies in `because` into `reason`; without any, `reason` stays."""
+    liked = [f"liked_{place}" for place in range(options.reasons)]
     for place, title in enumerate(liked):
         named = F.broadcast(movies.select(F.col("movieId").alias("because_id"), F.col("title").alias(title)))
-        with_id = rated.withColumn("because_id", F.get("because", F.lit(place)))
-        rated = with_id.join(named, on="because_id", how="left").drop("because_id")
+        with_id = top.withColumn("because_id", F.get("because", F.lit(place)))
+        top = with_id.join(named, on="because_id", how="left").drop("because_id")
     titles = F.array_compact(F.array(*liked)) if liked else F.array()
-    you_liked = F.concat(F.lit("you liked "), F.array_join(titles.cast("array<string>"), " and "))
-    return rated.withColumn("reason", F.when(F.size(titles) > 0, you_liked).otherwise(F.col("reason"))).drop(*liked)
+    you_liked = F.concat(F.lit(YOU_LIKED), F.array_join(titles.cast("array<string>"), AND))
+    reason = F.when(F.size(titles) > 0, you_liked)
+    if options.restricts_movies or options.has_lowest_rating:
+        reason = reason.when(F.col("reason") == LAST_REASON, LAST_OF_CHOICE)
+    return top.withColumn("reason", reason.otherwise(F.col("reason"))).drop(*liked)
 
 
 def _as_published(rated: DataFrame, movies: DataFrame) -> DataFrame:
-    """Add title and genres, round the predicted ratings, and select the published columns (`COLUMNS`)."""
+    """Add title and genres, and select the published columns (`COLUMNS`)."""
     described = rated.join(F.broadcast(movies), on="movieId", how="inner")
-    return described.withColumns(
-        {
-            "genres": F.concat_ws("|", "genres"),
-            "predicted_rating": F.round("predicted_rating", RATING_DECIMALS),
-        }
-    ).select(*COLUMNS)
+    return described.withColumn("genres", F.concat_ws("|", "genres")).select(*COLUMNS)
 
 
 def _as_text(published: DataFrame) -> DataFrame:
@@ -101,3 +174,17 @@ def _as_text(published: DataFrame) -> DataFrame:
         }
     )
     return as_text.orderBy("userId", "rank").select(*COLUMNS)
+
+
+def _movies_for_anyone(
+    zone: ProcessedZone, models: Models, rating_model: RatingModel | None, chosen: Ids | None
+) -> pa.Table:
+    """The movies that may be recommended to a user without ratings, with their predicted rating (null for counts)."""
+    movies = movies_with_counts(zone)
+    if chosen is not None:
+        movies = movies.filter(pa.array(np.isin(movies["movieId"].to_numpy(), chosen)))
+    if rating_model is None:
+        return movies.append_column("predicted_rating", pa.nulls(len(movies), pa.float64()))
+    predicted = models.predicted_for_anyone(movies["movieId"].to_numpy(), rating_model)
+    movies = movies.append_column("predicted_rating", pa.array(predicted))
+    return movies if rating_model.least is None else movies.filter(pa.array(predicted >= rating_model.least))

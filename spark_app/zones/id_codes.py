@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 import pyarrow.dataset as ds
 from pyspark.sql import DataFrame, SparkSession
@@ -92,6 +94,19 @@ def code_of(zone: ProcessedZone, column: str, delivered: str) -> int:
     if not ids.is_plain_id(delivered):
         raise InputError(f"{column} {delivered} is not known in {zone.root}")
     return int(delivered)
+
+
+def codes_of(zone: ProcessedZone, column: str, delivered: Iterable[str]) -> dict[str, int]:
+    """The integers that stand for ids in the tables, by id as delivered; ids that cannot be in the tables are left out.
+
+    An id that is an integer stands for itself, whether or not the tables have it.
+    """
+    codes = {name: int(name) for name in delivered if ids.is_plain_id(name)}
+    if has_codes(zone, column):
+        others = pa.array([name for name in delivered if name not in codes], pa.string())
+        known = zone.rows(TABLES[column], ds.field("id").isin(others))
+        codes |= dict(zip(known["id"].to_pylist(), known["code"].to_pylist(), strict=True))
+    return codes
 
 
 def is_delivered_id(column: str, delivered: str) -> ds.Expression:

@@ -26,6 +26,7 @@ MADE_BY = {
     "user_features": "explore",
     "movie_features": "explore",
     "recommendations": "recommend",
+    "popular_movies": "recommend",
 }
 """Every Delta table of the processed zone, and the stage that makes it."""
 

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from spark_app.model.candidates import Floats
+from spark_app.data.liked import titles_in
+from spark_app.model.half_sweep import Floats
 from spark_app.model.similarity import most_similar
 from spark_app.platform import storage
 from spark_app.platform.errors import InputError
@@ -25,6 +26,8 @@ SIMILAR = 10
 def user(zone: ProcessedZone, user_id: str) -> dict[str, Any]:
     """A user's ratings, the highest and then the latest first, and their recommendations; ids are as delivered.
 
+    Each rating has `reason_for`: the positions of the recommendations whose reason names the movie.
+
     Raises InputError if the user has no ratings.
     """
     code = code_of(zone, "userId", user_id)
@@ -35,17 +38,34 @@ def user(zone: ProcessedZone, user_id: str) -> dict[str, Any]:
     best_first = ratings.join(titles, keys="movieId", join_type="inner").sort_by(
         [("rating", "descending"), ("timestamp", "descending"), ("movieId", "ascending")]
     )
-    recommended = zone.rows("recommendations", is_delivered_id("userId", user_id))
+    recommended = zone.rows("recommendations", is_delivered_id("userId", user_id)).sort_by("rank").to_pylist()
     history = with_delivered_movie_ids(zone, best_first).select(["movieId", "title", "genres", "rating", "timestamp"])
+    positions = _reasons(recommended, set(history["title"].to_pylist()))
     return {
         "userId": user_id if has_codes(zone, "userId") else code,
         "rating_count": history.num_rows,
         "average_rating": pc.mean(history["rating"]).as_py(),
         "history": [
-            {**row, "timestamp": row["timestamp"] and row["timestamp"].isoformat()} for row in history.to_pylist()
+            {
+                **row,
+                "timestamp": row["timestamp"] and row["timestamp"].isoformat(),
+                "reason_for": positions.get(row["title"], []),
+            }
+            for row in history.to_pylist()
         ],
-        "recommendations": recommended.drop_columns(["userId"]).sort_by("rank").to_pylist(),
+        "recommendations": [
+            {column: value for column, value in row.items() if column != "userId"} for row in recommended
+        ],
     }
+
+
+def _reasons(recommended: list[dict[str, Any]], titles: set[str]) -> dict[str, list[int]]:
+    """The positions of the recommendations whose reason names each title."""
+    positions: dict[str, list[int]] = {}
+    for row in recommended:
+        for title in titles_in(row["reason"], titles):
+            positions.setdefault(title, []).append(row["rank"])
+    return positions
 
 
 def movie(zone: ProcessedZone, movie_id: str) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from pyspark.sql import SparkSession
 
 from spark_app.model import mllib
 from spark_app.model.biases import BiasModel
-from spark_app.model.candidates import Floats, as_matrix
 from spark_app.model.fits import FitSettings, Models
+from spark_app.model.half_sweep import Floats
+from spark_app.model.matrices import as_matrix
 from spark_app.model.stack import StackWeights
 from spark_app.platform import storage
 from spark_app.platform.errors import InputError

@@ -12,7 +12,6 @@ from pyspark.sql import functions as F
 
 from spark_app.model import factors as module
 from spark_app.model.factors import (
-    FactorMatrix,
     Factors,
     as_factors,
     as_frame,
@@ -22,6 +21,7 @@ from spark_app.model.factors import (
     with_users,
 )
 from spark_app.model.half_sweep import Problem, Ridge, SquaredError
+from spark_app.model.matrices import FactorMatrix
 from spark_app.model.rating_blocks import pack
 from spark_app.model.solver import Options, Solution, fit
 

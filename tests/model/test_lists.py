@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from spark_app.model.by_user import USERS, UserPartition
 from spark_app.model.candidates import LAST, CandidateBlocks, Candidates, build_candidates
-from spark_app.model.lists import _rank_partition, lists_to_judge, recommend
+from spark_app.model.lists import _rank_partition, _Ranker, lists_to_judge, recommend
 
 PERSONAL, POPULAR, LAST_REASON = "based on your ratings", "popular", "all others are rated"
 HISTORY = pa.schema([("userId", pa.int32()), ("movieId", pa.int32()), ("rating", pa.float32())])
@@ -97,7 +97,7 @@ def partition_of(case: Case, seed: int = 0) -> UserPartition:
 
 
 def lists_of(case: Case) -> list[Row]:
-    found = list(_rank_partition(partition_of(case), catalogue_of(case), case.n, case.block_users))
+    found = list(_rank_partition(partition_of(case), catalogue_of(case), _Ranker(case.n, case.block_users)))
     return [tuple(row.values())[:5] for batch in found for row in batch.to_pylist()]
 
 
@@ -176,8 +176,8 @@ def test_a_partition_without_users_to_serve_gives_nothing() -> None:
     case = Case({10: [1.0, 0.0]}, {10: 1}, users={}, seen={}, n=3, block_users=2)
     candidates = catalogue_of(case)
     nobody = UserPartition(USERS.empty_table(), HISTORY.empty_table())
-    assert list(_rank_partition(nobody, candidates, 3, 2)) == []
-    assert list(_rank_partition(partition_of(case), candidates, 3, 2)) == []
+    assert list(_rank_partition(nobody, candidates, _Ranker(3, 2))) == []
+    assert list(_rank_partition(partition_of(case), candidates, _Ranker(3, 2))) == []
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +217,7 @@ def test_recommend_end_to_end(spark: SparkSession, candidates: Candidates, shuff
         found = sorted(tuple(row)[:5] for row in top.collect())
     finally:
         spark.conf.set("spark.sql.shuffle.partitions", 1)
-    assert top.columns == ["userId", "rank", "movieId", "score", "reason", "because"]
+    assert top.columns == ["userId", "rank", "movieId", "score", "reason", "because", "predicted_rating"]
     assert found == [
         # Has seen movie 4, the best of all for them, and 99, which nobody can be recommended.
         (7, 1, 1, 1.0, PERSONAL),

@@ -1,0 +1,42 @@
+"""Ids, and factors as rows of a matrix, in numpy: found by id, and read from columns of lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from spark_app.model.half_sweep import Bools, Floats, Ints
+
+Ids = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class FactorMatrix:
+    """The factors of users or of movies as a matrix: one row per id, ids ascending."""
+
+    ids: Ids
+    rows: Floats
+
+
+def in_order(ids: pa.ChunkedArray, features: pa.ChunkedArray, rank: int) -> FactorMatrix:
+    """The factors in columns of ids and of lists of length `rank`."""
+    unordered = ids.to_numpy().astype(np.int32)
+    order = np.argsort(unordered)
+    return FactorMatrix(unordered[order], as_matrix(features.combine_chunks(), rank)[order])
+
+
+def as_matrix(features: pa.Array, rank: int) -> Floats:
+    """Convert a column of lists of length `rank` to a matrix; nulls are skipped."""
+    values: Floats = features.drop_null().flatten().to_numpy().reshape(-1, rank).astype(np.float32)
+    return values
+
+
+def found_among(ids: Ids, among: Ids) -> tuple[Ints, Bools]:
+    """The place of each id in the ascending array `among`, and whether the id is in it."""
+    if not len(among):
+        return np.zeros(len(ids), dtype=np.int64), np.zeros(len(ids), dtype=bool)
+    places: Ints = np.minimum(np.searchsorted(among, ids), len(among) - 1)
+    return places, among[places] == ids
