@@ -18,6 +18,9 @@ MAX_ID = 2**31 - 1
 PLAIN = r"(?:0|[1-9][0-9]{0,9})"
 """An integer written plainly. `007` is not: it would become 7, which may be another id."""
 
+ROWS_PER_BROKEN_ID = 2_000
+"""Where fewer than one row in so many has an id that is no integer, such ids are taken for broken ones."""
+
 SCHEMA = "id STRING, code INT"
 """The schema of a table of codes."""
 
@@ -52,6 +55,14 @@ def new_codes(ids: DataFrame, known: DataFrame) -> DataFrame:
     uncoded = uncoded.join(known, on="id", how="left_anti")
     number = F.row_number().over(Window.orderBy("id"))
     return uncoded.select("id", (F.lit(lowest) - number).cast("int").alias("code"))
+
+
+def are_ids(texts: int, rows: int) -> bool:
+    """Whether `texts`, the number of ids of a column that are no integers, are ids and not integers that were spoilt.
+
+    They are ids where at least one in ROWS_PER_BROKEN_ID of the `rows` has one.
+    """
+    return texts > 0 and texts * ROWS_PER_BROKEN_ID >= rows
 
 
 def with_codes(frame: DataFrame, codes: Codes) -> DataFrame:

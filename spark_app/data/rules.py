@@ -88,9 +88,28 @@ def movie_rules(input_settings: Input, coded: Collection[str] = ()) -> list[Rule
     return rules
 
 
+def not_an_integer(name: str) -> str:
+    """The reason to reject a row whose id, in the column `name`, should be an integer and is none, or is empty."""
+    return f"{name} is not an integer from 0 to {MAX_ID}"
+
+
 def unknown_movie(input_settings: Input) -> str:
     """The reason to reject a rating of a movie that is not in the movies table."""
     return f"{input_settings.item} is not in the movies table"
+
+
+def is_id(value: Column) -> Column:
+    """Whether an integer can be an id that stands for itself; false for null."""
+    return _is_between(value, 0, MAX_ID)
+
+
+def remedy(reason: str, input_settings: Input) -> str:
+    """What would take the rows that were rejected for a reason: the setting to change; empty if there is none."""
+    remedies = {
+        not_an_integer(input_settings.user): 'input.ids = "any" takes ids of any kind',
+        not_an_integer(input_settings.item): 'input.ids = "any" takes ids of any kind',
+    }
+    return remedies.get(reason, "")
 
 
 def first_reason(rules: Sequence[Rule]) -> Column:
@@ -140,7 +159,7 @@ def as_year(title: str) -> Column:
 def _id_rule(column: str, name: str, coded: Collection[str]) -> Rule:
     if column in coded:
         return Rule(f"{name} is empty", ~_has_text(column))
-    return Rule(f"{name} is not an integer from 0 to {MAX_ID}", ~_is_between(F.col(column), 0, MAX_ID))
+    return Rule(not_an_integer(name), ~is_id(F.col(column)))
 
 
 def _scale_rule(input_settings: Input) -> Rule:

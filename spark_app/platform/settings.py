@@ -110,7 +110,8 @@ class Input(Section):
     ids: Literal["auto", "integer", "any"] = "auto"
     """Which ids are valid. `integer`: integers from 0 to 2147483647; rows with other ids are rejected. `any`: any text;
     such integers are used unchanged, and every other id gets an integer code in `delta/user_ids` or `delta/movie_ids`.
-    `auto`: `integer` or `any`, as the first lines require."""
+    `auto`: `integer` or `any` for each column, as the whole delivery requires; a few ids that are not integers are
+    rejected."""
 
     take: Literal["new", "all"] = "new"
     """Which files of ratings `etl` reads. `new`: only the files that it has not read before, and merges their rows; all

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
 
 from pyspark.sql import DataFrame, SparkSession
 
-from spark_app.data import clean
+from spark_app.data import clean, rules
 from spark_app.data.aggregates import final_movies, movie_stats
-from spark_app.data.ids import Codes, with_original_ids
+from spark_app.data.ids import Codes, are_ids, with_original_ids
 from spark_app.platform.errors import TooManyRejectsError
 from spark_app.platform.log import logger
 from spark_app.platform.settings import Settings
 from spark_app.zones.deliveries import Delivery, find_delivery, why_movies_need_all
-from spark_app.zones.id_codes import check_no_codes, find_codes, keep_codes
+from spark_app.zones.id_codes import check_no_codes, coded_before, find_codes, keep_codes, texts_in
 from spark_app.zones.manifest import RunRecord
 from spark_app.zones.processed import ProcessedZone
-from spark_app.zones.raw import note_inputs, read_fields, survey
+from spark_app.zones.raw import RawTable, note_inputs, read_fields, survey
 
 MOVIE_COLUMNS = ("movieId", "title", "year", "genres")
 RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
@@ -32,41 +33,28 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     """Clean the raw zone into `delta/movies`, `delta/ratings`, `delta/movie_stats`, `delta/rejects` and `final/`.
 
     All movies are read. Of the ratings, only the new files are read if that gives the same result as reading all files.
-    Each file is parsed once: the checked rows are persisted, counted, and only then published. If too many rows are
+    Each file is parsed once: the checked rows are persisted, counted, and only then published. Only where ids turn out
+    to be texts, although the first lines of the files have integers, everything is read again. If too many rows are
     rejected, only the rejects are written.
     """
     zone = ProcessedZone(settings.processed.path)
-    raw_movies, raw_ratings = survey(settings)
-    checksums = note_inputs(record, raw_movies, raw_ratings)
-    coded = raw_ratings.coded.union(raw_movies.coded if raw_movies else ())
+    tables = survey(settings)
+    checksums = note_inputs(record, *tables)
     if settings.input.ids == "integer":
         check_no_codes(spark, zone)
-    delivery, all_files = find_delivery(spark, zone, settings, raw_ratings, checksums, coded)
-    movie_fields = read_fields(spark, raw_movies) if raw_movies else None
-    rating_fields = read_fields(spark, delivery.table) if delivery.is_new else None
-    codes, new_codes = find_codes(
-        spark,
-        zone,
-        {"userId": rating_fields, "movieId": rating_fields if movie_fields is None else movie_fields},
-        coded,
-    )
-
-    checked: dict[str, DataFrame] = {}
-    movies = None
-    if movie_fields is not None:
-        checked["movies"] = clean.checked_movies(movie_fields, settings.input, codes).persist()
-        movies = clean.kept(checked["movies"], MOVIE_COLUMNS)
-        if reason := why_movies_need_all(spark, zone, delivery, movies, settings):
-            logger.info("ratings: all files are read again, since %s", reason)
-            delivery = all_files
-    if delivery.is_new:
-        checked["ratings"] = _checked_ratings(spark, delivery, movies, settings, codes).persist()
-    for table, rows in checked.items():
-        _account(record, table, rows)
+    coded = coded_before(spark, zone).union(*(table.coded for table in tables if table))
+    judged = _judge(spark, zone, settings, record, tables, checksums, coded)
+    while settings.input.ids == "auto" and (texts := _columns_of_texts(judged, settings, record)):
+        judged.unpersist()
+        coded |= texts
+        judged = _judge(spark, zone, settings, record, tables, checksums, coded)
+    checked, movies, codes, delivery = judged.checked, judged.movies, judged.codes, judged.delivery
+    for table in checked:
+        _log_counts(table, record, settings)
     _publish_rejects(checked, zone, record)
-    _check_reject_share(record, checked, zone, settings.clean.max_reject_share)
+    _check_reject_share(record, checked, zone, settings)
 
-    keep_codes(zone, record, new_codes)
+    keep_codes(zone, record, judged.new_codes)
     if movies is not None:
         _publish_movies(movies, zone, record)
     if delivery.is_new:
@@ -84,20 +72,99 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     record.note_output(zone.table("movie_stats"))
     zone.replace_final(final_movies(movies, stats).transform(with_original_ids, codes))
     record.note_output(zone.final_file)
-    for rows in (*checked.values(), stats):
-        rows.unpersist()
+    judged.unpersist()
+    stats.unpersist()
 
 
-def _checked_ratings(
-    spark: SparkSession, delivery: Delivery, movies: DataFrame | None, settings: Settings, codes: Codes
-) -> DataFrame:
-    today = datetime.now(UTC).date()
-    fields = read_fields(spark, delivery.table)
-    return clean.checked_ratings(fields, movies, settings.input, settings.clean, today, codes)
+@dataclass(frozen=True)
+class _Judged:
+    """A delivery whose rows are judged and counted.
+
+    `fields` has the parsed lines and `checked` the judged rows of each table that is read, `movies` the kept movies
+    (None if there is no table of them).
+    """
+
+    delivery: Delivery
+    fields: Mapping[str, DataFrame]
+    checked: Mapping[str, DataFrame]
+    movies: DataFrame | None
+    codes: Codes
+    new_codes: dict[str, DataFrame]
+
+    def unpersist(self) -> None:
+        for rows in (*self.checked.values(), *self.new_codes.values()):
+            rows.unpersist()
 
 
-def _account(record: RunRecord, table: str, checked: DataFrame) -> None:
-    """Count the rows of a table by status and reason, and log the counts. This is the action that parses the files."""
+def _judge(
+    spark: SparkSession,
+    zone: ProcessedZone,
+    settings: Settings,
+    record: RunRecord,
+    tables: tuple[RawTable | None, RawTable],
+    checksums: Mapping[str, str],
+    coded: frozenset[str],
+) -> _Judged:
+    """Judge and count the rows of the delivery. `coded` names the columns, of userId and movieId, that need codes."""
+    raw_movies, raw_ratings = tables
+    delivery, all_files = find_delivery(spark, zone, settings, raw_ratings, checksums, coded)
+    movie_fields = read_fields(spark, raw_movies) if raw_movies else None
+    rating_fields = read_fields(spark, delivery.table) if delivery.is_new else None
+    codes, new_codes = find_codes(
+        spark,
+        zone,
+        {"userId": rating_fields, "movieId": rating_fields if movie_fields is None else movie_fields},
+        coded,
+    )
+    fields: dict[str, DataFrame] = {}
+    checked: dict[str, DataFrame] = {}
+    movies = None
+    if movie_fields is not None:
+        fields["movies"] = movie_fields
+        checked["movies"] = clean.checked_movies(movie_fields, settings.input, codes).persist()
+        movies = clean.kept(checked["movies"], MOVIE_COLUMNS)
+        if reason := why_movies_need_all(spark, zone, delivery, movies, settings):
+            logger.info("ratings: all files are read again, since %s", reason)
+            delivery = all_files
+    if delivery.is_new:
+        fields["ratings"] = read_fields(spark, delivery.table)
+        today = datetime.now(UTC).date()
+        checked["ratings"] = clean.checked_ratings(
+            fields["ratings"], movies, settings.input, settings.clean, today, codes
+        ).persist()
+    for table, rows in checked.items():
+        _count(record, table, rows)
+    return _Judged(delivery, fields, checked, movies, codes, new_codes)
+
+
+def _columns_of_texts(judged: _Judged, settings: Settings, record: RunRecord) -> frozenset[str]:
+    """The columns, of userId and movieId, that were judged as integers and hold texts that are ids.
+
+    A text is no reason to give codes where it is a broken integer. For a user, or where there is no table of movies,
+    the number of such rows tells (`are_ids`). A movie is one that is both listed and rated. Reads the lines again, but
+    only where some ids were rejected.
+    """
+    names = {"userId": settings.input.user, "movieId": settings.input.item}
+    found = set()
+    for column, name in names.items():
+        reason = rules.not_an_integer(name)
+        is_in_both = column == "movieId" and "movies" in judged.checked
+        sources = ("movies", "ratings") if is_in_both else ("ratings",)
+        if not all(table in judged.fields and reason in record.rejects[table] for table in sources):
+            continue
+        texts = [texts_in(judged.fields[table], column) for table in sources]
+        if is_in_both:
+            is_found = not texts[0].join(texts[1], on="id", how="left_semi").isEmpty()
+        else:
+            is_found = are_ids(texts[0].count(), record.rows["ratings"]["in"])
+        if is_found:
+            logger.info('%s: some ids are no integers: they get codes; input.ids = "integer" rejects them', name)
+            found.add(column)
+    return frozenset(found)
+
+
+def _count(record: RunRecord, table: str, checked: DataFrame) -> None:
+    """Count the rows of a table by status and reason. This is the action that parses the files."""
     counts = {
         (row["status"], row["reason"]): row["count"] for row in checked.groupBy("status", "reason").count().collect()
     }
@@ -116,9 +183,18 @@ def _account(record: RunRecord, table: str, checked: DataFrame) -> None:
         for (status, reason), count in sorted(counts.items(), key=lambda item: -item[1])
         if status == clean.REJECTED
     }
+
+
+def _log_counts(table: str, record: RunRecord, settings: Settings) -> None:
     _log_rows(table, record.rows[table])
     for reason, count in record.rejects[table].items():
-        logger.warning("%s: %s rejected: %s", table, f"{count:,}", reason)
+        logger.warning("%s: %s rejected: %s", table, f"{count:,}", _with_remedy(reason, settings))
+
+
+def _with_remedy(reason: str, settings: Settings) -> str:
+    """A reason, with the setting that would take such rows if there is one."""
+    remedy = rules.remedy(reason, settings.input)
+    return f"{reason} ({remedy})" if remedy else reason
 
 
 def _log_rows(table: str, rows: Mapping[str, int]) -> None:
@@ -148,13 +224,14 @@ def _publish_rejects(checked: Mapping[str, DataFrame], zone: ProcessedZone, reco
         record.note_output(zone.table("rejects"))
 
 
-def _check_reject_share(record: RunRecord, tables: Collection[str], zone: ProcessedZone, max_share: float) -> None:
-    """Raise TooManyRejectsError if more than `max_share` of the rows of a table were rejected."""
+def _check_reject_share(record: RunRecord, tables: Collection[str], zone: ProcessedZone, settings: Settings) -> None:
+    """Raise TooManyRejectsError if more than `clean.max_reject_share` of the rows of a table were rejected."""
+    max_share = settings.clean.max_reject_share
     for table in tables:
         rows = record.rows[table]
         share = rows["rejected"] / rows["in"] if rows["in"] else 1.0
         if share > max_share:
-            reason = next(iter(record.rejects[table]), "there are no rows")
+            reason = _with_remedy(next(iter(record.rejects[table]), "there are no rows"), settings)
             raise TooManyRejectsError(
                 f"{rows['rejected']:,} of {rows['in']:,} rows of {table} ({share:.1%}) were rejected, more than "
                 f"clean.max_reject_share={max_share:g}; most often: {reason}. Only these rejects were published: "

@@ -30,6 +30,16 @@ def read_codes(spark: SparkSession, zone: ProcessedZone) -> Codes:
     return Codes(users=tables.get("userId"), movies=tables.get("movieId"))
 
 
+def coded_before(spark: SparkSession, zone: ProcessedZone) -> frozenset[str]:
+    """The columns, of userId and movieId, of which some ids have codes since an earlier run."""
+    return frozenset(column for column, table in TABLES.items() if zone.has_table(spark, table))
+
+
+def texts_in(fields: DataFrame, column: str) -> DataFrame:
+    """The ids of a column, as id (text), that are not empty and no integers: a row for each line that has one."""
+    return _ids_in(fields, column).filter(~rules.is_id(rules.as_integer("id")))
+
+
 def find_codes(
     spark: SparkSession, zone: ProcessedZone, fields: dict[str, DataFrame | None], coded: frozenset[str]
 ) -> tuple[Codes, dict[str, DataFrame]]:

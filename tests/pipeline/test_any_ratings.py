@@ -239,6 +239,51 @@ def test_the_ids_of_movielens_need_no_codes(movielens: Zones) -> None:
         assert all(row["userId"].isdigit() for row in csv.DictReader(file))
 
 
+LATE_TEXT = [f"{user},1384719342,5.0,964982703" for user in range(1_001)] + ["7,B00X1,1.0,964982703"]
+"""The first lines have integers only, and one of the others has not."""
+
+
+@pytest.mark.parametrize("movies", ["", "movieId,title,genres\n1384719342,A book,\nB00X1,Another,\n"])
+def test_what_all_lines_need_decides_on_codes(job: Job, zones: Zones, movies: str) -> None:
+    zones.deliver(movies, "\n".join(["userId,movieId,rating,timestamp", *LATE_TEXT, ""]))
+    code, said = job("etl", *([] if movies else ["--set", "raw.movies="]))
+    assert code == 0, said
+    assert zones.manifests()[0]["rows"]["ratings"] == {"in": 1002, "good": 1002, "rejected": 0, "superseded": 0}
+    assert codes_of(zones, "movie_ids") == {"B00X1": -1}
+    assert not (zones.processed / "delta" / "user_ids").exists()
+    assert 'movieId: some ids are no integers: they get codes; input.ids = "integer" rejects them' in said
+    code, said = job("etl", *([] if movies else ["--set", "raw.movies="]))
+    assert (code, "0 of 1 files are new" in said) == (0, True)
+
+
+def test_an_integer_that_is_spoilt_is_a_reject_that_names_the_setting(job: Job, zones: Zones) -> None:
+    good = [f"{user},1,4.0,964982703" for user in range(2_100)]
+    lines = [*good, "abc,1,4.0,964982703", *(f"{user},{user}x,4.0,964982703" for user in range(15))]
+    zones.deliver(ratings="\n".join(["userId,movieId,rating,timestamp", *lines, ""]))
+    code, said = job("etl")
+    assert code == 0, said
+    assert 'userId is not an integer from 0 to 2147483647 (input.ids = "any" takes ids of any kind)' in said
+    assert zones.manifests()[0]["rejects"]["ratings"] == {
+        "movieId is not an integer from 0 to 2147483647": 15,  # no movie that is listed has such an id
+        "userId is not an integer from 0 to 2147483647": 1,
+    }
+    assert not (zones.processed / "delta" / "user_ids").exists()
+
+
+def test_a_further_delivery_may_bring_the_first_ids_that_are_texts(job: Job, zones: Zones) -> None:
+    zones.deliver()
+    (zones.raw / "ratings.csv").rename(zones.raw / "ratings-1.csv")
+    options = ("--set", "raw.ratings=ratings-*.csv")
+    assert job("etl", *options)[0] == 0
+    more = ["1,1,4.0,964982703"] * 1_000 + ["2,2,4.0,964982703", "ann,1,4.0,964982703"]
+    (zones.raw / "ratings-2.csv").write_text("\n".join(["userId,movieId,rating,timestamp", *more, ""]))
+    code, said = job("etl", *options)
+    assert code == 0, said
+    rows = zones.manifests()[-1]["rows"]["ratings"]
+    assert rows == {"in": 1006, "good": 6, "rejected": 0, "superseded": 1000}
+    assert codes_of(zones, "user_ids") == {"ann": -1}
+
+
 def test_a_zone_whose_ids_become_texts(
     job: Job, zones: Zones, spark: SparkSession, capsys: pytest.CaptureFixture[str]
 ) -> None:

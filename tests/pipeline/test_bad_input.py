@@ -133,7 +133,7 @@ def test_every_bad_row_is_kept_with_its_text_and_reason(job: Job, zones: Zones, 
     }
     kept = b"2147483647,4,4.0,964982703\n"
     zones.deliver(ratings=RATINGS.encode() + kept + b"\n".join(bad))
-    assert job("etl", "--set", "clean.max_reject_share=1")[0] == 0
+    assert job("etl", "--set", "clean.max_reject_share=1", "--set", "input.ids=integer")[0] == 0
 
     assert ratings_of(spark, zones) == [*GOOD, (2147483647, 4, 4.0)]
     found = {raw: reason for _, raw, reason in rejects_of(spark, zones)}
