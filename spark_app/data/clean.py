@@ -17,32 +17,48 @@ KEPT, SUPERSEDED, REJECTED, HEADER = "kept", "superseded", "rejected", "header"
 
 
 def checked_movies(fields: DataFrame, input_settings: Input, codes: Codes) -> DataFrame:
-    """Movies from parsed lines, as rows of movieId, title, year, genres, status, reason, file, raw, raw_bytes.
+    """Movies from parsed lines: movieId, title, year, genres, listed_as, status, reason, file, raw, raw_bytes.
 
     Takes the columns of `with_fields`, `is_header`, and the position of a line in the delivery: `file`, `block_start`,
-    `row`. If a movie has several rows, the last delivered is kept: the last line in the last file by name.
+    `row`. If a movie has several rows, the last delivered is kept: the last line in the last file by name. `listed_as`
+    is the id, as text, in a line that was rejected.
     """
     reason = rules.first_reason([*rules.line_rules(), *rules.movie_rules(input_settings, codes.by_column)])
     titled = fields if input_settings.title else fields.withColumn("title", F.col("movieId"))
     judged = titled.transform(rules.with_values, input_settings, codes.by_column).withColumn("reason", reason)
+    judged = judged.withColumn("listed_as", F.when(F.col("reason").isNotNull(), F.col("movieId").cast("string")))
     typed = judged.transform(with_codes, codes).select(
         _if_good(F.col("movieId").cast("int")).alias("movieId"),
         _if_good(F.col("title")).alias("title"),
         _if_good(rules.as_year("title")).alias("year"),
         _if_good(rules.as_genres("genres")).alias("genres"),
+        "listed_as",
         _position(),
         _reject(),
     )
     return _with_status(typed, ["movieId"], [F.desc("position")]).drop("position")
 
 
+def lost_movies(checked: DataFrame) -> DataFrame:
+    """The movies of which some line was rejected, from `checked_movies`: listed_as (the id as text), why."""
+    is_lost = (F.col("status") == REJECTED) & F.col("listed_as").isNotNull()
+    return checked.filter(is_lost).groupBy("listed_as").agg(F.min("reason").alias("why"))
+
+
 def checked_ratings(
-    fields: DataFrame, movies: DataFrame | None, input_settings: Input, clean: Clean, today: date, codes: Codes
+    fields: DataFrame,
+    movies: DataFrame | None,
+    input_settings: Input,
+    clean: Clean,
+    today: date,
+    codes: Codes,
+    lost: DataFrame | None = None,
 ) -> DataFrame:
     """Ratings from parsed lines: userId, movieId, rating, timestamp, status, reason, file, raw, raw_bytes.
 
     Takes the columns of `with_fields`, `is_header`, and the position of a line in the delivery: `file`, `block_start`,
-    `row`. `movies` has the movieIds that ratings may refer to; None allows any.
+    `row`. `movies` has the movieIds that ratings may refer to; None allows any. The reason to reject a rating of any
+    other movie is its own where the line of that movie was rejected; `lost` has these, from `lost_movies`.
 
     If a user rated a movie several times, the latest rating is kept, and the highest of those with the same timestamp,
     so that the choice does not depend on the order of rows. Without timestamps the last delivered rating is kept. Of
@@ -55,13 +71,15 @@ def checked_ratings(
         else F.lit(None).cast("timestamp")
     )
     values = fields.transform(rules.with_values, input_settings, codes.by_column)
-    judged = values.withColumn("reason", rules.first_reason(own_rules)).transform(with_codes, codes)
+    judged = values.withColumn("reason", rules.first_reason(own_rules))
+    unlisted = F.lit(rules.unknown_movie(input_settings))
+    if lost is not None:
+        as_listed = F.col("movieId").cast("string") == F.col("listed_as")
+        judged = judged.join(F.broadcast(lost), on=as_listed, how="left")
+        unlisted = F.coalesce(F.concat(F.lit(rules.lost_movie(input_settings)), "why"), unlisted)
+    judged = judged.withColumn("unlisted", unlisted).transform(with_codes, codes)
     judged = judged.withColumn("movieId", _if_good(F.col("movieId").cast("int")))
-    located = (
-        judged
-        if movies is None
-        else judged.transform(_reject_unknown_movies, movies, rules.unknown_movie(input_settings))
-    )
+    located = judged if movies is None else judged.transform(_reject_unknown_movies, movies)
     typed = located.select(
         _if_good(F.col("userId").cast("int")).alias("userId"),
         _if_good(F.col("movieId")).alias("movieId"),
@@ -75,12 +93,15 @@ def checked_ratings(
     return _with_status(typed, ["userId", "movieId"], newest_first, summed).drop("position")
 
 
-def _reject_unknown_movies(judged: DataFrame, movies: DataFrame, reason: str) -> DataFrame:
-    """Reject ratings of movies that are not in `movies`: they have no title to show and no row in the aggregates."""
+def _reject_unknown_movies(judged: DataFrame, movies: DataFrame) -> DataFrame:
+    """Reject ratings of movies that are not in `movies`, for the reason `unlisted`.
+
+    They have no title to show and no row in the aggregates.
+    """
     known = movies.select("movieId", F.lit(True).alias("is_known"))
     is_unknown = F.col("reason").isNull() & F.col("is_known").isNull()
     return judged.join(F.broadcast(known), on="movieId", how="left").withColumn(
-        "reason", F.when(is_unknown, F.lit(reason)).otherwise(F.col("reason"))
+        "reason", F.when(is_unknown, F.col("unlisted")).otherwise(F.col("reason"))
     )
 
 

@@ -18,6 +18,7 @@ RULES_VERSION = 2
 A test compares a digest of the code that judges rows with the digest of this version.
 """
 
+BAD_QUOTE = "a quote is unbalanced or out of place"
 NO_GENRES = "(no genres listed)"
 SCALE_TOLERANCE = 1e-6
 PLAIN_NUMBER = r"^\s*[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?\s*$"
@@ -45,7 +46,7 @@ def line_rules() -> list[Rule]:
     return [
         Rule("the line is not UTF-8", ~F.col("is_utf8")),
         Rule("the header line is repeated", F.col("is_header")),
-        Rule("a quote is unbalanced or out of place", ~F.col("is_well_quoted")),
+        Rule(BAD_QUOTE, ~F.col("is_well_quoted")),
         Rule("the line has too few or too many fields", ~F.col("has_all_fields")),
     ]
 
@@ -88,6 +89,11 @@ def movie_rules(input_settings: Input, coded: Collection[str] = ()) -> list[Rule
     return rules
 
 
+def lost_movie(input_settings: Input) -> str:
+    """How the reason begins to reject a good rating of a movie whose own line was rejected; why that was follows."""
+    return f"the line of this {input_settings.item} in the movies was rejected: "
+
+
 def not_an_integer(name: str) -> str:
     """The reason to reject a row whose id, in the column `name`, should be an integer and is none, or is empty."""
     return f"{name} is not an integer from 0 to {MAX_ID}"
@@ -106,10 +112,11 @@ def is_id(value: Column) -> Column:
 def remedy(reason: str, input_settings: Input) -> str:
     """What would take the rows that were rejected for a reason: the setting to change; empty if there is none."""
     remedies = {
+        BAD_QUOTE: "quote and escape, under [ratings_file] or [movies_file], say how quotes are written",
         not_an_integer(input_settings.user): 'input.ids = "any" takes ids of any kind',
         not_an_integer(input_settings.item): 'input.ids = "any" takes ids of any kind',
     }
-    return remedies.get(reason, "")
+    return remedies.get(reason.removeprefix(lost_movie(input_settings)), "")
 
 
 def first_reason(rules: Sequence[Rule]) -> Column:

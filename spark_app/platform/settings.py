@@ -253,6 +253,10 @@ class Clean(Section):
     max_reject_share: Share = 0.01
     """Largest share of a table's rows that can be rejected; above it nothing is published (exit code 4)."""
 
+    max_lost_share: Share = 0.005
+    """Largest share of the ratings that can be rejected only because the line of their movie was; above it nothing is
+    published (exit code 4)."""
+
     damping: Annotated[float, Field(ge=0)] = 10.0
     """Damping of `damped_rating`: the mean of a movie's ratings and this many more at the mean of all ratings."""
 

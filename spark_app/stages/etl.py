@@ -52,6 +52,7 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     for table in checked:
         _log_counts(table, record, settings)
     _publish_rejects(checked, zone, record)
+    _check_lost_share(record, checked, zone, settings)
     _check_reject_share(record, checked, zone, settings)
 
     keep_codes(zone, record, judged.new_codes)
@@ -118,10 +119,12 @@ def _judge(
     )
     fields: dict[str, DataFrame] = {}
     checked: dict[str, DataFrame] = {}
-    movies = None
+    movies = lost = None
     if movie_fields is not None:
         fields["movies"] = movie_fields
         checked["movies"] = clean.checked_movies(movie_fields, settings.input, codes).persist()
+        _count(record, "movies", checked["movies"])
+        lost = clean.lost_movies(checked["movies"]) if record.rejects["movies"] else None
         movies = clean.kept(checked["movies"], MOVIE_COLUMNS)
         if reason := why_movies_need_all(spark, zone, delivery, movies, settings):
             logger.info("ratings: all files are read again, since %s", reason)
@@ -130,10 +133,9 @@ def _judge(
         fields["ratings"] = read_fields(spark, delivery.table)
         today = datetime.now(UTC).date()
         checked["ratings"] = clean.checked_ratings(
-            fields["ratings"], movies, settings.input, settings.clean, today, codes
+            fields["ratings"], movies, settings.input, settings.clean, today, codes, lost
         ).persist()
-    for table, rows in checked.items():
-        _count(record, table, rows)
+        _count(record, "ratings", checked["ratings"])
     return _Judged(delivery, fields, checked, movies, codes, new_codes)
 
 
@@ -237,6 +239,22 @@ def _check_reject_share(record: RunRecord, tables: Collection[str], zone: Proces
                 f"clean.max_reject_share={max_share:g}; most often: {reason}. Only these rejects were published: "
                 f"see {zone.table('rejects')} where run_id = '{record.run_id}'"
             )
+
+
+def _check_lost_share(record: RunRecord, tables: Collection[str], zone: ProcessedZone, settings: Settings) -> None:
+    """Raise TooManyRejectsError if more than `clean.max_lost_share` of the ratings were lost with their movies."""
+    if "ratings" not in tables:
+        return
+    begin, rows = rules.lost_movie(settings.input), record.rows["ratings"]["in"]
+    lost = {reason: count for reason, count in record.rejects["ratings"].items() if reason.startswith(begin)}
+    count = sum(lost.values())
+    if count > settings.clean.max_lost_share * rows:
+        raise TooManyRejectsError(
+            f"{count:,} of {rows:,} rows of ratings ({count / rows:.1%}) are good but for their movie, more than "
+            f"clean.max_lost_share={settings.clean.max_lost_share:g}; {_with_remedy(next(iter(lost)), settings)}. Mend "
+            f"these lines of {settings.raw.movies}. Only the rejects were published: see {zone.table('rejects')} where "
+            f"run_id = '{record.run_id}' and table = 'movies'"
+        )
 
 
 def _publish_movies(movies: DataFrame, zone: ProcessedZone, record: RunRecord) -> None:

@@ -24,7 +24,7 @@ from spark_app.zones.raw import RawTable
 NEUTRAL = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES"})
 """Operations of Delta that do not change the rows of a table."""
 
-NOT_JUDGING = {"input": {"take"}, "clean": {"max_reject_share", "damping"}}
+NOT_JUDGING = {"input": {"take"}, "clean": {"max_reject_share", "max_lost_share", "damping"}}
 """The settings of [input] and [clean] that do not affect how a row is judged. All others do, also new ones."""
 
 
@@ -123,7 +123,8 @@ def why_movies_need_all(
     before, now = zone.read(spark, "movies").select("movieId"), movies.select("movieId")
     if not before.join(now, on="movieId", how="left_anti").isEmpty():
         return "movies are no longer listed"
-    had_unknown_movies = rules.unknown_movie(settings.input) in delivery.taken.rejects
+    begins = (rules.unknown_movie(settings.input), rules.lost_movie(settings.input))
+    had_unknown_movies = any(reason.startswith(begins) for reason in delivery.taken.rejects)
     if had_unknown_movies and not now.join(before, on="movieId", how="left_anti").isEmpty():
         return "ratings were rejected for movies that were not listed, and more are listed now"
     return None

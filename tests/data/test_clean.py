@@ -78,6 +78,24 @@ def test_a_rejected_movie_does_not_supersede_a_good_one(spark: SparkSession) -> 
     assert_df_equality(movies, spark.createDataFrame([(1, "Heat (1995)")], "movieId int, title string"))
 
 
+def test_a_rating_whose_movie_was_rejected_has_a_reason_of_its_own(spark: SparkSession) -> None:
+    lines: list[str | bytes] = ["1,,Drama", '2,"A" is for B,Drama', "3,,Drama", "3,Heat,Drama", ",No id,Drama"]
+    checked = clean.checked_movies(delivered(spark, MOVIES_HEADER, {"file:/raw/m.csv": lines}), Input(), Codes())
+    ratings: list[str | bytes] = [*(f"7,{movie},4.0,1000000000" for movie in (1, 2, 3, 4)), "7,1,9.0,1000000000"]
+    fields = delivered(spark, RATINGS_HEADER, {"file:/raw/r.csv": ratings})
+    movies, lost = clean.kept(checked, ["movieId"]), clean.lost_movies(checked)
+    judged = clean.checked_ratings(fields, movies, Input(), Clean(), TODAY, Codes(), lost).collect()
+    reasons = {row["raw"]: row["reason"] for row in judged if row["status"] == "rejected"}
+    begin = "the line of this movieId in the movies was rejected: "
+    assert reasons == {
+        "7,1,4.0,1000000000": begin + "title is empty",
+        "7,2,4.0,1000000000": begin + "a quote is unbalanced or out of place",
+        "7,4,4.0,1000000000": "movieId is not in the movies table",
+        "7,1,9.0,1000000000": "rating is not on the scale 0.5 to 5 by 0.5",
+    }
+    assert [row["movieId"] for row in judged if row["status"] == "kept"] == [3]
+
+
 def test_latest_rating_counts_and_of_one_second_the_highest(spark: SparkSession) -> None:
     lines: list[str | bytes] = [
         "1,1,5.0,1000000000",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -177,6 +177,31 @@ def test_all_rows_bad_is_exit_4_and_what_was_published_stays(job: Job, zones: Zo
     assert (zones.processed / "final" / "movies.parquet").read_bytes() == before
     assert len(rejects_of(spark, zones)) == 3
     assert [manifest["status"] for manifest in zones.manifests()] == ["done", "failed"]
+
+
+@pytest.mark.parametrize("ids", [range(100, 300), [f"0-{book}" for book in range(200)]], ids=["integers", "codes"])
+def test_good_ratings_that_are_lost_with_the_line_of_their_movie_are_exit_4(
+    job: Job, zones: Zones, ids: Sequence[int | str]
+) -> None:
+    lines = [f"{movie},Title,Drama" for movie in ids[1:]] + [rf'{ids[0]},"\"A\" is for B",X']
+    ratings = [f"{user},{movie},4.0,964982703" for user, movie in enumerate([*ids, ids[0]])]
+    zones.deliver("\n".join(["movieId,title,genres", *lines, ""]), HEADER + "\n".join([*ratings, ""]))
+    code, said = job("etl", "--set", "clean.max_reject_share=0.5")
+    assert code == 4
+    assert "2 of 201 rows of ratings (1.0%) are good but for their movie" in said
+    assert (
+        "the line of this movieId in the movies was rejected: a quote is unbalanced or out of place (quote and" in said
+    )
+    code, said = job("etl", "--set", "clean.max_lost_share=0.01")
+    assert code == 0
+    assert zones.manifests()[-1]["rows"]["ratings"] == {"in": 201, "good": 199, "rejected": 2, "superseded": 0}
+
+    zones.deliver(
+        "\n".join(["movieId,title,genres", *lines[:-1], f"{ids[0]},A,X", ""]), (zones.raw / "ratings.csv").read_bytes()
+    )
+    code, said = job("etl", "--set", "clean.max_lost_share=0.01")
+    assert "all files are read again, since ratings were rejected for movies that were not listed" in said
+    assert zones.manifests()[-1]["rows"]["ratings"] == {"in": 201, "good": 201, "rejected": 0, "superseded": 0}
 
 
 def test_a_missing_raw_path_is_exit_3_and_names_ingest(job: Job) -> None:
