@@ -64,6 +64,26 @@ def checked_ratings(
     so that the choice does not depend on the order of rows. Without timestamps the last delivered rating is kept. Of
     counts, the sum is kept. The rows of one user lie in one partition, in the order of movieId.
     """
+    judged = judged_ratings(fields, movies, input_settings, clean, today, codes, lost)
+    newest_first = [F.desc("timestamp"), F.desc("rating")] if input_settings.timestamp else [F.desc("position")]
+    summed = ("rating",) if input_settings.feedback == "counts" else ()
+    return _with_status(judged, ["userId", "movieId"], newest_first, summed).drop("position")
+
+
+def judged_ratings(
+    fields: DataFrame,
+    movies: DataFrame | None,
+    input_settings: Input,
+    clean: Clean,
+    today: date,
+    codes: Codes,
+    lost: DataFrame | None = None,
+) -> DataFrame:
+    """Every line as a row: userId, movieId, rating, timestamp (null in rejected rows), `reject` (null in good rows).
+
+    Takes what `checked_ratings` takes. `reject` has is_header, reason, file, raw and raw_bytes. Where the input has no
+    timestamps there is `position`, which is greater in a line delivered later.
+    """
     own_rules = [*rules.line_rules(), *rules.rating_rules(input_settings, clean, today, codes.by_column)]
     time = (
         rules.as_time("timestamp", input_settings.time_format)
@@ -80,7 +100,7 @@ def checked_ratings(
     judged = judged.withColumn("unlisted", unlisted).transform(with_codes, codes)
     judged = judged.withColumn("movieId", _if_good(F.col("movieId").cast("int")))
     located = judged if movies is None else judged.transform(_reject_unknown_movies, movies)
-    typed = located.select(
+    return located.select(
         _if_good(F.col("userId").cast("int")).alias("userId"),
         _if_good(F.col("movieId")).alias("movieId"),
         _if_good(F.col("rating") if input_settings.rating else F.lit(1.0)).alias("rating"),
@@ -88,9 +108,6 @@ def checked_ratings(
         *([] if input_settings.timestamp else [_position()]),
         _reject(),
     )
-    newest_first = [F.desc("timestamp"), F.desc("rating")] if input_settings.timestamp else [F.desc("position")]
-    summed = ("rating",) if input_settings.feedback == "counts" else ()
-    return _with_status(typed, ["userId", "movieId"], newest_first, summed).drop("position")
 
 
 def _reject_unknown_movies(judged: DataFrame, movies: DataFrame) -> DataFrame:
@@ -121,11 +138,9 @@ def kept(checked: DataFrame, columns: Sequence[str]) -> DataFrame:
     return checked.filter(F.col("status") == KEPT).select(*columns)
 
 
-def rejected(checked: DataFrame, table: str, run_id: str) -> DataFrame:
-    """The rejected rows: run_id, table, file, reason, raw (text), raw_bytes (only where the line is not UTF-8)."""
-    return checked.filter(F.col("status") == REJECTED).select(
-        F.lit(run_id).alias("run_id"), F.lit(table).alias("table"), "file", "reason", "raw", "raw_bytes"
-    )
+def rejected(checked: DataFrame) -> DataFrame:
+    """The rejected rows: file, reason, raw (text), raw_bytes (only where the line is not UTF-8)."""
+    return checked.filter(F.col("status") == REJECTED).select("file", "reason", "raw", "raw_bytes")
 
 
 def _if_good(value: Column) -> Column:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from functools import reduce
@@ -15,21 +16,17 @@ TOP_SHARES = {"top_1_percent": 0.01, "top_10_percent": 0.1}
 QUANTILES = {"min": 0.0, "median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 
 
-def rating_histogram(ratings: DataFrame, feedback: str) -> dict[str, int]:
-    """How often each rating was given, lowest first. One pass.
+def rating_histogram(values: Mapping[float, int], feedback: str) -> dict[str, int]:
+    """How often each rating was given, lowest first, from how often each value was (`Features.values`).
 
     Keys are ratings as text, such as `3.5`. Counts are grouped by powers of two, such as `1`, `2-3` or `4-7`; counts
     below 1 are grouped as `<1`.
     """
-    if feedback != "counts":
-        rows = ratings.groupBy("rating").count().orderBy("rating").collect()
-        histogram: Counter[str] = Counter()
-        for row in rows:  # ratings that differ only in the last digits have the same text
-            histogram[f"{row['rating']:g}"] += row["count"]
-        return dict(histogram)
-    power = F.greatest(F.floor(F.log2("rating")), F.lit(-1)).alias("power")
-    rows = ratings.groupBy(power).count().orderBy("power").collect()
-    return {_power_of_two(row["power"]): row["count"] for row in rows}
+    histogram: Counter[str] = Counter()
+    for value in sorted(values):  # ratings that differ only in the last digits have the same text
+        name = f"{value:g}" if feedback != "counts" else _power_of_two(math.frexp(value)[1] - 1)
+        histogram[name] += values[value]
+    return dict(histogram)
 
 
 def _power_of_two(power: int) -> str:
@@ -115,17 +112,14 @@ def decades(features: DataFrame) -> dict[str, dict[str, int]]:
     return {f"{row['decade']}s": {"movies": row["movies"], "ratings": row["ratings"]} for row in rows}
 
 
-def months(ratings: DataFrame, user_features: DataFrame, movie_features: DataFrame) -> list[dict[str, Any]]:
+def months(
+    active: Mapping[str, tuple[int, int]], user_features: DataFrame, movie_features: DataFrame
+) -> list[dict[str, Any]]:
     """One row per month (UTC, such as 2018-09) with any rating: ratings, active_users, new_users, new_movies.
 
-    A user or movie is new in the month of its first rating. One pass over the ratings. Without timestamps there are no
-    months.
+    `active` has the ratings and the active users of each month (`Features.months`). A user or movie is new in the month
+    of its first rating.
     """
-    active = (
-        ratings.filter(F.col("timestamp").isNotNull())
-        .groupBy(_month("timestamp"))
-        .agg(F.count("*").alias("ratings"), F.countDistinct("userId").alias("active_users"))
-    )
     first_ratings = reduce(
         DataFrame.unionByName,
         (
@@ -137,8 +131,13 @@ def months(ratings: DataFrame, user_features: DataFrame, movie_features: DataFra
         (row["month"], row["what"]): row["count"] for row in first_ratings.groupBy("month", "what").count().collect()
     }
     return [
-        {**row.asDict(), **{what: arrivals.get((row["month"], what), 0) for what in ("new_users", "new_movies")}}
-        for row in active.orderBy("month").collect()
+        {
+            "month": month,
+            "ratings": ratings,
+            "active_users": users,
+            **{what: arrivals.get((month, what), 0) for what in ("new_users", "new_movies")},
+        }
+        for month, (ratings, users) in active.items()
     ]
 
 

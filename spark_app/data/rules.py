@@ -186,7 +186,7 @@ def _count_rule(input_settings: Input) -> Rule:
 
 def _time_rule(input_settings: Input, earliest: date, latest: date) -> Rule:
     kind = input_settings.time_format
-    first, last = _second(earliest), _second(latest) + LAST_SECOND
+    first, last = second_of(earliest), second_of(latest) + LAST_SECOND
     if kind == "iso":
         is_in_period = _is_between(F.unix_seconds("timestamp"), first, last)
     elif kind == "milliseconds":
@@ -214,5 +214,6 @@ def _is_between(value: Column, low: int, high: int) -> Column:
     return F.coalesce(value.between(low, high), F.lit(False))
 
 
-def _second(day: date) -> int:
+def second_of(day: date) -> int:
+    """The first second of a day (UTC), since 1970."""
     return (day - date(1970, 1, 1)).days * (LAST_SECOND + 1)

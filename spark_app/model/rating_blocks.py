@@ -20,8 +20,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from spark_app.model.blocks import Blocks, LocalBlocks, SparkBlocks
-from spark_app.model.half_sweep import Block, Ints, Places
+from spark_app.model.half_sweep import Block, Places
 from spark_app.model.matrices import Ids
+from spark_app.platform.pieces import cut
 from spark_app.platform.spark_versions import to_arrow
 
 MIN_BLOCKS = 4
@@ -105,17 +106,6 @@ def places_among(all_ids: Ids) -> Callable[[Ids], Places]:
     table = np.zeros(int(all_ids[-1]) - int(low) + 1, dtype=np.int32)
     table[all_ids - low] = np.arange(len(all_ids), dtype=np.int32)
     return lambda ids: table[ids - low]
-
-
-def cut(numbers: NDArray[np.uint16], parts: int) -> tuple[Ints, list[tuple[int, slice]]]:
-    """An order that groups rows by part, and the slice of that order that belongs to each part (none if it is empty).
-
-    `numbers` is the part of each row, as small integers, because numpy sorts those in linear time.
-    """
-    order = np.argsort(numbers, kind="stable")
-    ends = np.searchsorted(numbers[order], np.arange(parts + 1))
-    used = np.flatnonzero(np.diff(ends)).tolist()
-    return order, [(part, slice(ends[part], ends[part + 1])) for part in used]
 
 
 def _survey(rows: DataFrame) -> tuple[int, tuple[Ids, Ids]]:

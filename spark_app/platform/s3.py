@@ -47,6 +47,9 @@ retried = tenacity.retry(
 )
 """Retries calls of `deltalake`, which does not retry where S3 closes the connection during an answer."""
 
+ROLES = ("iam-role", "container-role")
+"""boto3's names for the ways to get the credentials of a role."""
+
 AMAZON = ".amazonaws.com"
 SIGNING_REGION = "us-east-1"
 """The region where none is set. Other servers than Amazon's have no regions; Amazon redirects from this one."""
@@ -96,6 +99,12 @@ def fsspec_options() -> dict[str, Any]:
         "client_kwargs": {"region_name": _region()},
         "config_kwargs": _limits(ATTEMPTS, READ_SECONDS),
     }
+
+
+def has_role() -> bool:
+    """Whether the credentials are those of the machine's or the container's role, which every executor has too."""
+    credentials = boto3.Session().get_credentials()
+    return credentials is not None and credentials.method in ROLES
 
 
 def spark_settings() -> dict[str, str]:

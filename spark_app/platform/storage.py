@@ -295,6 +295,36 @@ def first_lines(path: str, count: int) -> list[bytes]:
     return lines[:count]
 
 
+def line_blocks(path: str, start: int, end: int, block_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """The lines of a text file that begin from byte `start` to before byte `end`, in blocks of whole lines.
+
+    Each block, of about `block_bytes`, comes with the position of its first byte. A compressed file is unpacked, and
+    positions are those in the unpacked file. A byte order mark is left out.
+    """
+    with _filesystem(path).open(path, "rb", compression="infer") as stream:
+        position = 0
+        if start:
+            stream.seek(start - 1)
+            position = start - 1 + len(stream.readline())
+        rest = b""
+        while position < end and (chunk := stream.read(block_bytes)):
+            block = rest + chunk
+            last = max(end - 1 - position, 0)  # the first line feed from here on ends the last line
+            cut = block.find(b"\n", last) + 1 or block.rfind(b"\n") + 1
+            # A carriage return ends a line too, unless a line feed follows. Only line feeds divide ranges.
+            cut = cut or block.rfind(b"\r", 0, min(len(block) - 1, last)) + 1
+            if cut:
+                yield _without_mark(position, block[:cut])
+            position, rest = position + cut, block[cut:]
+        if position < end and rest:
+            yield _without_mark(position, rest)
+
+
+def _without_mark(position: int, block: bytes) -> tuple[int, bytes]:
+    mark = b"\xef\xbb\xbf"
+    return (len(mark), block[len(mark) :]) if position == 0 and block.startswith(mark) else (position, block)
+
+
 @s3.retried
 def is_delta_table(path: str) -> bool:
     """Whether there is a Delta table at a path; its rows are not read."""

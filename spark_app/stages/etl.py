@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
 
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from spark_app.data import clean, rules
 from spark_app.data.aggregates import final_movies, movie_stats
@@ -15,15 +16,18 @@ from spark_app.data.ids import Codes, are_ids, with_original_ids
 from spark_app.platform.errors import TooManyRejectsError
 from spark_app.platform.log import logger
 from spark_app.platform.settings import Settings
+from spark_app.zones.checked import Checked
 from spark_app.zones.deliveries import Delivery, find_delivery, why_movies_need_all
 from spark_app.zones.id_codes import check_no_codes, coded_before, find_codes, keep_codes, texts_in
 from spark_app.zones.manifest import RunRecord
+from spark_app.zones.plain_ratings import check_plain_files, plain_files
 from spark_app.zones.processed import ProcessedZone
 from spark_app.zones.raw import RawTable, note_inputs, read_fields, survey
 
 MOVIE_COLUMNS = ("movieId", "title", "year", "genres")
 RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
 KEYS = ("userId", "movieId")
+REJECT_COLUMNS = ("file", "reason", "raw", "raw_bytes")
 
 IS_LATER = "new.timestamp > old.timestamp OR (new.timestamp = old.timestamp AND new.rating > old.rating)"
 """When a new rating replaces the old one of the same user and movie: the rule of `clean.checked_ratings`, in SQL."""
@@ -33,9 +37,9 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     """Clean the raw zone into `delta/movies`, `delta/ratings`, `delta/movie_stats`, `delta/rejects` and `final/`.
 
     All movies are read. Of the ratings, only the new files are read if that gives the same result as reading all files.
-    Each file is parsed once: the checked rows are persisted, counted, and only then published. Only where ids turn out
-    to be texts, although the first lines of the files have integers, everything is read again. If too many rows are
-    rejected, only the rejects are written.
+    Each file is parsed once: the checked rows are counted, and only then published. Only where ids turn out to be
+    texts, although the first lines of the files have integers, everything is read again. If too many rows are rejected,
+    only the rejects are written.
     """
     zone = ProcessedZone(settings.processed.path)
     tables = survey(settings)
@@ -50,20 +54,23 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
         judged = _judge(spark, zone, settings, record, tables, checksums, coded)
     checked, movies, codes, delivery = judged.checked, judged.movies, judged.codes, judged.delivery
     for table in checked:
-        _log_counts(table, record, settings)
+        _log_rejects(table, record, settings)
     _publish_rejects(checked, zone, record)
     _check_lost_share(record, checked, zone, settings)
     _check_reject_share(record, checked, zone, settings)
 
     keep_codes(zone, record, judged.new_codes)
     if movies is not None:
+        _note_kept(record, "movies", checked["movies"])
         _publish_movies(movies, zone, record)
     if delivery.is_new:
-        _publish_ratings(clean.kept(checked["ratings"], RATING_COLUMNS), delivery, settings, zone, record)
-    if delivery.taken is None:
-        ratings = clean.kept(checked["ratings"], RATING_COLUMNS)  # all there are, and in memory
+        _publish_ratings(spark, checked["ratings"], delivery, settings, zone, record)
+        _note_kept(record, "ratings", checked["ratings"])
+    if delivery.taken is None and checked["ratings"].is_at_hand:
+        ratings = checked["ratings"].kept  # all there are
     else:
         ratings = zone.read(spark, "ratings")
+    if delivery.taken is not None:
         _account_for_all(record, delivery, ratings.count())
     if movies is None:
         movies = clean.rated_movies(ratings, codes)
@@ -87,14 +94,16 @@ class _Judged:
 
     delivery: Delivery
     fields: Mapping[str, DataFrame]
-    checked: Mapping[str, DataFrame]
+    checked: Mapping[str, Checked]
     movies: DataFrame | None
     codes: Codes
     new_codes: dict[str, DataFrame]
 
     def unpersist(self) -> None:
-        for rows in (*self.checked.values(), *self.new_codes.values()):
-            rows.unpersist()
+        for checked in self.checked.values():
+            checked.unpersist()
+        for codes in self.new_codes.values():
+            codes.unpersist()
 
 
 def _judge(
@@ -118,25 +127,44 @@ def _judge(
         coded,
     )
     fields: dict[str, DataFrame] = {}
-    checked: dict[str, DataFrame] = {}
+    checked: dict[str, Checked] = {}
     movies = lost = None
     if movie_fields is not None:
         fields["movies"] = movie_fields
-        checked["movies"] = clean.checked_movies(movie_fields, settings.input, codes).persist()
-        _count(record, "movies", checked["movies"])
-        lost = clean.lost_movies(checked["movies"]) if record.rejects["movies"] else None
-        movies = clean.kept(checked["movies"], MOVIE_COLUMNS)
+        rows = clean.checked_movies(movie_fields, settings.input, codes).persist()
+        checked["movies"] = Checked.of_rows(rows, MOVIE_COLUMNS)
+        _note_lines(record, "movies", checked["movies"])
+        lost = clean.lost_movies(rows) if record.rejects["movies"] else None
+        movies = checked["movies"].kept
         if reason := why_movies_need_all(spark, zone, delivery, movies, settings):
             logger.info("ratings: all files are read again, since %s", reason)
             delivery = all_files
     if delivery.is_new:
         fields["ratings"] = read_fields(spark, delivery.table)
-        today = datetime.now(UTC).date()
-        checked["ratings"] = clean.checked_ratings(
-            fields["ratings"], movies, settings.input, settings.clean, today, codes, lost
-        ).persist()
-        _count(record, "ratings", checked["ratings"])
+        checked["ratings"] = _checked_ratings(
+            spark, delivery.table, fields["ratings"], movies, lost, settings, codes, record
+        )
+        _note_lines(record, "ratings", checked["ratings"])
     return _Judged(delivery, fields, checked, movies, codes, new_codes)
+
+
+def _checked_ratings(
+    spark: SparkSession,
+    table: RawTable,
+    fields: DataFrame,
+    movies: DataFrame | None,
+    lost: DataFrame | None,
+    settings: Settings,
+    codes: Codes,
+    record: RunRecord,
+) -> Checked:
+    """The ratings of a table, checked: in blocks where most lines are plain, else by the rules for rows (`fields`)."""
+    today = datetime.now(UTC).date()
+    if files := plain_files(table, settings, codes, today):
+        sizes = {noted["path"]: noted["bytes"] for noted in record.inputs if "bytes" in noted}
+        return check_plain_files(spark, table, files, sizes, movies, lost, settings, today)
+    rows = clean.checked_ratings(fields, movies, settings.input, settings.clean, today, codes, lost)
+    return Checked.of_rows(rows, RATING_COLUMNS)
 
 
 def _columns_of_texts(judged: _Judged, settings: Settings, record: RunRecord) -> frozenset[str]:
@@ -165,30 +193,25 @@ def _columns_of_texts(judged: _Judged, settings: Settings, record: RunRecord) ->
     return frozenset(found)
 
 
-def _count(record: RunRecord, table: str, checked: DataFrame) -> None:
-    """Count the rows of a table by status and reason. This is the action that parses the files."""
-    counts = {
-        (row["status"], row["reason"]): row["count"] for row in checked.groupBy("status", "reason").count().collect()
-    }
-    totals = {
-        status: sum(count for (row_status, _), count in counts.items() if row_status == status)
-        for status in (clean.KEPT, clean.REJECTED, clean.SUPERSEDED)
-    }
+def _note_lines(record: RunRecord, table: str, checked: Checked) -> None:
+    """Note how many lines of a table there are, and how many are rejected for which reason."""
+    record.rows[table] = {"in": checked.lines, "rejected": checked.rejected_lines}
+    record.rejects[table] = dict(checked.rejects)
+
+
+def _note_kept(record: RunRecord, table: str, checked: Checked) -> None:
+    """Note and log how many good lines of a table are kept, and how many are superseded."""
+    kept = checked.count_kept()
     record.rows[table] = {
-        "in": sum(totals.values()),
-        "good": totals[clean.KEPT],
-        "rejected": totals[clean.REJECTED],
-        "superseded": totals[clean.SUPERSEDED],
+        "in": checked.lines,
+        "good": kept,
+        "rejected": checked.rejected_lines,
+        "superseded": checked.good_lines - kept,
     }
-    record.rejects[table] = {
-        reason: count
-        for (status, reason), count in sorted(counts.items(), key=lambda item: -item[1])
-        if status == clean.REJECTED
-    }
-
-
-def _log_counts(table: str, record: RunRecord, settings: Settings) -> None:
     _log_rows(table, record.rows[table])
+
+
+def _log_rejects(table: str, record: RunRecord, settings: Settings) -> None:
     for reason, count in record.rejects[table].items():
         logger.warning("%s: %s rejected: %s", table, f"{count:,}", _with_remedy(reason, settings))
 
@@ -218,37 +241,46 @@ def _account_for_all(record: RunRecord, delivery: Delivery, good: int) -> None:
     _log_rows("ratings, all deliveries", record.rows["ratings"])
 
 
-def _publish_rejects(checked: Mapping[str, DataFrame], zone: ProcessedZone, record: RunRecord) -> None:
+def _publish_rejects(checked: Mapping[str, Checked], zone: ProcessedZone, record: RunRecord) -> None:
     """Add the rejected rows to `delta/rejects`."""
-    if checked:
-        rejects = [clean.rejected(rows, table, record.run_id) for table, rows in checked.items()]
+    rejects = [
+        rows.rejected.select(F.lit(record.run_id).alias("run_id"), F.lit(table).alias("table"), *REJECT_COLUMNS)
+        for table, rows in checked.items()
+        if rows.rejected is not None
+    ]
+    if rejects:
         zone.append(reduce(DataFrame.union, rejects), "rejects")
         record.note_output(zone.table("rejects"))
 
 
-def _check_reject_share(record: RunRecord, tables: Collection[str], zone: ProcessedZone, settings: Settings) -> None:
+def _check_reject_share(
+    record: RunRecord, checked: Mapping[str, Checked], zone: ProcessedZone, settings: Settings
+) -> None:
     """Raise TooManyRejectsError if more than `clean.max_reject_share` of the rows of a table were rejected."""
     max_share = settings.clean.max_reject_share
-    for table in tables:
-        rows = record.rows[table]
-        share = rows["rejected"] / rows["in"] if rows["in"] else 1.0
+    for table, rows in checked.items():
+        share = rows.rejected_lines / rows.lines if rows.lines else 1.0
         if share > max_share:
-            reason = _with_remedy(next(iter(record.rejects[table]), "there are no rows"), settings)
+            _note_all(record, checked)
+            reason = _with_remedy(next(iter(rows.rejects), "there are no rows"), settings)
             raise TooManyRejectsError(
-                f"{rows['rejected']:,} of {rows['in']:,} rows of {table} ({share:.1%}) were rejected, more than "
+                f"{rows.rejected_lines:,} of {rows.lines:,} rows of {table} ({share:.1%}) were rejected, more than "
                 f"clean.max_reject_share={max_share:g}; most often: {reason}. Only these rejects were published: "
                 f"see {zone.table('rejects')} where run_id = '{record.run_id}'"
             )
 
 
-def _check_lost_share(record: RunRecord, tables: Collection[str], zone: ProcessedZone, settings: Settings) -> None:
+def _check_lost_share(
+    record: RunRecord, checked: Mapping[str, Checked], zone: ProcessedZone, settings: Settings
+) -> None:
     """Raise TooManyRejectsError if more than `clean.max_lost_share` of the ratings were lost with their movies."""
-    if "ratings" not in tables:
+    if "ratings" not in checked:
         return
-    begin, rows = rules.lost_movie(settings.input), record.rows["ratings"]["in"]
-    lost = {reason: count for reason, count in record.rejects["ratings"].items() if reason.startswith(begin)}
+    begin, rows = rules.lost_movie(settings.input), checked["ratings"].lines
+    lost = {reason: count for reason, count in checked["ratings"].rejects.items() if reason.startswith(begin)}
     count = sum(lost.values())
     if count > settings.clean.max_lost_share * rows:
+        _note_all(record, checked)
         raise TooManyRejectsError(
             f"{count:,} of {rows:,} rows of ratings ({count / rows:.1%}) are good but for their movie, more than "
             f"clean.max_lost_share={settings.clean.max_lost_share:g}; {_with_remedy(next(iter(lost)), settings)}. Mend "
@@ -257,23 +289,37 @@ def _check_lost_share(record: RunRecord, tables: Collection[str], zone: Processe
         )
 
 
+def _note_all(record: RunRecord, checked: Mapping[str, Checked]) -> None:
+    """Note what would have been kept, for the manifest of a run that fails."""
+    for table, rows in checked.items():
+        _note_kept(record, table, rows)
+
+
 def _publish_movies(movies: DataFrame, zone: ProcessedZone, record: RunRecord) -> None:
     zone.overwrite(movies.orderBy("movieId"), "movies")
     record.note_output(zone.table("movies"))
 
 
 def _publish_ratings(
-    ratings: DataFrame, delivery: Delivery, settings: Settings, zone: ProcessedZone, record: RunRecord
+    spark: SparkSession,
+    checked: Checked,
+    delivery: Delivery,
+    settings: Settings,
+    zone: ProcessedZone,
+    record: RunRecord,
 ) -> None:
     """Replace the table of ratings, or merge a further delivery into it; the commit's note lists what is taken now."""
     note = delivery.then_taken(record.rows["ratings"]["in"], record.rejects["ratings"], record.run_id).to_json()
+    if delivery.taken is not None:
+        checked.hold()  # a merge reads it twice
     if delivery.taken is None:
-        zone.overwrite(ratings, "ratings", note)
+        zone.overwrite(checked.kept, "ratings", note)
+        checked.kept_rows = checked.kept_rows or zone.read(spark, "ratings").count()  # from the log of the table
     elif settings.input.feedback == "counts":
         sums = {"rating": "old.rating + new.rating", "timestamp": "greatest(old.timestamp, new.timestamp)"}
-        zone.merge(ratings, "ratings", KEYS, "true", sums, note)
+        zone.merge(checked.kept, "ratings", KEYS, "true", sums, note)
     else:
         is_later = IS_LATER if settings.input.timestamp else "true"
         values = {"rating": "new.rating", "timestamp": "new.timestamp"}
-        zone.merge(ratings, "ratings", KEYS, is_later, values, note)
+        zone.merge(checked.kept, "ratings", KEYS, is_later, values, note)
     record.note_output(zone.table("ratings"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyspark.sql import SparkSession
 
 from spark_app.data import profile
-from spark_app.data.features import movie_features, user_features
+from spark_app.data.features import features
 from spark_app.data.ids import with_original_ids
 from spark_app.platform.log import logger
 from spark_app.platform.settings import Settings
@@ -20,14 +20,15 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     ratings, movies = zone.input(spark, "ratings", record), zone.input(spark, "movies", record)
 
     codes = read_codes(spark, zone)
-    users = user_features(ratings, movies).transform(with_original_ids, codes).persist()
+    found = features(ratings, movies)
+    users = found.users.transform(with_original_ids, codes).persist()
     zone.overwrite(users, "user_features")
     record.note_output(zone.table("user_features"))
-    rated_movies = movie_features(ratings, movies).transform(with_original_ids, codes).persist()
+    rated_movies = found.movies.transform(with_original_ids, codes).persist()
     zone.overwrite(rated_movies, "movie_features")
     record.note_output(zone.table("movie_features"))
 
-    histogram = profile.rating_histogram(ratings, settings.input.feedback)
+    histogram = profile.rating_histogram(found.values, settings.input.feedback)
     by_user, by_movie = profile.holders(users), profile.holders(rated_movies)
     user_count, movie_count = sum(by_user.values()), sum(by_movie.values())
     rated_count = movie_count - by_movie.get(0, 0)
@@ -43,10 +44,11 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
         "movie_popularity": profile.concentration(by_movie),
         "genres": profile.genres(movies.transform(with_original_ids, codes), rated_movies),
         "decades": profile.decades(rated_movies),
-        "months": profile.months(ratings, users, rated_movies),
+        "months": profile.months(found.months, users, rated_movies),
     }
     users.unpersist()
     rated_movies.unpersist()
+    found.unpersist()
     logger.info(
         "%s users, %s movies of which %.0f %% are rated; the most rated 1 %% of movies have %.0f %% of the ratings",
         f"{user_count:,}",

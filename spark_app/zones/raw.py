@@ -98,10 +98,18 @@ def read_fields(spark: SparkSession, table: RawTable) -> DataFrame:
     by_header: dict[str, list[RawFile]] = defaultdict(list)
     for file in table.files:
         by_header[file.header].append(file)
-    frames = [_read_files(spark, files, table.contract) for files in by_header.values()]
-    absent = {ours: F.lit(None).cast("string") for ours in table.contract.absent}
-    trimmed_ids = {ours: F.trim(ours) for ours in contract.ID_COLUMNS & table.contract.columns.keys()}
-    return reduce(DataFrame.unionByName, frames).withColumns({**absent, **trimmed_ids})
+    frames = [fields_of(_lines(spark, files), files[0], table.contract) for files in by_header.values()]
+    return reduce(DataFrame.unionByName, frames)
+
+
+def fields_of(lines: DataFrame, like: RawFile, expected: Contract) -> DataFrame:
+    """The columns of `read_fields` for lines(value, file, block_start, row) of files with the header of one file."""
+    # Blank lines are not records: every CSV reader skips them.
+    records = lines.filter(F.col("value") != "").withColumn("is_header", F.col("value") == like.header)
+    absent = {ours: F.lit(None).cast("string") for ours in expected.absent}
+    trimmed_ids = {ours: F.trim(ours) for ours in contract.ID_COLUMNS & expected.columns.keys()}
+    fields = with_fields(records, list(like.types), expected.names, expected.delimiter)
+    return fields.withColumns({**absent, **trimmed_ids})
 
 
 def note_inputs(record: RunRecord, *tables: RawTable | None) -> dict[str, str]:
@@ -116,16 +124,13 @@ def note_inputs(record: RunRecord, *tables: RawTable | None) -> dict[str, str]:
     return {noted["path"]: noted["sha256"] for noted in record.inputs if noted["path"] in paths}
 
 
-def _read_files(spark: SparkSession, files: list[RawFile], expected: Contract) -> DataFrame:
-    lines = spark.read.text([storage.spark_path(file.path) for file in files]).select(
+def _lines(spark: SparkSession, files: list[RawFile]) -> DataFrame:
+    return spark.read.text([storage.spark_path(file.path) for file in files]).select(
         "value",
         F.col("_metadata.file_path").alias("file"),
         F.col("_metadata.file_block_start").alias("block_start"),
         F.monotonically_increasing_id().alias("row"),
     )
-    # Blank lines are not records: every CSV reader skips them.
-    records = lines.filter(F.col("value") != "").withColumn("is_header", F.col("value") == files[0].header)
-    return with_fields(records, list(files[0].types), expected.names, expected.delimiter)
 
 
 def _survey_table(raw: Raw, name: str, expected: Contract) -> RawTable:

@@ -148,10 +148,10 @@ def test_rejects_keep_file_reason_and_text(spark: SparkSession) -> None:
             None,
         ),
     ]
-    schema = "run_id string, table string, file string, reason string, raw string, raw_bytes binary"
+    schema = "file string, reason string, raw string, raw_bytes binary"
     assert_df_equality(
-        clean.rejected(check_ratings(spark, files, 1), "ratings", "run-1"),
-        spark.createDataFrame([("run-1", "ratings", *row) for row in expected], schema),
+        clean.rejected(check_ratings(spark, files, 1)),
+        spark.createDataFrame(expected, schema),
         ignore_nullable=True,
         ignore_row_order=True,
     )

@@ -3,6 +3,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import random
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -277,3 +279,27 @@ def test_file_that_is_not_there_is_an_input_error(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"cannot read {tmp_path}/gone.csv: No such file or directory; check that it exists and is readable"
     )
+
+
+PARTS = (b"a", b"bc", b"\n", b"\r", b"\r\n", b"\xef\xbb\xbf", b"x" * 20)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_each_line_is_in_one_block_of_one_range(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)  # noqa: S311
+    content = b"".join(rng.choice(PARTS) for _ in range(rng.randint(0, 60)))
+    path, step, block_bytes = tmp_path / "lines", rng.choice([3, 7, 20, 50]), rng.choice([1, 2, 5, 30])
+    path.write_bytes(content)
+    found = []
+    for start in range(0, len(content), step):
+        for place, block in storage.line_blocks(str(path), start, min(start + step, len(content)), block_bytes):
+            found += [(place + line.start(), line.group()) for line in re.finditer(rb"[^\r\n]+", block)]
+    mark = 3 * content.startswith(b"\xef\xbb\xbf")
+    expected = [(line.start(), line.group()) for line in re.finditer(rb"[^\r\n]+", content[mark:])]
+    assert found == [(mark + place, line) for place, line in expected]
+
+
+def test_the_lines_of_a_compressed_file(tmp_path: Path) -> None:
+    path = tmp_path / "lines.gz"
+    path.write_bytes(gzip.compress(b"\xef\xbb\xbfa\nb\r\nc"))
+    assert list(storage.line_blocks(str(path), 0, 2**62, 4)) == [(3, b"a\nb\r\n"), (8, b"c")]

@@ -204,7 +204,7 @@ def test_lines_are_held_against_the_width_of_their_own_file(spark: SparkSession,
         "ratings/1.csv": RATINGS + b"1,2\n",
         "ratings/2.csv": b"userId,movieId,rating,timestamp,note\n2,1,4.0,1000000000,x\n2,2,4.0,1000000000\n",
     }
-    rejects = rejected(checked(spark, ratings_table(raw_zone(tmp_path, parts))), "ratings", "run-1").collect()
+    rejects = rejected(checked(spark, ratings_table(raw_zone(tmp_path, parts)))).collect()
     assert {(row["raw"], row["reason"]) for row in rejects} == {
         ("1,2", "the line has too few or too many fields"),
         ("2,2,4.0,1000000000", "the line has too few or too many fields"),

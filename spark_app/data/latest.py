@@ -1,0 +1,102 @@
+"""Good ratings as packed pieces by user, and of several ratings of one movie by one user, the one that is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from spark_app.platform.pieces import cut, part_of
+
+Column = NDArray[Any]
+DATED = (np.int32, np.int32, np.float64, np.int64)
+UNDATED = (np.int32, np.int32, np.float64, np.int32, np.int64)
+"""The types of the columns in a piece: of ratings with a time, and with a position instead."""
+
+COLUMNS = "userId INT, movieId INT, rating DOUBLE, timestamp TIMESTAMP"
+"""The columns of ratings, in Spark's words."""
+
+TYPES = pa.schema(
+    [
+        ("userId", pa.int32()),
+        ("movieId", pa.int32()),
+        ("rating", pa.float64()),
+        ("timestamp", pa.timestamp("us", tz="UTC")),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """Ratings by column: users, movies, ratings, and what decides which of several is the latest.
+
+    `recency` are the times in microseconds since 1970. Where the input has none, it is where each rating was delivered:
+    the number of its file, in the order of their names, and the position of its line.
+    """
+
+    users: NDArray[np.int32]
+    movies: NDArray[np.int32]
+    ratings: NDArray[np.float64]
+    recency: tuple[Column, ...]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def pieces(self, parts: int) -> Iterator[tuple[int, int, bytes]]:
+        """For each part of the users that has any of these ratings: its number, its number of ratings, and they."""
+        columns: list[Column] = [self.users, self.movies, self.ratings, *self.recency]
+        order, slices = cut(part_of(self.users, parts), parts)
+        in_order = [column[order] for column in columns]
+        for part, rows in slices:
+            yield part, rows.stop - rows.start, b"".join(column[rows].tobytes() for column in in_order)
+
+
+def joined(pieces: Iterable[bytes], has_times: bool) -> Ratings:
+    """The ratings of several pieces."""
+    types = DATED if has_times else UNDATED
+    width = sum(np.dtype(kind).itemsize for kind in types)
+    columns: list[list[Column]] = [[np.empty(0, dtype=kind)] for kind in types]
+    for piece in pieces:
+        rows, start = len(piece) // width, 0
+        for column, kind in zip(columns, types, strict=True):
+            column.append(np.frombuffer(piece, dtype=kind, count=rows, offset=start))
+            start += rows * np.dtype(kind).itemsize
+    users, movies, ratings, *recency = (np.concatenate(column) for column in columns)
+    return Ratings(users, movies, ratings, tuple(recency))
+
+
+def latest(ratings: Ratings, has_times: bool, summed: bool = False) -> pa.Table:
+    """One row per userId and movieId, in their order: userId, movieId, rating, timestamp (null where there are none).
+
+    If a user rated a movie several times, the latest rating is kept, and the highest of those at the same time. Without
+    times the last delivered is kept. With `summed` the rating is the sum of all.
+    """
+    keys = (ratings.users.astype(np.int64) << 32) + ratings.movies
+    order = np.argsort(keys)
+    differs = np.diff(keys[order]) != 0
+    is_first, is_last = (np.append(True, differs)[: len(keys)], np.append(differs, True)[: len(keys)])
+    if not differs.all():
+        is_repeated = ~(is_first & is_last)
+        rows = order[is_repeated]
+        # The last column is compared first.
+        by_recency = (ratings.ratings, *ratings.recency[::-1], keys)
+        order[is_repeated] = rows[np.lexsort([column[rows] for column in by_recency])]
+    kept = order[is_last]
+    values = ratings.ratings[kept]
+    if summed and len(order):
+        values = np.add.reduceat(ratings.ratings[order], np.flatnonzero(is_first))
+    times = pa.array(ratings.recency[0][kept]) if has_times else pa.nulls(len(kept), pa.int64())
+    columns = [pa.array(ratings.users[kept]), pa.array(ratings.movies[kept]), pa.array(values), times]
+    return pa.table([column.cast(kind) for column, kind in zip(columns, TYPES.types, strict=True)], schema=TYPES)
+
+
+def as_ratings(table: pa.Table | pa.RecordBatch, has_times: bool) -> Ratings:
+    """Ratings from columns userId, movieId, rating, and timestamp or else file_number and place."""
+    users, movies, ratings = (table[name].to_numpy() for name in ("userId", "movieId", "rating"))
+    if has_times:
+        return Ratings(users, movies, ratings, (table["timestamp"].cast(pa.int64()).to_numpy(),))
+    return Ratings(users, movies, ratings, (table["file_number"].to_numpy(), table["place"].to_numpy()))

@@ -1,0 +1,291 @@
+"""Ratings of files whose lines are mostly plain: read by numpy in blocks, and the other lines by the rules for rows.
+
+Each line is read once. Good ratings are packed where they are read; one shuffle brings those of each user together.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import reduce
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyspark import Broadcast, StorageLevel
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from spark_app.data import clean, latest
+from spark_app.data.ids import Codes
+from spark_app.data.plain_lines import PlainForm, plain_form
+from spark_app.platform import s3, storage
+from spark_app.platform.pieces import partition_keys
+from spark_app.platform.settings import Settings
+from spark_app.platform.spark_versions import from_arrow, to_arrow
+from spark_app.zones.checked import Checked
+from spark_app.zones.raw import RawTable, fields_of
+
+SPLIT_BYTES = 32 * 2**20
+"""The size of what one task reads at a time, of a file that is not compressed."""
+
+BLOCK_BYTES = 8 * 2**20
+"""The size of what numpy judges at a time."""
+
+LOCAL_BYTES = 32 * 2**20
+"""The largest size of all files that are read on the driver: more are quicker in Spark's tasks."""
+
+UNPACKED = 6
+"""How many times as large as it is a compressed file of ratings is taken to be."""
+
+SAMPLE_BYTES = 64 * 2**10
+
+READ = "part INT, rows INT, packed BINARY, file INT, line BINARY, place LONG"
+"""What is read: packed good ratings of a part of the users, or else a line that is not plain, and where it stands."""
+
+READ_TYPES = pa.schema(
+    [
+        ("part", pa.int32()),
+        ("rows", pa.int32()),
+        ("packed", pa.binary()),
+        ("file", pa.int32()),
+        ("line", pa.binary()),
+        ("place", pa.int64()),
+    ]
+)
+
+WHOLE = 2**62
+"""The end of a split that is a whole file."""
+
+PIECES = "part INT, packed BINARY"
+
+BATCH_ROWS = 200_000
+"""The largest number of rows in a batch that goes to Spark."""
+
+SPLITS = "file INT, begin LONG, end LONG"
+
+
+@dataclass(frozen=True)
+class PlainFile:
+    """A file that is read in blocks: its path, its header line, and the form of its plain lines."""
+
+    path: str
+    header: bytes
+    form: PlainForm
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads splits of files (rows of SPLITS) into record batches of READ. `keys` are the numbers of the parts."""
+
+    files: Sequence[PlainFile]
+    known: Broadcast[NDArray[np.int32]] | None
+    keys: NDArray[np.int32]
+
+    def __call__(self, splits: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in splits:
+            for split in batch.to_pylist():
+                yield from self.read(split["file"], split["begin"], split["end"])
+
+    def read(self, number: int, begin: int, end: int) -> Iterator[pa.RecordBatch]:
+        file, is_first = self.files[number], begin == 0
+        known = None if self.known is None else self.known.value
+        for place, block in storage.line_blocks(file.path, begin, end, BLOCK_BYTES):
+            ratings, others = file.form.split(block, place, number, known)
+            lines, places = others.lines, others.places
+            if is_first and len(lines):
+                # The first line of a file that is not blank is its header. It is never plain.
+                lines, places, is_first = lines[1:], places[1:], False
+            yield self._batch(number, list(ratings.pieces(len(self.keys))), lines, places)
+
+    def _batch(
+        self, number: int, pieces: list[tuple[int, int, bytes]], lines: pa.Array, places: NDArray[np.int64]
+    ) -> pa.RecordBatch:
+        parts, rows, packed = zip(*pieces, strict=True) if pieces else ((), (), ())
+        none, without = pa.nulls, len(lines)
+        columns = [
+            [pa.array(self.keys[list(parts)], pa.int32()), none(without, pa.int32())],
+            [pa.array(rows, pa.int32()), none(without, pa.int32())],
+            [pa.array(packed, pa.binary()), none(without, pa.binary())],
+            [pa.array(np.full(len(parts) + without, number), pa.int32())],
+            [none(len(parts), pa.binary()), lines],
+            [none(len(parts), pa.int64()), pa.array(places)],
+        ]
+        return pa.RecordBatch.from_arrays([pa.concat_arrays(column) for column in columns], schema=READ_TYPES)
+
+
+@dataclass(frozen=True)
+class _Packer:
+    """Packs good ratings from `judged_ratings` (userId, movieId, rating, and timestamp or file and place)."""
+
+    keys: NDArray[np.int32]
+    has_times: bool
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            pieces = list(latest.as_ratings(batch, self.has_times).pieces(len(self.keys)))
+            parts, _, packed = zip(*pieces, strict=True) if pieces else ((), (), ())
+            columns = [pa.array(self.keys[list(parts)], pa.int32()), pa.array(packed, pa.binary())]
+            yield pa.RecordBatch.from_arrays(columns, names=["part", "packed"])
+
+
+@dataclass(frozen=True)
+class _Merger:
+    """Turns the pieces of a part into its kept ratings."""
+
+    has_times: bool
+    summed: bool
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        packed = (piece.as_py() for batch in batches for piece in batch["packed"])
+        ratings = latest.joined(packed, self.has_times)
+        yield from latest.latest(ratings, self.has_times, self.summed).to_batches(max_chunksize=BATCH_ROWS)
+
+
+def plain_files(table: RawTable, settings: Settings, codes: Codes, today: date) -> list[PlainFile] | None:
+    """The files of a table of ratings, to be read in blocks; None where the rules for rows must read every line.
+
+    That is where ids need codes or times are texts, where Spark's tasks may not be able to read the files by
+    themselves, and where fewer than half of the first lines are plain.
+    """
+    if codes.by_column or not _tasks_can_read(table):
+        return None
+    files = []
+    for file in table.files:
+        ours = {column.name: name for name, column in table.contract.columns.items()}
+        columns = tuple(ours.get(column) for column in file.types)
+        form = plain_form(columns, settings.input, settings.ratings_file, settings.clean, today)
+        if form is None:
+            return None
+        files.append(PlainFile(file.path, file.header.encode(), form))
+    return files if files and _is_mostly_plain(files[0]) else None
+
+
+def check_plain_files(
+    spark: SparkSession,
+    table: RawTable,
+    files: Sequence[PlainFile],
+    sizes: Mapping[str, int],
+    movies: DataFrame | None,
+    lost: DataFrame | None,
+    settings: Settings,
+    today: date,
+) -> Checked:
+    """The ratings of plain files, checked: as `clean.checked_ratings` decides on the same lines.
+
+    `sizes` are the bytes of the files by path. `movies` and `lost` are those of `checked_ratings`.
+    Ratings of small files stay on the driver. The rows of one user lie in one partition, in the order of movieId.
+    """
+    known = None if movies is None else spark.sparkContext.broadcast(_ascending(movies))
+    has_times, summed = bool(settings.input.timestamp), settings.input.feedback == "counts"
+    splits = list(_splits(files, sizes))
+
+    def judged(lines: DataFrame) -> DataFrame:
+        return _judged(lines, table, files, movies, lost, settings, today).persist()
+
+    if sum(sizes[file.path] * _growth(file.path) for file in files) <= LOCAL_BYTES:
+        keys = np.zeros(1, dtype=np.int32)
+        reader, packer, merger = _Reader(files, known, keys), _Packer(keys, has_times), _Merger(has_times, summed)
+        read = pa.Table.from_batches((batch for split in splits for batch in reader.read(*split)), READ_TYPES)
+        plain, lines = read.filter(pc.is_valid(read["packed"])), read.filter(pc.is_valid(read["line"]))
+        pieces, others = plain.select(["part", "packed"]).to_batches(), None
+        if len(lines):
+            others = judged(from_arrow(spark, lines))
+            pieces += packer(to_arrow(_good(others, files, has_times)).to_batches())
+        kept = pa.Table.from_batches(merger(pieces), latest.TYPES)
+        return Checked.of_judged(from_arrow(spark, kept), others, pc.sum(plain["rows"]).as_py() or 0, len(kept))
+
+    keys = partition_keys(spark, int(spark.conf.get("spark.sql.shuffle.partitions") or 1))
+    reader, packer, merger = _Reader(files, known, keys), _Packer(keys, has_times), _Merger(has_times, summed)
+    tasks = spark.sparkContext.parallelize(splits, len(splits))
+    in_tasks = spark.createDataFrame(tasks, SPLITS).mapInArrow(reader, READ).persist(StorageLevel.MEMORY_AND_DISK)
+    plain_rows, line_count = in_tasks.agg(F.sum("rows"), F.count("line")).collect()[0]
+    packed, others = in_tasks.filter(F.col("packed").isNotNull()).select("part", "packed"), None
+    if line_count:
+        others = judged(in_tasks.filter(F.col("line").isNotNull()))
+        packed = packed.union(_good(others, files, has_times).mapInArrow(packer, PIECES))
+    by_part = packed.repartition(len(keys), "part")
+    return Checked.of_judged(by_part.mapInArrow(merger, latest.COLUMNS), others, plain_rows or 0, None, in_tasks)
+
+
+def _judged(
+    lines: DataFrame,
+    table: RawTable,
+    files: Sequence[PlainFile],
+    movies: DataFrame | None,
+    lost: DataFrame | None,
+    settings: Settings,
+    today: date,
+) -> DataFrame:
+    """The lines that are not plain, judged by the rules for rows."""
+    uris = F.create_map(*(F.lit(word) for number, file in enumerate(files) for word in (number, _uri(file.path))))
+    placed = lines.select(
+        F.col("line").cast("string").alias("value"),
+        uris[F.col("file")].alias("file"),
+        F.col("place").alias("block_start"),
+        F.lit(0).cast("bigint").alias("row"),
+        F.col("file").alias("number"),
+    )
+    by_header: dict[str, list[int]] = defaultdict(list)
+    for number, file in enumerate(table.files):
+        by_header[file.header].append(number)
+    fields = reduce(
+        DataFrame.unionByName,
+        (
+            fields_of(placed.filter(F.col("number").isin(numbers)), table.files[numbers[0]], table.contract)
+            for numbers in by_header.values()
+        ),
+    )
+    return clean.judged_ratings(fields, movies, settings.input, settings.clean, today, Codes(), lost)
+
+
+def _good(judged: DataFrame, files: Sequence[PlainFile], has_times: bool) -> DataFrame:
+    """The good rows of `judged_ratings`, as `latest.as_ratings` takes them."""
+    good = judged.filter(F.col("reject").isNull())
+    if has_times:
+        return good.select("userId", "movieId", "rating", "timestamp")
+    numbers = F.create_map(*(F.lit(word) for number, file in enumerate(files) for word in (_uri(file.path), number)))
+    place = F.col("position.block_start").alias("place")
+    return good.select("userId", "movieId", "rating", numbers[F.col("position.file")].alias("file_number"), place)
+
+
+def _splits(files: Sequence[PlainFile], sizes: Mapping[str, int]) -> Iterator[tuple[int, int, int]]:
+    """What is read at a time: the number of a file, and the positions between which lines begin."""
+    for number, file in enumerate(files):
+        if _growth(file.path) > 1:
+            yield number, 0, WHOLE
+            continue
+        for begin in range(0, sizes[file.path], SPLIT_BYTES):
+            yield number, begin, min(begin + SPLIT_BYTES, sizes[file.path])
+
+
+def _growth(path: str) -> int:
+    """How many times as large a file becomes when it is unpacked, roughly."""
+    return UNPACKED if path.endswith(".gz") else 1
+
+
+def _tasks_can_read(table: RawTable) -> bool:
+    """Whether Python in Spark's tasks can read the files: on a cluster, S3 only with the credentials of a role."""
+    is_in_s3 = any(s3.is_s3(file.path) for file in table.files)
+    return not is_in_s3 or str(SparkSession.active().sparkContext.master).startswith("local") or s3.has_role()
+
+
+def _is_mostly_plain(file: PlainFile) -> bool:
+    """Whether at least half of the first lines are plain."""
+    for place, block in storage.line_blocks(file.path, 0, SAMPLE_BYTES, SAMPLE_BYTES):
+        ratings, others = file.form.split(block, place, 0, None)
+        return len(ratings) >= len(others.lines)
+    return False
+
+
+def _ascending(movies: DataFrame) -> NDArray[np.int32]:
+    return np.sort(to_arrow(movies.select("movieId"))["movieId"].to_numpy())
+
+
+def _uri(path: str) -> str:
+    """The path as Spark writes it in the column `file`."""
+    return quote(path, safe="/:") if s3.is_s3(path) else f"file:{quote(path)}"
