@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from spark_app.platform import storage
-from spark_app.platform.errors import JobError
+from spark_app.platform import log, storage
+from spark_app.platform.errors import InputError, JobError, UsageError
 from spark_app.platform.session import check_schemes, explain
+from spark_app.platform.settings import Log, build_settings
 from spark_app.report import answers
+from spark_app.serve import Recommender
 from spark_app.zones import published
 from spark_app.zones.processed import ProcessedZone
+from spark_app.zones.rated import read_ratings
 
 LATEST = ""
+
+NAMED = 3
+"""Movies that a message names."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,13 +49,34 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true", help="print one JSON object, for programs")
     question = show.add_mutually_exclusive_group(required=True)
     question.add_argument("--user", metavar="ID", help="the ratings of a user, and the recommendations for them")
-    question.add_argument("--movie", metavar="ID", help="the statistics of a movie, and the movies most similar to it")
+    question.add_argument(
+        "--movie", metavar="ID_OR_TITLE", help="the statistics of a movie, and the movies most similar to it"
+    )
+    question.add_argument(
+        "--popular", nargs="?", const="", metavar="GENRE", help="the most rated movies, of all genres or of one"
+    )
+    question.add_argument(
+        "--rate",
+        metavar="MOVIE=RATING",
+        action="append",
+        help="a list on the spot for somebody with this rating, such as 260=4.5; can be repeated",
+    )
+    question.add_argument(
+        "--rates", metavar="FILE", help="the same for the ratings in a CSV of movies and ratings, on a disk or in S3"
+    )
     question.add_argument(
         "--run",
         nargs="?",
         const=LATEST,
         metavar="RUN_ID",
         help="the manifest of a run (default: the last)",
+    )
+    show.add_argument(
+        "--set",
+        metavar="recommend.KEY=VALUE",
+        action="append",
+        default=[],
+        help="for --rate and --rates: one setting of [recommend], such as recommend.min_year=1990; can be repeated",
     )
     return parser
 
@@ -60,10 +88,54 @@ def _answer(options: argparse.Namespace) -> None:
     if options.user is not None:
         answer, show = published.user(zone, options.user), answers.show_user
     elif options.movie is not None:
-        answer, show = published.movie(zone, options.movie), answers.show_movie
+        answer, show = _movie(zone, options.movie)
+    elif options.popular is not None:
+        answer, show = published.popular(zone, options.popular), answers.show_popular
+    elif options.rate or options.rates:
+        answer, show = _on_the_spot(zone, options), answers.show_list
     else:
         answer, show = published.manifest(zone, options.run), answers.show_run
     if options.json:
         print(json.dumps(answer, indent=2, ensure_ascii=False))  # noqa: T201
     else:
         show(answer)
+
+
+def _movie(zone: ProcessedZone, text: str) -> tuple[dict[str, Any], Callable[[Any], None]]:
+    """The answer about a movie named by its id or title; where several match, a choice of them."""
+    movies = published.movies_called(zone, text)
+    if len(movies) > 1:
+        return {"movies": movies}, answers.show_choice
+    return published.movie(zone, str(movies[0]["movieId"])), answers.show_movie
+
+
+def _on_the_spot(zone: ProcessedZone, options: argparse.Namespace) -> dict[str, Any]:
+    """The ratings of the command line or of a file, and the list for somebody who has given them."""
+    log.set_up(Log(level="warning"))
+    recommender = Recommender.load(zone.root, build_settings(assignments=options.set).recommend)
+    if options.rates:
+        ratings = dict(read_ratings(options.rates, recommender.models.input))
+    else:
+        given = map(_parsed, options.rate)
+        ratings = {_movie_id(zone, recommender, name): value for name, value in given}
+    return {"ratings": recommender.rated(ratings), "recommendations": recommender.recommend(ratings)}
+
+
+def _parsed(text: str) -> tuple[str, float]:
+    """The movie and the rating in `260=4.5`. Raises UsageError for a text of another form."""
+    movie, equals, rating = text.rpartition("=")
+    with contextlib.suppress(ValueError):
+        if equals and movie.strip():
+            return movie.strip(), float(rating)
+    raise UsageError(f"--rate takes MOVIE=RATING, such as 260=4.5; got '{text}'")
+
+
+def _movie_id(zone: ProcessedZone, recommender: Recommender, name: str) -> str:
+    """The id of a movie that a person names by its id or by its title. Raises InputError where several match."""
+    if recommender.knows(name):
+        return name
+    movies = published.movies_called(zone, name)
+    if len(movies) > 1:
+        some = ", ".join(f"{row['movieId']} {row['title']}" for row in movies[:NAMED])
+        raise InputError(f"{len(movies)} movies match {name}: give an id, such as {some}")
+    return str(movies[0]["movieId"])

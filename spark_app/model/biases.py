@@ -18,7 +18,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_app.model.blocks import Shared
-from spark_app.model.half_sweep import Block, Doubles
+from spark_app.model.half_sweep import Block, Doubles, Floats
 from spark_app.model.rating_blocks import RatingBlocks, Side
 from spark_app.platform.settings import Biases
 from spark_app.platform.spark_versions import from_arrow
@@ -124,6 +124,12 @@ def user_biases(ratings: DataFrame, model: BiasModel, bias_settings: Biases) -> 
     without_movies = _without_movies(_deviations(ratings, model.mean), model.movies)
     of_known = without_movies.filter(F.col("deviation").isNotNull())
     return of_known.transform(_damped_mean, "userId", "user_bias", bias_settings.user_reg)
+
+
+def bias_of_user(ratings: Floats, movie_biases: Doubles, mean: float, bias_settings: Biases) -> float:
+    """The bias of one user, as `user_biases` estimates it, from the ratings and the biases of their movies."""
+    deviations = ratings.astype(np.float64) - mean - movie_biases
+    return float(_damped(deviations.sum(keepdims=True), np.array([len(ratings)]), bias_settings.user_reg)[0])
 
 
 def with_bias_prediction(pairs: DataFrame, model: BiasModel) -> DataFrame:

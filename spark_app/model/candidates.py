@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_app.model.half_sweep import Floats
-from spark_app.model.matrices import as_matrix
+from spark_app.model.half_sweep import Bools, Floats, Ints
+from spark_app.model.matrices import Ids, as_matrix
 from spark_app.model.predicted import RatingSide
 from spark_app.platform.spark_versions import to_arrow
 
@@ -150,11 +150,18 @@ def build_candidates(
         .orderBy("movieId")
     )
     ids = joined["movieId"].to_numpy().astype(np.int32)
-    vectors = np.zeros((len(ids), rank + 2), dtype=np.float32)
     has_factors = joined["features"].is_valid().to_numpy(zero_copy_only=False)
-    vectors[has_factors, :rank] = as_matrix(joined["features"].combine_chunks(), rank)
-    vectors[~has_factors, rank] = LAST
-    vectors[:, rank + 1] = joined["rating_count"].fill_null(0).to_numpy()
+    rows = np.zeros((len(ids), rank), dtype=np.float32)
+    rows[has_factors] = as_matrix(joined["features"].combine_chunks(), rank)
+    counts = joined["rating_count"].fill_null(0).to_numpy()
+    return as_candidates(ids, rows, has_factors, counts, popularity_exponent)
+
+
+def as_candidates(
+    ids: Ids, factors: Floats, has_factors: Bools, counts: Ints, popularity_exponent: float
+) -> Candidates:
+    """Candidates with ascending ids, their factors (zeros where there are none), and their numbers of ratings."""
+    vectors = np.column_stack([factors, np.where(has_factors, np.float32(0), LAST), counts.astype(np.float32)])
     candidates = Candidates(ids, vectors, popularity_exponent)
-    vectors[:, :rank] *= candidates.lifts[:, None]
+    vectors[:, :-2] *= candidates.lifts[:, None]
     return candidates

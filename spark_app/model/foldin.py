@@ -8,7 +8,7 @@ almost exactly.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -60,7 +60,7 @@ def fold_in_implicit(ratings: DataFrame, movies: DataFrame, als: ImplicitAls) ->
     Takes the fixed factors of the movies(id, features), which are collected to the driver, and the settings of their
     fit. Users who like no movie that has factors get no factors, as in a fit.
     """
-    return _solved(ratings, collected(movies, als.rank), implicit_problem(als))
+    return _solved(ratings, Fixed.of(collected(movies, als.rank), implicit_problem(als)))
 
 
 def fold_in_explicit(ratings: DataFrame, fitted: Factors, als: ExplicitAls, mean: float) -> DataFrame:
@@ -69,43 +69,61 @@ def fold_in_explicit(ratings: DataFrame, fitted: Factors, als: ExplicitAls, mean
     Takes the factors of the fit, its settings, and the mean of its ratings. Users who have rated no movie that has
     factors get no factors.
     """
-    has_biases = fitted.rank > als.rank
-    movies = collected(fitted.movies, fitted.rank)
+    return _solved(ratings, fixed_explicit(collected(fitted.movies, fitted.rank), als, mean))
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """The factors of movies against which users are solved, the problem, and Y'Y if its loss is over all pairs."""
+
+    movies: FactorMatrix
+    gram: half_sweep.Doubles | None
+    problem: Problem
+
+    @classmethod
+    def of(cls, movies: FactorMatrix, problem: Problem) -> Fixed:
+        """The factors with what the problem needs of them."""
+        return cls(movies, half_sweep.gram_of(movies.rows) if problem.loss.over_all_pairs else None, problem)
+
+
+def fixed_explicit(movies: FactorMatrix, als: ExplicitAls, mean: float) -> Fixed:
+    """The factors of explicit ALS, as `Factors` has them (with or without biases), for `solve_users`."""
+    has_biases = movies.rows.shape[1] > als.rank
     if has_biases:
         movies = replace(movies, rows=without_biases(movies.rows, None))
-    return _solved(ratings, movies, explicit_problem(als.model_copy(update={"biases": has_biases}), mean))
+    return Fixed.of(movies, explicit_problem(als.model_copy(update={"biases": has_biases}), mean))
 
 
-def _solved(ratings: DataFrame, fixed: FactorMatrix, problem: Problem) -> DataFrame:
+def _solved(ratings: DataFrame, fixed: Fixed) -> DataFrame:
     """Solve for the users in ratings(userId, movieId, rating), one partition at a time after one shuffle by user."""
-    gram = half_sweep.gram_of(fixed.rows) if problem.loss.over_all_pairs else None
-    shared = ratings.sparkSession.sparkContext.broadcast((fixed, gram))
+    shared = ratings.sparkSession.sparkContext.broadcast(fixed)
 
     def solve_partition(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return _solve_partition(batches, *shared.value, problem)
+        tables = [batch for batch in batches if batch.num_rows]
+        if tables:
+            solved = solve_users(pa.Table.from_batches(tables), shared.value)
+            yield as_batch(solved.ids, solved.rows)
 
     rows = ratings.select("userId", "movieId", F.col("rating").cast("float")).repartition("userId")
     return rows.mapInArrow(solve_partition, FACTORS_SCHEMA)
 
 
-def _solve_partition(
-    batches: Iterable[pa.RecordBatch], fixed: FactorMatrix, gram: half_sweep.Doubles | None, problem: Problem
-) -> Iterator[pa.RecordBatch]:
-    """The factors(id, features) of all users of one partition."""
-    tables = [batch for batch in batches if batch.num_rows]
-    if not tables or not len(fixed.ids):
-        return
-    rows = pa.Table.from_batches(tables)
-    users, movies, values = (rows[name].to_numpy() for name in ("userId", "movieId", "rating"))
-    places, has_factors = found_among(movies, fixed.ids)
+def solve_users(ratings: pa.Table, fixed: Fixed) -> FactorMatrix:
+    """The factors of the users in ratings(userId INT, movieId INT, rating FLOAT), exactly, without Spark.
+
+    Users without a rating that counts get none. With biases, the factors have the two columns of `with_biases`.
+    """
+    problem = fixed.problem
+    users, movies, values = (ratings[name].to_numpy() for name in ("userId", "movieId", "rating"))
+    places, has_factors = found_among(movies, fixed.movies.ids)
     users, places, values = users[has_factors], places[has_factors], values[has_factors]
     order = np.lexsort((places, users))
     user_ids, starts = np.unique(users[order], return_index=True)
     own = np.arange(len(user_ids), dtype=np.int32)
     block = Block(own, np.append(starts, len(order)), places[order].astype(np.int32), values[order])
-    start = np.zeros((len(user_ids), fixed.rows.shape[1]), dtype=np.float32)
-    factors = half_sweep.solve(block, with_zero_row(fixed.rows), gram, start, problem, EXACT).factors
+    start = np.zeros((len(user_ids), fixed.movies.rows.shape[1]), dtype=np.float32)
+    factors = half_sweep.solve(block, with_zero_row(fixed.movies.rows), fixed.gram, start, problem, EXACT).factors
     if problem.mean is not None:
         factors = with_biases(factors, problem.mean)
     is_solved = half_sweep.counted(block, problem.loss) > 0
-    yield as_batch(user_ids[is_solved].astype(np.int32), factors[is_solved])
+    return FactorMatrix(user_ids[is_solved].astype(np.int32), factors[is_solved])

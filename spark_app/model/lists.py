@@ -33,6 +33,9 @@ from spark_app.platform.log import logger
 
 PERSONAL, POPULAR, LAST_REASON = "based on your ratings", "popular", "all others are rated"
 
+LAST_OF_CHOICE = "all others are rated or left out"
+"""The reason in the place of LAST_REASON where settings leave movies out."""
+
 LISTS_SCHEMA = (
     "userId INT, rank INT, movieId INT, score DOUBLE, reason STRING, because ARRAY<INT>, predicted_rating DOUBLE"
 )

@@ -23,9 +23,11 @@ class FactorMatrix:
 
 def in_order(ids: pa.ChunkedArray, features: pa.ChunkedArray, rank: int) -> FactorMatrix:
     """The factors in columns of ids and of lists of length `rank`."""
-    unordered = ids.to_numpy().astype(np.int32)
+    unordered, rows = ids.to_numpy().astype(np.int32), as_matrix(features.combine_chunks(), rank)
+    if np.all(unordered[1:] > unordered[:-1]):
+        return FactorMatrix(unordered, rows)
     order = np.argsort(unordered)
-    return FactorMatrix(unordered[order], as_matrix(features.combine_chunks(), rank)[order])
+    return FactorMatrix(unordered[order], rows[order])
 
 
 def as_matrix(features: pa.Array, rank: int) -> Floats:

@@ -22,12 +22,19 @@ REASON_DECIMALS = 6
 class Reasons:
     """Splits scores into contributions of the movies that a user has rated. Keeps Y'Y, which all users share."""
 
-    def __init__(self, factors: Floats, problem: Problem, max_reasons: int, lifts: Floats | None = None) -> None:
+    def __init__(
+        self,
+        factors: Floats,
+        problem: Problem,
+        max_reasons: int,
+        lifts: Floats | None = None,
+        gram: Doubles | None = None,
+    ) -> None:
         self.factors = factors
         self.lifts = np.ones(len(factors), dtype=np.float32) if lifts is None else lifts
         self.problem = problem
         self.max_reasons = max_reasons
-        self.gram = gram_of(factors)
+        self.gram = gram_of(factors) if gram is None else gram
 
     def __call__(self, history: Ints, ratings: Floats, recommended: Ints) -> Ints:
         """The liked movies that contribute most to the score of each recommended movie, the largest first.

@@ -82,7 +82,7 @@ class TopN:
         self.n = n
         self.vectors = candidates.vectors
         self.has_factors = candidates.has_factors
-        lengths = np.linalg.norm(candidates.lifted_factors.astype(np.float64), axis=1)
+        lengths = _lengths(candidates.lifted_factors)
         by_length = np.lexsort((-lengths, ~self.has_factors))
         self.place = by_length if candidates.is_chosen is None else by_length[candidates.is_chosen[by_length]]
         self.group = GROUP if GROUPS_TO_SPARE * n * GROUP <= len(self.place) else 1
@@ -191,6 +191,15 @@ def _chunks(candidates: Candidates, lengths: Scores, group: int) -> Iterator[_Ch
             most_popular=float(candidates.popularity[rest].max()),
             least=0.0 if candidates.has_factors[first] else float(LAST),
         )
+
+
+def _lengths(factors: Floats) -> Scores:
+    """The length of each row, in double precision; a chunk at a time, since a copy of all would take much memory."""
+    lengths = np.empty(len(factors))
+    for first in range(0, len(factors), CHUNK):
+        part = slice(first, first + CHUNK)
+        lengths[part] = np.linalg.norm(factors[part].astype(np.float64), axis=1)
+    return lengths
 
 
 def _largest(values: Floats, n: int) -> Floats:

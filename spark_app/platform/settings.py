@@ -470,11 +470,27 @@ class Recommend(Section):
         return self.min_predicted_rating is not None or self.min_above_mean is not None
 
     @property
+    def leaves_out_movies(self) -> bool:
+        """Whether some movies may be recommended to nobody, or not to everybody."""
+        return self.restricts_movies or self.has_lowest_rating
+
+    @property
     def restricts_movies(self) -> bool:
         """Whether some movies may be recommended to nobody."""
         years = (self.min_year, self.max_year)
         lists = (self.items, self.exclude, self.genres, self.exclude_genres)
         return any(lists) or any(year is not None for year in years) or self.min_ratings > 0
+
+
+class Similar(Section):
+    """The movies that are like each movie: `recommend` publishes them."""
+
+    n: Annotated[int, Field(ge=0, le=2**31 - 1)] = 20
+    """Number of similar movies of each movie. 0: none are published. The time grows with the square of the number of
+    movies."""
+
+    min_ratings: Annotated[int, Field(ge=0, le=2**31 - 1)] = 5
+    """Movies with fewer ratings are left out: they have no similar movies and are none."""
 
 
 class Tune(Section):
@@ -533,6 +549,7 @@ class Settings(Section):
     biases: Biases = Biases()
     gate: Gate = Gate()
     recommend: Recommend = Recommend()
+    similar: Similar = Similar()
     tune: Tune = Tune()
     storage: Storage = Storage()
     log: Log = Log()
@@ -563,6 +580,11 @@ class Settings(Section):
             raise ValueError(
                 "no ratings are predicted from counts: leave out recommend.min_predicted_rating and "
                 "recommend.min_above_mean"
+            )
+        lowest = self.recommend.min_predicted_rating
+        if lowest is not None and lowest > self.input.scale_max:
+            raise ValueError(
+                f"recommend.min_predicted_rating={lowest:g} is above the scale, which ends at {self.input.scale_max:g}"
             )
         return self
 

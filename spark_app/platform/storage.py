@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import glob
 import gzip
 import hashlib
@@ -130,6 +131,21 @@ def reading_text(path: str) -> Iterator[IO[str]]:
     """Open a UTF-8 text to read it line by line, with its line ends unchanged."""
     with _filesystem(path).open(path, "r", encoding="utf-8", newline="") as stream:
         yield stream
+
+
+def read_csv(path: str) -> list[list[str]]:
+    """The rows of a small CSV file: cells without spaces around them, and no blank lines.
+
+    Raises InputError where the file cannot be read, StorageError where S3 cannot be read.
+    """
+    try:
+        with reading_text(path) as lines:
+            rows = [[cell.strip("\ufeff \t") for cell in row] for row in csv.reader(lines)]
+    except UnicodeDecodeError as error:
+        raise InputError(f"cannot read {path}: it is not UTF-8") from error
+    except (*s3.FAILURES, csv.Error) as error:
+        raise unreadable(path, error) from error
+    return [row for row in rows if any(row)]
 
 
 def read_json(path: str) -> Any:

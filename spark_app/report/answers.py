@@ -13,6 +13,9 @@ from spark_app.report.terminal import metrics_table, plain, recommendations_tabl
 SHOWN = 10
 """At most this many of a user's ratings are printed."""
 
+CHOICE = 15
+"""At most this many movies are offered to choose from."""
+
 
 def show_user(answer: Mapping[str, Any]) -> None:
     """Print what a user rated highest, then what is recommended to them.
@@ -60,15 +63,61 @@ def show_movie(answer: Mapping[str, Any]) -> None:
         )
     else:
         console.print("nobody has rated it")
+    if answer["similar"] is None:
+        console.print("Similar movies are not published: run the stage 'recommend', with similar.n above 0.")
+        return
     if not answer["similar"]:
-        console.print("No similar movies: the ranking model does not know this movie, because nobody likes it yet.")
+        console.print("No similar movies: nobody likes it yet, or it has fewer ratings than similar.min_ratings.")
         return
     table = Table(title="Liked by the same people", title_justify="left")
     table.add_column("title and genres")
     table.add_column("similarity", justify="right")
+    table.add_column("ratings", justify="right")
     for row in answer["similar"]:
-        table.add_row(title_and_genres(row), f"{row['similarity']:.2f}")
+        table.add_row(title_and_genres(row), f"{row['score']:.2f}", f"{row['rating_count']:,}")
     console.print(table)
+
+
+def show_choice(answer: Mapping[str, Any]) -> None:
+    """Print the movies that words of a title may mean: the ids to ask for."""
+    console = wide_console()
+    movies = answer["movies"]
+    table = Table(title=f"{len(movies):,} movies match; ask for one by its id", title_justify="left")
+    table.add_column("id")
+    table.add_column("title and genres")
+    table.add_column("ratings", justify="right")
+    for row in movies[:CHOICE]:
+        table.add_row(str(row["movieId"]), title_and_genres(row), f"{row['rating_count']:,}")
+    console.print(table)
+    if len(movies) > CHOICE:
+        console.print(f"and {len(movies) - CHOICE:,} with fewer ratings")
+
+
+def show_popular(answer: Mapping[str, Any]) -> None:
+    """Print a list of popular movies."""
+    console = wide_console()
+    table = Table(title=f"Most rated{' in ' + answer['genre'] if answer['genre'] else ''}", title_justify="left")
+    for heading in ("#", "title and genres", "ratings", "predicted\nrating"):
+        table.add_column(heading, justify="left" if heading == "title and genres" else "right")
+    for row in answer["movies"]:
+        predicted = "-" if row["predicted_rating"] is None else f"{row['predicted_rating']:.3f}"
+        table.add_row(str(row["rank"]), title_and_genres(row), f"{row['rating_count']:,}", predicted)
+    console.print(table)
+
+
+def show_list(answer: Mapping[str, Any]) -> None:
+    """Print ratings that were given on the spot, and the list for them."""
+    console = wide_console()
+    table = Table(title="Rated", title_justify="left")
+    table.add_column("rating", justify="right")
+    table.add_column("title and genres")
+    for row in answer["ratings"]:
+        table.add_row(f"{row['rating']:g}", title_and_genres(row))
+    console.print(table)
+    if answer["recommendations"]:
+        console.print(recommendations_table("Recommended", answer["recommendations"]))
+    else:
+        console.print("Nothing is recommended: the settings leave no movie.")
 
 
 def show_run(manifest: Mapping[str, Any]) -> None:

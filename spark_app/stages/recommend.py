@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from spark_app.data.ids import with_original_ids
+from spark_app.data.ids import Codes, with_original_ids
 from spark_app.data.liked import AND, YOU_LIKED
 from spark_app.data.popular import popular_lists
 from spark_app.model.als import implicit_problem
 from spark_app.model.candidates import Candidates
+from spark_app.model.factors import collected
 from spark_app.model.fits import Models, with_fold_in
-from spark_app.model.lists import LAST_REASON, Explain, recommend
-from spark_app.model.matrices import Ids
+from spark_app.model.lists import LAST_OF_CHOICE, LAST_REASON, Explain, recommend
+from spark_app.model.matrices import FactorMatrix, Ids
 from spark_app.model.predicted import RATING_DECIMALS, RatingModel
+from spark_app.model.similarity import similar_movies
 from spark_app.model.stack import weights_of
 from spark_app.model.topn import SCORE_DECIMALS
+from spark_app.platform import storage
 from spark_app.platform.errors import InputError
 from spark_app.platform.log import logger
-from spark_app.platform.settings import Recommend, Settings
+from spark_app.platform.settings import Recommend, Settings, Similar
 from spark_app.platform.spark_versions import from_arrow, to_arrow
 from spark_app.zones.choice import chosen_movies, chosen_users, movies_with_counts, tell_unknown
 from spark_app.zones.id_codes import read_codes
@@ -32,20 +36,21 @@ from spark_app.zones.stored_models import fitted_to, load_models, published_mode
 
 COLUMNS = ("userId", "rank", "movieId", "title", "genres", "predicted_rating", "score", "reason")
 
-LAST_OF_CHOICE = "all others are rated or left out"
-"""The reason where the settings leave movies out, in the place of LAST_REASON."""
+SIMILAR_COLUMNS = ("movieId", "rank", "similarMovieId", "title", "genres", "score", "rating_count")
+"""Title, genres, score and number of ratings are those of the similar movie."""
 
 
 def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
-    """Write `delta/recommendations`, `recommendations/movie_recommendations.csv` and `delta/popular_movies`."""
+    """Write the lists of users, of popular movies and of similar movies as Delta tables, the first and last as CSV."""
     zone = ProcessedZone(settings.processed.path)
-    ratings, movies = zone.input(spark, "ratings", record), zone.input(spark, "movies", record)
+    ratings, movies, _ = (zone.input(spark, name, record) for name in ("ratings", "movies", "movie_stats"))
     folder = published_models(zone)
     models, rating_model_name = load_models(spark, folder)
     if not record.has_written(folder):
         record.note_input(folder)
     logger.info("models in %s, ratings predicted by: %s", folder, rating_model_name or "no model")
     options, folded_in = settings.recommend, 0
+    _note_lists(options, record)
     chosen = chosen_movies(zone, settings)
     rating_model = _rating_model(models, rating_model_name, settings)
     ratings = _of_chosen_users(spark, zone, ratings, settings)
@@ -54,6 +59,8 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
         logger.info("folded in %s users who have ratings that the fit has not seen", f"{folded_in:,}")
 
     top = _lists(spark, models, rating_model, ratings, movies, chosen, options)
+    if options.has_lowest_rating:
+        top = _not_empty(top.persist(), options)
     explained = _with_liked_movies_as_reason(top, movies, options)
     codes = read_codes(spark, zone)
     zone.overwrite(_as_published(explained, movies).transform(with_original_ids, codes), "recommendations")
@@ -62,13 +69,28 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     published = zone.read(spark, "recommendations")
     rows, users_served = published.agg(F.count("*"), F.count(F.when(F.col("rank") == 1, 1))).collect()[0]
     record.rows["recommendations"] = {"rows": rows, "users": users_served, "folded_in": folded_in}
+    if chosen is not None:
+        record.rows["recommendations"]["chosen_movies"] = len(chosen)
     logger.info("%s recommendations for %s users", f"{rows:,}", f"{users_served:,}")
-    zone.replace_recommendations_csv(_as_text(published))
+    zone.replace_csv(_as_text(published), zone.recommendations_csv)
     record.note_output(zone.recommendations_csv)
 
     popular = popular_lists(_movies_for_anyone(zone, models, rating_model, chosen), options.n)
     zone.overwrite(from_arrow(spark, popular).transform(with_original_ids, codes), "popular_movies")
     record.note_output(zone.table("popular_movies"))
+    if settings.similar.n:
+        similar = _similar(spark, zone, models, chosen, settings.similar)
+        zone.overwrite(similar.transform(_with_original_ids_of_both, codes), "similar_movies")
+        record.note_output(zone.table("similar_movies"))
+        zone.replace_csv(_similar_as_text(zone.read(spark, "similar_movies")), zone.similar_movies_csv)
+        record.note_output(zone.similar_movies_csv)
+
+
+def _note_lists(options: Recommend, record: RunRecord) -> None:
+    """Note the lists of ids as inputs; files with their size and checksum. Lists that are missing are told later."""
+    for path in map(storage.normalise, (*options.items, *options.exclude, *options.users)):
+        facts = asdict(storage.describe(path)) if storage.is_file(path) else {"path": path}
+        record.note_input(**facts)
 
 
 def _rating_model(models: Models, name: str | None, settings: Settings) -> RatingModel | None:
@@ -144,6 +166,15 @@ def _lists(
     )
 
 
+def _not_empty(top: DataFrame, options: Recommend) -> DataFrame:
+    """The lists. Raises InputError if all of them are empty, before anything is published."""
+    if top.isEmpty():
+        lowest = {"min_predicted_rating": options.min_predicted_rating, "min_above_mean": options.min_above_mean}
+        used = " and ".join(f"recommend.{name}={value:g}" for name, value in lowest.items() if value is not None)
+        raise InputError(f"no movie may be recommended to anybody with {used}: lower this")
+    return top
+
+
 def _with_liked_movies_as_reason(top: DataFrame, movies: DataFrame, options: Recommend) -> DataFrame:
     """Put the titles of the first movies in `because` into `reason`; without any, `reason` stays."""
     liked = [f"liked_{place}" for place in range(options.reasons)]
@@ -154,7 +185,7 @@ def _with_liked_movies_as_reason(top: DataFrame, movies: DataFrame, options: Rec
     titles = F.array_compact(F.array(*liked)) if liked else F.array()
     you_liked = F.concat(F.lit(YOU_LIKED), F.array_join(titles.cast("array<string>"), AND))
     reason = F.when(F.size(titles) > 0, you_liked)
-    if options.restricts_movies or options.has_lowest_rating:
+    if options.leaves_out_movies:
         reason = reason.when(F.col("reason") == LAST_REASON, LAST_OF_CHOICE)
     return top.withColumn("reason", reason.otherwise(F.col("reason"))).drop(*liked)
 
@@ -188,3 +219,37 @@ def _movies_for_anyone(
     predicted = models.predicted_for_anyone(movies["movieId"].to_numpy(), rating_model)
     movies = movies.append_column("predicted_rating", pa.array(predicted))
     return movies if rating_model.least is None else movies.filter(pa.array(predicted >= rating_model.least))
+
+
+def _similar(
+    spark: SparkSession, zone: ProcessedZone, models: Models, chosen: Ids | None, options: Similar
+) -> DataFrame:
+    """The movies most similar to each movie that has enough ratings, of those that may be recommended."""
+    movies = movies_with_counts(zone)
+    known = movies["movieId"].to_numpy()[movies["rating_count"].to_numpy() >= options.min_ratings]
+    factors = collected(models.implicit.movies, models.implicit.rank)
+    is_known = np.isin(factors.ids, known)
+    factors = FactorMatrix(factors.ids[is_known], factors.rows[is_known])
+    is_chosen = None if chosen is None else np.isin(factors.ids, chosen)
+    logger.info("searching the %d most similar of %s movies", options.n, f"{len(factors.ids):,}")
+    described = movies.set_column(
+        movies.column_names.index("genres"), "genres", pc.binary_join(movies["genres"].combine_chunks(), "|")
+    ).select(["movieId", "title", "genres", "rating_count"])
+    of_similar = from_arrow(spark, described).withColumnRenamed("movieId", "similarMovieId")
+    similar = similar_movies(spark, factors, options.n, is_chosen)
+    return similar.join(F.broadcast(of_similar), on="similarMovieId", how="inner").select(*SIMILAR_COLUMNS)
+
+
+def _with_original_ids_of_both(similar: DataFrame, codes: Codes) -> DataFrame:
+    """Replace movieId and similarMovieId by the ids as delivered."""
+    other = {"movieId": "similarMovieId", "similarMovieId": "movieId"}
+    for _ in other:
+        delivered = with_original_ids(similar, codes)
+        similar = delivered.select(*(F.col(name).alias(other.get(name, name)) for name in delivered.columns))
+    return similar.select(*SIMILAR_COLUMNS)
+
+
+def _similar_as_text(similar: DataFrame) -> DataFrame:
+    """Similar movies as they stand in the CSV: in order, with the score as a plain decimal."""
+    score = F.col("score").cast(f"decimal(10,{SCORE_DECIMALS})")
+    return similar.withColumn("score", score).orderBy("movieId", "rank")

@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from spark_app.data.choice import unknown_genres, verdicts
+from spark_app.model.matrices import found_among
 from spark_app.platform.errors import InputError
 from spark_app.platform.log import logger
 from spark_app.platform.settings import Settings
@@ -63,11 +64,11 @@ def movies_with_counts(zone: ProcessedZone) -> pa.Table:
     """All movies: movieId, title, genres (list), year, rating_count; ordered by movieId."""
     movies = zone.rows("movies", columns=["movieId", "title", "genres", "year"])
     counts = zone.rows("movie_stats", columns=["movieId", "rating_count"])
+    movies, counts = movies.sort_by("movieId"), counts.sort_by("movieId")
     # Arrow joins no tables that have lists.
-    places = np.argsort(counts["movieId"].to_numpy())
-    movies = movies.sort_by("movieId")
-    found = np.searchsorted(counts["movieId"].to_numpy(), movies["movieId"].to_numpy(), sorter=places)
-    return movies.append_column("rating_count", counts["rating_count"].take(pa.array(places[found])))
+    places, is_counted = found_among(movies["movieId"].to_numpy(), counts["movieId"].to_numpy())
+    found = np.where(is_counted, counts["rating_count"].to_numpy()[places], 0)
+    return movies.append_column("rating_count", pa.array(found, pa.int64()))
 
 
 def _listed(

@@ -6,7 +6,6 @@ single column needs no header.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from typing import Literal
 
@@ -35,9 +34,7 @@ def read_ids(lists: Iterable[str], column: IdColumn, names: Input) -> list[str]:
     for path in lists:
         try:
             ids |= dict.fromkeys(_ids_in(storage.normalise(path), _accepted(column, names)))
-        except UnicodeDecodeError as error:
-            raise InputError(f"cannot read {path}: it is not UTF-8") from error
-        except (*s3.FAILURES, pa.ArrowInvalid, csv.Error) as error:
+        except (*s3.FAILURES, pa.ArrowInvalid) as error:
             raise storage.unreadable(path, error) from error
     return list(ids)
 
@@ -72,17 +69,16 @@ def _ids_of(table: ds.Dataset, path: str, accepted: list[str]) -> list[str]:
 
 
 def _ids_of_text(path: str, accepted: list[str]) -> list[str]:
-    with storage.reading_text(path) as lines:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(lines) if any(cell.strip() for cell in row)]
+    rows = storage.read_csv(path)
     if not rows:
         return []
-    header = [rows[0][0].removeprefix("\ufeff"), *rows[0][1:]]
+    header = rows[0]
     column = next((header.index(name) for name in accepted if name in header), None)
     if column is not None:
         return [row[column] for row in rows[1:] if len(row) > column and row[column]]
     if max(map(len, rows)) > 1:
         raise _no_column(path, header, accepted)
-    return [header[0], *(row[0] for row in rows[1:])]
+    return [row[0] for row in rows]
 
 
 def _no_column(path: str, names: list[str], accepted: list[str]) -> InputError:

@@ -27,6 +27,7 @@ MADE_BY = {
     "movie_features": "explore",
     "recommendations": "recommend",
     "popular_movies": "recommend",
+    "similar_movies": "recommend",
 }
 """Every Delta table of the processed zone, and the stage that makes it."""
 
@@ -60,6 +61,11 @@ class ProcessedZone:
     def recommendations_csv(self) -> str:
         """The recommendations of all users as one CSV object."""
         return storage.join(self.root, "recommendations", "movie_recommendations.csv")
+
+    @property
+    def similar_movies_csv(self) -> str:
+        """The movies most similar to each movie as one CSV object."""
+        return storage.join(self.root, "recommendations", "similar_movies.csv")
 
     @property
     def current_model(self) -> str:
@@ -188,13 +194,13 @@ class ProcessedZone:
         (part,) = storage.list_files(staging)
         storage.publish(part, self.final_file)
 
-    def replace_recommendations_csv(self, frame: DataFrame) -> None:
+    def replace_csv(self, frame: DataFrame, path: str) -> None:
         """Write sorted rows as parts in parallel, then join the parts to one CSV file that appears in one step.
 
         The format is RFC 4180: commas, doubled quotes. Cells have the data unchanged, even if a title begins with a
         sign that a spreadsheet takes for a formula.
         """
-        staging = storage.join(self.staging, "recommendations")
+        staging = storage.join(self.staging, storage.name_of(path))
         frame.write.csv(
             staging,
             mode="overwrite",
@@ -204,7 +210,7 @@ class ProcessedZone:
             ignoreTrailingWhiteSpace=False,
         )
         header = ",".join(frame.columns) + "\n"
-        storage.concatenate(header, storage.list_files(staging), self.recommendations_csv)
+        storage.concatenate(header, storage.list_files(staging), path)
 
     def write_report(self, run_id: str, page: str) -> str:
         """Write the report of a run; returns its path."""

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from spark_app.data.liked import titles_in
 from spark_app.model.half_sweep import Floats
-from spark_app.model.similarity import most_similar
 from spark_app.platform import storage
 from spark_app.platform.errors import InputError
 from spark_app.zones.id_codes import code_of, has_codes, is_delivered_id, with_delivered_movie_ids
 from spark_app.zones.manifest import read_manifest
 from spark_app.zones.processed import ProcessedZone
 from spark_app.zones.stored_models import factors_of_movies
-
-SIMILAR = 10
-"""How many similar movies are shown for a movie."""
 
 
 def user(zone: ProcessedZone, user_id: str) -> dict[str, Any]:
@@ -69,7 +66,7 @@ def _reasons(recommended: list[dict[str, Any]], titles: set[str]) -> dict[str, l
 
 
 def movie(zone: ProcessedZone, movie_id: str) -> dict[str, Any]:
-    """A row of `final`, and the most similar movies, by the cosine of their factors in the ranking model.
+    """A row of `final`, and `similar`: the rows of `similar_movies`, None if these are not published.
 
     Raises InputError if there is no such movie.
     """
@@ -78,21 +75,65 @@ def movie(zone: ProcessedZone, movie_id: str) -> dict[str, Any]:
     rows = storage.parquet(zone.final_file).to_table(filter=is_delivered_id("movieId", movie_id)).to_pylist()
     if not rows:
         raise InputError(f"movie {movie_id} is not in {zone.final_file}")
-    return {**rows[0], "similar": _similar(zone, code_of(zone, "movieId", movie_id))}
+    return {**rows[0], "similar": _similar(zone, movie_id)}
 
 
-def _similar(zone: ProcessedZone, movie_id: int) -> list[dict[str, Any]]:
-    """The movies most similar to a movie; empty if the ranking model does not know it."""
-    ids, factors = factors_of_movies(zone)
-    (place,) = np.nonzero(ids == movie_id)
-    if not len(place):
-        return []
-    nearest, cosines = most_similar(factors, int(place[0]), SIMILAR)
-    similar = pa.table({"movieId": pa.array(ids[nearest]), "similarity": cosines})
-    described = similar.join(_titles(zone, similar["movieId"]), keys="movieId", join_type="inner")
-    in_order = described.sort_by([("similarity", "descending"), ("movieId", "ascending")])
-    ranked = with_delivered_movie_ids(zone, in_order)
-    return list(ranked.select(["movieId", "title", "genres", "similarity"]).to_pylist())
+def _similar(zone: ProcessedZone, movie_id: str) -> list[dict[str, Any]] | None:
+    if not storage.is_delta_table(zone.table("similar_movies")):
+        return None
+    similar = zone.rows("similar_movies", is_delivered_id("movieId", movie_id)).sort_by("rank")
+    renamed = similar.drop_columns(["movieId"]).rename_columns({"similarMovieId": "movieId"})
+    return list(renamed.to_pylist())
+
+
+def movies_called(zone: ProcessedZone, text: str) -> list[dict[str, Any]]:
+    """The movies that a person means by an id or by words of a title, the most rated first: rows of `final`.
+
+    An id, and a title, with or without its year, mean one movie, if only one has them. Else all movies are meant whose
+    titles have all the words. Raises InputError if there are none.
+    """
+    if not storage.exists(zone.final_file):
+        raise InputError(f"{zone.final_file} is missing: run the stage 'etl' first")
+    movies = storage.parquet(zone.final_file)
+    if by_id := movies.to_table(filter=is_delivered_id("movieId", text)).to_pylist():
+        return list(by_id)
+    table = movies.to_table()
+    words = [plain_words(title) for title in table["title"].to_pylist()]
+    wanted = plain_words(text)
+    named = [place for place, title in enumerate(words) if wanted in (title, _without_year(title))]
+    if len(named) != 1:
+        named = [place for place, title in enumerate(words) if set(wanted) <= set(title)]
+    if not wanted or not named:
+        raise InputError(f"no movie in {zone.final_file} has the id or the title {text}")
+    order = [("rating_count", "descending"), ("movieId", "ascending")]
+    return list(table.take(named).sort_by(order).to_pylist())
+
+
+def popular(zone: ProcessedZone, genre: str = "") -> dict[str, Any]:
+    """The list of popular movies of a genre, in upper or lower case, or over all genres: rows of `popular_movies`.
+
+    Raises InputError that names the genres where there is none of this name.
+    """
+    rows = zone.rows("popular_movies").sort_by("rank").to_pylist()
+    by_genre: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_genre.setdefault(row.pop("genre") or "", []).append(row)
+    name = next((known for known in by_genre if known.lower() == genre.lower()), None)
+    if name is None and genre:
+        raise InputError(
+            f"no popular movie has the genre {genre}: there are {', '.join(sorted(filter(None, by_genre)))}"
+        )
+    return {"genre": name or None, "movies": by_genre.get(name or "", [])}
+
+
+def _without_year(title: list[str]) -> list[str]:
+    return title[:-1] if title and re.fullmatch(r"\d{4}", title[-1]) else title
+
+
+def plain_words(text: str) -> list[str]:
+    """The words of a title in lower case, without accents and signs: `Amélie (2001)` has amelie and 2001."""
+    letters = unicodedata.normalize("NFKD", text.casefold())
+    return re.findall(r"\w+", "".join(letter for letter in letters if not unicodedata.combining(letter)))
 
 
 def _titles(zone: ProcessedZone, movie_ids: pa.ChunkedArray) -> pa.Table:
@@ -115,6 +156,6 @@ def manifest(zone: ProcessedZone, run_id: str = "") -> Any:
 
 def movie_factors(zone: ProcessedZone) -> tuple[list[int] | list[str], Floats]:
     """The movieIds that the ranking model knows, as delivered, and their latent factors, one row per movie."""
-    codes, vectors = factors_of_movies(zone)
-    ids = with_delivered_movie_ids(zone, pa.table({"movieId": pa.chunked_array([codes])}))
-    return ids["movieId"].to_pylist(), vectors
+    factors = factors_of_movies(zone)
+    ids = with_delivered_movie_ids(zone, pa.table({"movieId": pa.chunked_array([factors.ids])}))
+    return ids["movieId"].to_pylist(), factors.rows

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pyspark.sql import SparkSession
 
 from spark_app.model import mllib
 from spark_app.model.biases import BiasModel
 from spark_app.model.fits import FitSettings, Models
-from spark_app.model.half_sweep import Floats
-from spark_app.model.matrices import as_matrix
-from spark_app.model.stack import StackWeights
+from spark_app.model.matrices import FactorMatrix, in_order
+from spark_app.model.predicted import KnownBiases, known_biases
+from spark_app.model.stack import StackWeights, weights_of
 from spark_app.platform import storage
 from spark_app.platform.errors import InputError
-from spark_app.platform.settings import Biases, ExplicitAls, ImplicitAls
+from spark_app.platform.settings import Biases, ExplicitAls, ImplicitAls, Input
 from spark_app.zones.manifest import SCHEMA_VERSION, with_current_names
 from spark_app.zones.processed import ProcessedZone
 
@@ -136,17 +134,21 @@ def _read(spark: SparkSession, folder: str, facts: dict[str, Any], mean_rating: 
         users=spark.read.parquet(storage.join(place, "user_biases")),
         movies=spark.read.parquet(storage.join(place, "movie_biases")),
     )
+    implicit = mllib.load(spark, storage.join(place, IMPLICIT))
+    explicit = mllib.load(spark, storage.join(place, EXPLICIT)) if facts["rating_model"] else None
+    return Models(fit_settings(facts), implicit, explicit, biases)
+
+
+def fit_settings(facts: dict[str, Any]) -> FitSettings:
+    """The settings of the fit, from the facts of `model.json`."""
     fitted = facts["settings"]
-    settings = FitSettings(
+    return FitSettings(
         # Models that were saved without these two settings were fitted without them.
         ImplicitAls(**{"popularity_exponent": 0.0, "reg_power": 1.0, **facts["implicit_als"]}),
         ExplicitAls(**{"reg_power": 1.0, **facts.get("explicit_als", fitted["explicit_als"])}),
         Biases(**fitted["biases"]),
         fitted["train"]["min_user_ratings"],
     )
-    implicit = mllib.load(spark, storage.join(place, IMPLICIT))
-    explicit = mllib.load(spark, storage.join(place, EXPLICIT)) if facts["rating_model"] else None
-    return Models(settings, implicit, explicit, biases)
 
 
 def model_facts(zone: ProcessedZone) -> dict[str, Any]:
@@ -157,11 +159,47 @@ def model_facts(zone: ProcessedZone) -> dict[str, Any]:
     return facts_of(published_models(zone)) if published_run(zone) is not None else {}
 
 
-def factors_of_movies(zone: ProcessedZone) -> tuple[NDArray[np.int32], Floats]:
-    """The integer ids of the movies that the published ranking model knows, ascending, and their factors.
+def factors_of_movies(zone: ProcessedZone) -> FactorMatrix:
+    """The factors of the movies that the published ranking model knows.
 
     Read without Spark. Raises InputError if no models are published.
     """
-    folder = storage.join(published_models(zone), IMPLICIT, "itemFactors")
-    factors = storage.parquet(storage.list_files(folder)).to_table().sort_by("id")
-    return factors["id"].to_numpy(), as_matrix(factors["features"].combine_chunks(), len(factors["features"][0]))
+    return _read_movie_factors(storage.join(published_models(zone), IMPLICIT))
+
+
+@dataclass(frozen=True)
+class LoadedModels:
+    """The published models as arrays, without the users: what it takes to serve somebody by fold-in, without Spark.
+
+    `explicit` is None if no ratings are predicted.
+    """
+
+    settings: FitSettings
+    input: Input
+    mean: float
+    implicit: FactorMatrix
+    explicit: FactorMatrix | None
+    movie_biases: KnownBiases
+    rating_weights: StackWeights
+
+
+def read_models(zone: ProcessedZone) -> LoadedModels:
+    """The published models, read without Spark. Raises InputError if none are published."""
+    folder = published_models(zone)
+    facts = facts_of(folder)
+    name = facts["rating_model"]
+    biases = storage.parquet(storage.list_files(storage.join(folder, "movie_biases"))).to_table()
+    return LoadedModels(
+        fit_settings(facts),
+        Input(**{key: value for key, value in facts["settings"]["input"].items() if key in Input.model_fields}),
+        facts["mean_rating"],
+        _read_movie_factors(storage.join(folder, IMPLICIT)),
+        _read_movie_factors(storage.join(folder, EXPLICIT)) if name else None,
+        known_biases(biases, "movieId", "movie_bias"),
+        weights_of(name, StackWeights(**facts["stack"])) if name else StackWeights(),
+    )
+
+
+def _read_movie_factors(folder: str) -> FactorMatrix:
+    factors = storage.parquet(storage.list_files(storage.join(folder, "itemFactors"))).to_table()
+    return in_order(factors["id"], factors["features"], len(factors["features"][0]) if len(factors) else 0)

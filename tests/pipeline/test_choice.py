@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -136,6 +137,9 @@ def test_movies_are_chosen_by_lists_genres_years_and_ratings(
     expected = left_of(everything, lambda _, row: may(row["movieId"]))
     assert of_all(found) == expected
     assert 3 < len({row[0] for rows in expected.values() for row in rows}) < 60
+    manifest = trained.manifests()[-1]
+    assert manifest["rows"]["recommendations"]["chosen_movies"] == sum(map(may, movies.index))
+    assert {Path(noted["path"]).name for noted in manifest["inputs"]} >= {"stock.csv", "withdrawn.parquet"}
     said = capsys.readouterr().err
     assert "recommend.exclude: 1 of 11 ids are unknown and are left out: 5000000" in said
     assert "no movie has the genre Comdey in recommend.genres or recommend.exclude_genres; did you mean Comedy?" in said
@@ -196,6 +200,7 @@ def test_only_chosen_users_get_lists(
     ("options", "told"),
     [
         (("min_year=2199",), "no movie may be recommended: of 150 movies, 0 by recommend.min_year are left"),
+        (("min_predicted_rating=5",), "no movie may be recommended to anybody with recommend.min_predicted_rating=5"),
         (("items={folder}/none.csv",), "the list of ids {folder}/none.csv is missing: check the path"),
         (("items={folder}/strangers.csv",), "none of the 2 ids in {folder}/strangers.csv (recommend.items) is known"),
         (("users={folder}/strangers.csv",), "no user gets a list"),
@@ -212,3 +217,14 @@ def test_an_empty_choice_is_exit_3(
     assert run_job("recommend", trained.options("--config", config, *settings)) == 3
     assert told.format(folder=folder) in capsys.readouterr().err
     assert trained.recommendations() == before
+
+
+def test_nothing_is_popular_where_nothing_is_predicted_high_enough(
+    trained: Zones, config: str, everything: Lists
+) -> None:
+    """Only a generous user gets a list: for a user without ratings nothing is that good."""
+    best = {user: max(float(row["predicted_rating"]) for row in rows) for user, rows in everything.items()}
+    highest = max(best.values())
+    found = recommend(trained, config, min_predicted_rating=highest)
+    assert set(found) == {user for user, rating in best.items() if rating >= highest}
+    assert len(popular_movies(trained)) == 0

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
+from typing import Any
 
 import pytest
 from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
+from s3fs import S3FileSystem
 
 from spark_app.ask import main
 from spark_app.cli import run_job
+from spark_app.platform import s3
+from spark_app.platform.settings import Recommend
+from spark_app.serve import Recommender
+from spark_app.zones.processed import ProcessedZone
 from tests.pipeline.conftest import Zones
 
 SMALL = """
@@ -135,6 +142,53 @@ def test_new_and_changed_users_are_served_by_what_they_rated(
     common = predicted[HATER].keys() & predicted[FAN].keys()
     assert common
     assert all(predicted[HATER][movie] < predicted[FAN][movie] for movie in common)
+
+
+CHOICES: dict[str, dict[str, Any]] = {
+    "all": {},
+    "long": {"n": 60, "reasons": 1},
+    "chosen": {"exclude_genres": ["Drama"], "min_ratings": 8, "n": 7},
+    "above their mean": {"min_above_mean": 0.05, "n": 20},
+    "above 3.5, without reasons": {"min_predicted_rating": 3.5, "reasons": 0},
+}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_list_on_the_spot_is_that_of_a_new_user_with_these_ratings(
+    grown: Zones, before: Lists, config: str, choice: str
+) -> None:
+    options = CHOICES[choice]
+    settings = [part for key, value in options.items() for part in ("--set", f"recommend.{key}={json.dumps(value)}")]
+    assert run_job("recommend", grown.options("--config", config, *settings)) == 0
+    found = lists(grown)
+    ratings = ProcessedZone(str(grown.processed)).rows("ratings").to_pandas()
+    recommender = Recommender.load(str(grown.processed), Recommend(**options))
+    for user in (TWIN, HATER, FAN):
+        own = ratings[ratings.userId == user]
+        rows = recommender.recommend(dict(zip(own.movieId, own.rating, strict=True)))
+        texts = [{name: str(value) for name, value in row.items()} for row in rows]
+        exact = ("rank", "movieId", "title", "genres", "reason")
+        assert shown(texts, *exact) == shown(found.get(user, []), *exact)
+        for column, within in (("score", 2e-6), ("predicted_rating", 1e-3)):
+            published = [float(row[column]) for row in found.get(user, [])]
+            assert [row[column] for row in rows] == pytest.approx(published, abs=within)
+
+
+def test_movies_that_are_known_without_a_rating_are_not_listed_on_the_spot(grown: Zones, before: Lists) -> None:
+    longer, shorter = (Recommender.load(str(grown.processed), Recommend(n=n)) for n in (6, 3))
+    six = longer.recommend({1: 5.0, 2: 4.5})
+    known = [six[0]["movieId"], six[2]["movieId"], "no such movie"]
+    assert [row["movieId"] for row in shorter.recommend({1: 5.0, 2: 4.5}, known)] == [
+        six[place]["movieId"] for place in (1, 3, 4)
+    ]
+
+
+def test_a_list_on_the_spot_from_models_in_s3(grown: Zones, before: Lists, in_s3: str) -> None:
+    S3FileSystem(**s3.fsspec_options()).put(f"{grown.processed}/", f"{in_s3}/processed/", recursive=True)
+    ratings = {1: 5.0, 2: 4.5, 7: 1.0}
+    on_disk = Recommender.load(str(grown.processed), Recommend(n=3)).recommend(ratings)
+    assert len(on_disk) == 3
+    assert Recommender.load(f"{in_s3}/processed", Recommend(n=3)).recommend(ratings) == on_disk
 
 
 def test_only_new_users_or_nobody_on_request(grown: Zones, before: Lists, config: str) -> None:

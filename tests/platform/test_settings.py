@@ -80,7 +80,7 @@ def test_an_empty_source_is_none() -> None:
         (
             "zzz.n=20",
             "unknown setting zzz; known sections: raw, processed, ingest, input, ratings_file, movies_file, "
-            "catalog, clean, train, explicit_als, implicit_als, biases, gate, recommend, tune, storage, log",
+            "catalog, clean, train, explicit_als, implicit_als, biases, gate, recommend, similar, tune, storage, log",
         ),
     ],
 )
@@ -194,6 +194,23 @@ def test_counts_are_liked_as_soon_as_there_are_any() -> None:
         (["input.rating="], 'setting input: rating may be empty only with feedback = "counts"'),
         (["input.user=movieId"], "setting input: one column cannot be two things: movieId, movieId, rating, timestamp"),
         (["input.scale_max=0.5"], "setting input: scale_max must be above scale_min"),
+        (
+            ["recommend.min_year=2000", "recommend.max_year=1990"],
+            "setting recommend: min_year=2000 is after max_year=1990",
+        ),
+        (
+            ["input.timestamp=", "recommend.active_since=2020-01-01"],
+            "recommend.active_since needs timestamps: name their column in input.timestamp",
+        ),
+        (
+            ["input.feedback=counts", "recommend.min_above_mean=0"],
+            "no ratings are predicted from counts: leave out recommend.min_predicted_rating and "
+            "recommend.min_above_mean",
+        ),
+        (
+            ["recommend.min_predicted_rating=50"],
+            "recommend.min_predicted_rating=50 is above the scale, which ends at 5",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_together_are_named(assignments: list[str], message: str) -> None:

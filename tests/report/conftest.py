@@ -111,7 +111,9 @@ USER = {
     "userId": "anna-\u00fc",
     "rating_count": 3,
     "average_rating": 4.0,
-    "history": [{"movieId": 1, "title": HOSTILE, "genres": "Drama|War", "rating": 4.5, "timestamp": None}],
+    "history": [
+        {"movieId": 1, "title": HOSTILE, "genres": "Drama|War", "rating": 4.5, "timestamp": None} | {"reason_for": [1]}
+    ],
     "recommendations": [
         {"rank": 1, "movieId": 2, "title": "Up (2009)", "genres": "", "predicted_rating": 4.25, "score": 0.9}
         | {"reason": f"you liked {HOSTILE}"},

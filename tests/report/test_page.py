@@ -85,6 +85,18 @@ def test_texts_from_the_data_are_escaped() -> None:
     assert not [name for _, name, _ in Page(html).attributes if name.startswith("on")]
 
 
+def test_movies_that_reasons_name_are_shown_though_others_are_rated_higher() -> None:
+    def rated(movie: int, reason_for: list[int]) -> dict[str, Any]:
+        row = {"movieId": movie, "title": f"Movie {movie}", "genres": "", "rating": 4.0, "timestamp": None}
+        return {**row, "reason_for": reason_for}
+
+    history = [rated(movie, {2: [1], 20: [1, 3], 21: [99]}.get(movie, [])) for movie in range(1, 31)]
+    text = page(users=[{**USER, "history": history}]).text
+    assert "Also liked, and a reason rated 4 Movie 20" in text
+    assert "Movie 21" not in text  # its recommendation is further down than the page shows
+    assert "Also liked, and a reason" not in page().text
+
+
 def test_it_is_one_file_without_any_address() -> None:
     found = page()
     links = [value or "" for _, name, value in found.attributes if name in ("src", "href", "xlink:href", "srcset")]
