@@ -18,6 +18,7 @@ from spark_app.serve import Recommender
 from spark_app.zones import published
 from spark_app.zones.processed import ProcessedZone
 from spark_app.zones.rated import read_ratings
+from spark_app.zones.stored_models import fitted_input
 
 LATEST = ""
 
@@ -112,7 +113,8 @@ def _movie(zone: ProcessedZone, text: str) -> tuple[dict[str, Any], Callable[[An
 def _on_the_spot(zone: ProcessedZone, options: argparse.Namespace) -> dict[str, Any]:
     """The ratings of the command line or of a file, and the list for somebody who has given them."""
     log.set_up(Log(level="warning"))
-    recommender = Recommender.load(zone.root, build_settings(assignments=options.set).recommend)
+    settings = build_settings(assignments=options.set, input_settings=fitted_input(zone))
+    recommender = Recommender.load(zone.root, settings.recommend)
     if options.rates:
         ratings = dict(read_ratings(options.rates, recommender.models.input))
     else:

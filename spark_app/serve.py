@@ -43,7 +43,7 @@ from spark_app.platform import storage
 from spark_app.platform.errors import InputError, UsageError
 from spark_app.platform.log import logger
 from spark_app.platform.session import check_schemes
-from spark_app.platform.settings import Recommend, Settings
+from spark_app.platform.settings import Recommend
 from spark_app.zones.choice import chosen_movies
 from spark_app.zones.id_codes import with_delivered_movie_ids
 from spark_app.zones.processed import ProcessedZone
@@ -95,7 +95,7 @@ class Recommender:
         delivered = with_delivered_movie_ids(zone, table.select(["movieId"]))["movieId"].to_pylist()
         genres = ["|".join(names) for names in table["genres"].to_pylist()]
         movies = _Movies(ids, delivered, table["title"].to_pylist(), genres)
-        chosen = chosen_movies(zone, Settings(input=models.input, recommend=options))
+        chosen = chosen_movies(zone, options, models.input)
         return cls(models, movies, _candidates(models, ids, chosen), options)
 
     def recommend(self, ratings: Mapping[Any, float], seen: Iterable[Any] = ()) -> list[dict[str, Any]]:

@@ -645,13 +645,20 @@ def parse_assignment(text: str) -> tuple[str, str, Any]:
     return section, key, parsed
 
 
-def build_settings(toml: str | None = None, origin: str = "", assignments: Iterable[str] = ()) -> Settings:
+def build_settings(
+    toml: str | None = None, origin: str = "", assignments: Iterable[str] = (), input_settings: Input | None = None
+) -> Settings:
     """The settings of a TOML text (`origin` names its file in errors) and of `SECTION.KEY=VALUE` assignments.
+
+    `input_settings` are used where neither says anything of the section `input`.
 
     Raises UsageError that names the unknown key and the nearest known one, or the value that does not fit.
     """
     try:
-        return Settings.model_validate(merge_settings(toml, origin, assignments))
+        sections = merge_settings(toml, origin, assignments)
+        if input_settings:
+            sections.setdefault("input", input_settings.model_dump())
+        return Settings.model_validate(sections)
     except ValidationError as error:
         raise UsageError(_explain(error.errors()[0])) from error
 

@@ -51,7 +51,7 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     logger.info("models in %s, ratings predicted by: %s", folder, rating_model_name or "no model")
     options, folded_in = settings.recommend, 0
     _note_lists(options, record)
-    chosen = chosen_movies(zone, settings)
+    chosen = chosen_movies(zone, options, settings.input)
     rating_model = _rating_model(models, rating_model_name, settings)
     ratings = _of_chosen_users(spark, zone, ratings, settings)
     if options.fold_in != "none" and fitted_to(folder) != zone.version(spark, "ratings"):
@@ -120,7 +120,7 @@ def _of_chosen_users(spark: SparkSession, zone: ProcessedZone, ratings: DataFram
     """The ratings of the users who get lists. Raises InputError if there are none."""
     options, of_chosen = settings.recommend, ratings
     if options.users:
-        listed = chosen_users(zone, settings)
+        listed = chosen_users(zone, options, settings.input)
         users = from_arrow(spark, pa.table({"userId": listed}))
         of_chosen = of_chosen.join(F.broadcast(users), on="userId", how="left_semi")
         known = to_arrow(of_chosen.select("userId").distinct())["userId"].to_numpy()

@@ -12,7 +12,7 @@ from spark_app.data.choice import unknown_genres, verdicts
 from spark_app.model.matrices import found_among
 from spark_app.platform.errors import InputError
 from spark_app.platform.log import logger
-from spark_app.platform.settings import Settings
+from spark_app.platform.settings import Input, Recommend
 from spark_app.zones.id_codes import codes_of
 from spark_app.zones.id_lists import IdColumn, read_ids
 from spark_app.zones.processed import ProcessedZone
@@ -23,13 +23,12 @@ NAMED = 5
 Ids = NDArray[np.int32]
 
 
-def chosen_movies(zone: ProcessedZone, settings: Settings) -> Ids | None:
+def chosen_movies(zone: ProcessedZone, options: Recommend, names: Input) -> Ids | None:
     """The movies that may be recommended, as integer ids in ascending order; None if all may.
 
     It reads the movies and their numbers of ratings without Spark. Ids and genres that are unknown are logged. Raises
     InputError if no movie is left, with what each setting leaves.
     """
-    options = settings.recommend
     if not options.restricts_movies:
         return None
     movies = movies_with_counts(zone)
@@ -37,8 +36,8 @@ def chosen_movies(zone: ProcessedZone, settings: Settings) -> Ids | None:
         hint = f"; did you mean {nearest}?" if nearest else ""
         logger.warning("no movie has the genre %s in recommend.genres or recommend.exclude_genres%s", genre, hint)
     known = movies["movieId"].to_numpy()
-    listed = _listed(zone, settings, "items", "movieId", known) if options.items else None
-    excluded = _listed(zone, settings, "exclude", "movieId", known) if options.exclude else None
+    listed = _listed(zone, options, names, "items", known) if options.items else None
+    excluded = _listed(zone, options, names, "exclude", known) if options.exclude else None
     decided = verdicts(movies, options, listed, excluded)
     is_chosen = np.logical_and.reduce(list(decided.values()))
     left = ", ".join(f"{int(allows.sum()):,} by recommend.{setting}" for setting, allows in decided.items())
@@ -52,12 +51,12 @@ def chosen_movies(zone: ProcessedZone, settings: Settings) -> Ids | None:
     return chosen
 
 
-def chosen_users(zone: ProcessedZone, settings: Settings) -> Ids:
+def chosen_users(zone: ProcessedZone, options: Recommend, names: Input) -> Ids:
     """The users in the lists of `recommend.users`, as integer ids in ascending order, whether they have ratings or not.
 
     Raises InputError if the zone knows none of them.
     """
-    return _listed(zone, settings, "users", "userId", None)
+    return _listed(zone, options, names, "users", None)
 
 
 def movies_with_counts(zone: ProcessedZone) -> pa.Table:
@@ -72,11 +71,12 @@ def movies_with_counts(zone: ProcessedZone) -> pa.Table:
 
 
 def _listed(
-    zone: ProcessedZone, settings: Settings, setting: str, column: IdColumn, known: NDArray[np.int32] | None
+    zone: ProcessedZone, options: Recommend, names: Input, setting: str, known: NDArray[np.int32] | None
 ) -> Ids:
     """The integer ids in the lists that a setting names. With `known`, only those among them."""
-    lists: Sequence[str] = getattr(settings.recommend, setting)
-    delivered = read_ids(lists, column, settings.input)
+    lists: Sequence[str] = getattr(options, setting)
+    column: IdColumn = "userId" if setting == "users" else "movieId"
+    delivered = read_ids(lists, column, names)
     codes = codes_of(zone, column, delivered)
     if known is not None:
         wanted = set(known.tolist())

@@ -183,6 +183,16 @@ class LoadedModels:
     rating_weights: StackWeights
 
 
+def fitted_input(zone: ProcessedZone) -> Input:
+    """How the ratings to which the published models were fitted were read. Raises InputError if none are published."""
+    return _fitted_input(facts_of(published_models(zone)))
+
+
+def _fitted_input(facts: dict[str, Any]) -> Input:
+    stored = facts["settings"]["input"]
+    return Input(**{key: value for key, value in stored.items() if key in Input.model_fields})
+
+
 def read_models(zone: ProcessedZone) -> LoadedModels:
     """The published models, read without Spark. Raises InputError if none are published."""
     folder = published_models(zone)
@@ -191,7 +201,7 @@ def read_models(zone: ProcessedZone) -> LoadedModels:
     biases = storage.parquet(storage.list_files(storage.join(folder, "movie_biases"))).to_table()
     return LoadedModels(
         fit_settings(facts),
-        Input(**{key: value for key, value in facts["settings"]["input"].items() if key in Input.model_fields}),
+        _fitted_input(facts),
         facts["mean_rating"],
         _read_movie_factors(storage.join(folder, IMPLICIT)),
         _read_movie_factors(storage.join(folder, EXPLICIT)) if name else None,

@@ -96,6 +96,19 @@ def codes_of(zones: Zones, table: str) -> dict[str, int]:
     return {row["id"]: row["code"] for row in rows}
 
 
+def check_a_list_on_the_spot(zones: Zones, capsys: pytest.CaptureFixture[str]) -> None:
+    (zones.raw / "in_stock.txt").write_text("".join(f"0{book:03d}-X\n" for book in range(20)) + "0999-X\n")
+    chosen = [f"recommend.items={zones.raw / 'in_stock.txt'}", "recommend.min_predicted_rating=5.5"]
+    options = [part for setting in chosen for part in ("--set", setting)]
+    main(["show", "--processed-path", str(zones.processed), "--rate", "0007-X=9", *options, "--json"])
+    shown = capsys.readouterr()
+    on_the_spot = json.loads(shown.out)["recommendations"]
+    assert on_the_spot
+    assert {row["movieId"] for row in on_the_spot} <= {f"0{book:03d}-X" for book in range(20) if book != 7}
+    assert all(5.5 <= row["predicted_rating"] <= 10 for row in on_the_spot)
+    assert "recommend.items: 1 of 21 ids are unknown and are left out: 0999-X" in shown.err
+
+
 def test_text_ids_and_no_timestamps(job: Job, zones: Zones, capsys: pytest.CaptureFixture[str]) -> None:
     rows = readers(1)
     config = deliver_books(zones, [*rows, rows[0], (rows[0][0], rows[0][1], 2)])
@@ -134,6 +147,7 @@ def test_text_ids_and_no_timestamps(job: Job, zones: Zones, capsys: pytest.Captu
     answer = json.loads(capsys.readouterr().out)
     assert (answer["movieId"], answer["title"]) == ("0007-X", "Book; the 7th")
     assert answer["similar"][0]["movieId"] in {f"0{book:03d}-X" for book in range(40)}
+    check_a_list_on_the_spot(zones, capsys)
     main(["show", "--processed-path", str(zones.processed), "--user", rows[0][0]])
     assert rows[0][0] in capsys.readouterr().out
     zone = ProcessedZone(str(zones.processed))
