@@ -28,7 +28,7 @@ HEADER = ",".join(COLUMNS)
 PLAIN_LINE = r"^[0-9]{1,10},[0-9]{1,10},[0-9](?:\.[0-9])?,[0-9]{1,12}$"
 """A line that every parser reads the same way. Most lines match, so the others can be judged slowly."""
 
-NOT_UTF8 = "the line is not UTF-8"
+NOT_UTF8 = "the line is not in the encoding of its file (UTF-8 unless set)"
 REASONS = (
     f"userId is not an integer from 0 to {MAX_ID}",
     f"movieId is not an integer from 0 to {MAX_ID}",

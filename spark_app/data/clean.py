@@ -139,7 +139,7 @@ def kept(checked: DataFrame, columns: Sequence[str]) -> DataFrame:
 
 
 def rejected(checked: DataFrame) -> DataFrame:
-    """The rejected rows: file, reason, raw (text), raw_bytes (only where the line is not UTF-8)."""
+    """The rejected rows: file, reason, raw (text), raw_bytes (only where the record is no text)."""
     return checked.filter(F.col("status") == REJECTED).select("file", "reason", "raw", "raw_bytes")
 
 
@@ -160,7 +160,7 @@ def _reject() -> Column:
         "reason",
         _plain_path(F.col("file")).alias("file"),
         make_valid_utf8("value").alias("raw"),
-        F.when(~F.col("is_utf8"), F.col("value").cast("binary")).alias("raw_bytes"),
+        F.when(~F.col("is_text"), F.col("value").cast("binary")).alias("raw_bytes"),
     )
     return F.when(F.col("reason").isNotNull(), line).alias("reject")
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from spark_app.data.dialect import PLAIN, Dialect, movies_dialect, ratings_dialect, split_fields
 from spark_app.data.ids import is_plain_id
 from spark_app.platform.errors import InputError
-from spark_app.platform.settings import Input
+from spark_app.platform.settings import Input, MoviesFile, RatingsFile
 
 INTEGER, NUMBER, TEXT, EMPTY = "BIGINT", "DOUBLE", "STRING", "VOID"
 """The types of a CSV column, by their names in Spark SQL; VOID if it has no values."""
@@ -30,6 +31,15 @@ ID_KINDS = {"integer": INTEGER, "auto": ID, "any": TEXT}
 TIME_KINDS = {"seconds": INTEGER, "milliseconds": INTEGER, "iso": TEXT}
 """The type of a column, by the settings input.ids and input.time_format."""
 
+OTHER_FORMATS = {"{": "JSON", "[": "JSON", "<": "HTML or XML"}
+"""What a text is, by its first character, that is no table of lines."""
+
+DELIMITERS = ("\t", ";", "::", "|", ",")
+"""What divides fields most often, to tell from a line which it may be."""
+
+COMMA_AND_POINT = str.maketrans(",.", ".,")
+"""Exchanges commas and points: a number with a decimal comma becomes one with a point, and the other way round."""
+
 MAX_SHOWN = 200
 """How many characters of a wrong header an error shows."""
 
@@ -46,13 +56,13 @@ class Column:
 class Contract:
     """A raw table: its name in the catalogue, its columns by our names for them, and our names of columns it lacks.
 
-    `delimiter` separates two fields.
+    `dialect` says how its files are written.
     """
 
     table: str
     columns: dict[str, Column]
     absent: tuple[str, ...] = ()
-    delimiter: str = ","
+    dialect: Dialect = PLAIN
 
     @property
     def names(self) -> dict[str, str]:
@@ -60,17 +70,18 @@ class Contract:
         return {ours: column.name for ours, column in self.columns.items()}
 
 
-def movies_contract(input_settings: Input) -> Contract:
+def movies_contract(input_settings: Input, file: MoviesFile | None = None) -> Contract:
     """The table of movies: movieId, title, genres."""
+    file = file or MoviesFile()
     wanted = {
-        "movieId": Column(input_settings.item, ID_KINDS[input_settings.ids]),
+        "movieId": Column(file.item or input_settings.item, ID_KINDS[input_settings.ids]),
         "title": Column(input_settings.title, TEXT),
         "genres": Column(input_settings.genres, TEXT),
     }
-    return _contract("movies_csv", wanted, input_settings)
+    return _contract("movies_csv", wanted, movies_dialect(input_settings, file))
 
 
-def ratings_contract(input_settings: Input) -> Contract:
+def ratings_contract(input_settings: Input, file: RatingsFile | None = None) -> Contract:
     """The table of ratings: userId, movieId, rating, timestamp."""
     wanted = {
         "userId": Column(input_settings.user, ID_KINDS[input_settings.ids]),
@@ -78,21 +89,36 @@ def ratings_contract(input_settings: Input) -> Contract:
         "rating": Column(input_settings.rating, NUMBER),
         "timestamp": Column(input_settings.timestamp, TIME_KINDS[input_settings.time_format]),
     }
-    return _contract("ratings_csv", wanted, input_settings)
+    return _contract("ratings_csv", wanted, ratings_dialect(input_settings, file or RatingsFile()))
 
 
-def _contract(table: str, wanted: dict[str, Column], input_settings: Input) -> Contract:
+def _contract(table: str, wanted: dict[str, Column], dialect: Dialect) -> Contract:
     """A contract of the columns that have a name in the files, according to the settings."""
     present = {ours: column for ours, column in wanted.items() if column.name}
-    return Contract(table, present, tuple(ours for ours in wanted if ours not in present), input_settings.delimiter)
+    return Contract(table, present, tuple(ours for ours in wanted if ours not in present), dialect)
 
 
-def parse_line(line: str, delimiter: str = ",") -> list[str]:
-    """The fields of one CSV line; none if the line is empty or cannot be parsed."""
-    try:
-        return next(csv.reader([line], delimiter=delimiter), [])
-    except csv.Error:
-        return []
+def columns_of(contract: Contract, first: str, rows: Sequence[Sequence[str]], file: str) -> tuple[str, ...]:
+    """The columns of a file in their order: from its first record or, for files without a header, from the settings.
+
+    `rows` are the fields of the first records. Columns that the settings do not name have empty names. Raises
+    InputError that names the file, and what is missing, renamed or repeated.
+    """
+    dialect = contract.dialect
+    header = tuple(split_fields(first, dialect) or first.split(dialect.delimiter))
+    if dialect.columns is None:
+        check_header(contract, header, file)
+        return header
+    if set(contract.names.values()) <= set(header):
+        raise InputError(f"{file}: the first line is a header: leave out {dialect.section}.header = false")
+    usual_width = Counter(map(len, rows)).most_common(1)[0][0] if rows else len(header)
+    width = len(dialect.columns) if dialect.rest_in_last else usual_width
+    if width < len(dialect.columns):
+        raise InputError(
+            f"{file}: lines have {width} fields divided by {dialect.delimiter!r}, but {dialect.section}.columns names "
+            f"{len(dialect.columns)}: {first[:MAX_SHOWN]}"
+        )
+    return (*dialect.columns, *[""] * (width - len(dialect.columns)))
 
 
 def infer_type(values: Sequence[str]) -> str:
@@ -109,10 +135,14 @@ def infer_type(values: Sequence[str]) -> str:
     return TEXT
 
 
-def infer_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, str]:
-    """Each column of the header with its type, in the order of the file; skips rows with another number of fields."""
+def infer_types(contract: Contract, header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """The type of each column, in the order of the file; skips rows with another number of fields."""
     whole = [row for row in rows if len(row) == len(header)]
-    return {column: infer_type([row[place] for row in whole]) for place, column in enumerate(header)}
+    values = [[row[place] for row in whole] for place in range(len(header))]
+    if "rating" in contract.columns and contract.dialect.decimal == ",":
+        place = header.index(contract.columns["rating"].name)
+        values[place] = [value.translate(COMMA_AND_POINT) for value in values[place]]
+    return tuple(map(infer_type, values))
 
 
 def coded_ids(contract: Contract, header: Sequence[str], rows: Sequence[Sequence[str]]) -> frozenset[str]:
@@ -139,7 +169,7 @@ def check_header(contract: Contract, header: Sequence[str], file: str) -> None:
     expected = list(contract.names.values())
     missing = [name for name in expected if name not in header]
     if not missing:
-        _check_repeated(header, file)
+        _check_repeated(expected, header, file)
         return
     if len(missing) == len(expected):
         raise InputError(f"{file}: the first line is not a header: {_expected_and_found(contract, header)}")
@@ -149,33 +179,49 @@ def check_header(contract: Contract, header: Sequence[str], file: str) -> None:
     raise InputError(f"{file}: column '{missing[0]}' is missing{hint}: {_expected_and_found(contract, header)}")
 
 
-def _check_repeated(header: Sequence[str], file: str) -> None:
-    repeated = sorted({column for column in header if header.count(column) > 1})
+def _check_repeated(expected: Sequence[str], header: Sequence[str], file: str) -> None:
+    """Raise InputError for a column that is needed and there more than once. What nobody reads may have any name."""
+    repeated = [column for column in expected if header.count(column) > 1]
     if repeated:
         raise InputError(f"{file}: column '{repeated[0]}' appears more than once: rename one of them")
 
 
 def _expected_and_found(contract: Contract, header: Sequence[str]) -> str:
-    expected, found = (contract.delimiter.join(names) for names in (contract.names.values(), header))
-    return f"expected {expected}, found {found[:MAX_SHOWN]}; set the names of the columns under [input]"
+    dialect = contract.dialect
+    expected, found = (dialect.delimiter.join(names) for names in (contract.names.values(), header))
+    return f"expected {expected}, found {found[:MAX_SHOWN]}; {_advice(contract, header)}"
 
 
-def check_types(contract: Contract, types: dict[str, str], file: str) -> None:
-    """Check the types found in a file against the contract.
+def _advice(contract: Contract, header: Sequence[str]) -> str:
+    """The setting that a first line asks for which is not the header that it should be."""
+    section, found = contract.dialect.section, contract.dialect.delimiter.join(header)
+    if other := next((kind for start, kind in OTHER_FORMATS.items() if found.lstrip().startswith(start)), None):
+        return f"the file looks like {other}: deliver it as CSV"
+    others = [delimiter for delimiter in DELIMITERS if delimiter in found and delimiter != contract.dialect.delimiter]
+    if len(header) == 1 and others and len(contract.columns) > 1:
+        return f"if fields are divided by {others[0]!r}, set {section}.delimiter"
+    if any(_converts(field, float) for field in header):
+        return f"if the file has no header, set {section}.header = false and name its columns in {section}.columns"
+    return "set the names of the columns under [input]"
+
+
+def check_types(contract: Contract, header: Sequence[str], types: Sequence[str], file: str) -> None:
+    """Check the types of the columns of a file, in its order, against the contract.
 
     Raises InputError that names the file and the column that has another type.
     """
     for column in contract.columns.values():
-        if types[column.name] not in ACCEPTED[column.kind]:
+        found = types[header.index(column.name)]
+        if found not in ACCEPTED[column.kind]:
             raise InputError(
                 f"{file}: column '{column.name}' should be {column.kind} but most of its values are "
-                f"{types[column.name]}: check that the values stand under their own header"
+                f"{found}: check that the values stand under their own header"
             )
 
 
 def new_columns(contract: Contract, header: Sequence[str]) -> list[str]:
     """Columns that are not in the contract; they are reported, but not read."""
-    return [column for column in header if column not in contract.names.values()]
+    return [column for column in header if column and column not in contract.names.values()]
 
 
 def _converts(value: str, kind: type[int] | type[float]) -> bool:

@@ -154,7 +154,8 @@ def plain_form(
     `columns` are our names of the columns in the order of the file, None for a column that is not read.
     """
     delimiter = file.delimiter or input_settings.delimiter
-    is_simple = file.encoding == "utf-8" and file.layout == "lines" and file.decimal == "." and file.quote in ("", '"')
+    has_usual_quotes = file.quote == "" or (file.quote == '"' and file.escape == "doubled")
+    is_simple = file.encoding == "utf-8" and file.layout == "lines" and file.decimal == "." and has_usual_quotes
     if not is_simple or not delimiter.isascii() or (input_settings.timestamp and input_settings.time_format == "iso"):
         return None
     scale = (input_settings.scale_min, input_settings.scale_max, input_settings.scale_step)

@@ -12,12 +12,13 @@ from pyspark.sql import functions as F
 from spark_app.data.ids import MAX_ID
 from spark_app.platform.settings import Clean, Input
 
-RULES_VERSION = 2
+RULES_VERSION = 3
 """Raise this number with every change to the code that judges any row differently: `etl` then reads all files again.
 
 A test compares a digest of the code that judges rows with the digest of this version.
 """
 
+NO_TEXT = "the line is not in the encoding of its file (UTF-8 unless set)"
 BAD_QUOTE = "a quote is unbalanced or out of place"
 NO_GENRES = "(no genres listed)"
 SCALE_TOLERANCE = 1e-6
@@ -42,9 +43,9 @@ class Rule:
 
 
 def line_rules() -> list[Rule]:
-    """Rules for every CSV line, on `is_header` and the columns that `with_fields` adds."""
+    """Rules for every CSV line, on `is_text`, `is_header` and the columns that `with_fields` adds."""
     return [
-        Rule("the line is not UTF-8", ~F.col("is_utf8")),
+        Rule(NO_TEXT, ~F.col("is_text")),
         Rule("the header line is repeated", F.col("is_header")),
         Rule(BAD_QUOTE, ~F.col("is_well_quoted")),
         Rule("the line has too few or too many fields", ~F.col("has_all_fields")),
@@ -112,6 +113,7 @@ def is_id(value: Column) -> Column:
 def remedy(reason: str, input_settings: Input) -> str:
     """What would take the rows that were rejected for a reason: the setting to change; empty if there is none."""
     remedies = {
+        NO_TEXT: "encoding, under [ratings_file] or [movies_file], says which it is",
         BAD_QUOTE: "quote and escape, under [ratings_file] or [movies_file], say how quotes are written",
         not_an_integer(input_settings.user): 'input.ids = "any" takes ids of any kind',
         not_an_integer(input_settings.item): 'input.ids = "any" takes ids of any kind',

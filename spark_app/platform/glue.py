@@ -57,11 +57,13 @@ def is_metastore(spark: SparkSession) -> bool:
 def csv_table(table: str, location: str, schema: StructType, options: Mapping[str, str]) -> dict[str, Any]:
     """Glue's TableInput for the CSV files at a location (a path or glob, as Spark takes it).
 
-    Athena reads them by OpenCSVSerDe, which understands doubled quotes; Spark by its own reader with these `options`.
+    Athena reads them by OpenCSVSerDe, which understands doubled quotes, and delimiters of one character in UTF-8; Spark
+    by its own reader with these `options`.
     """
     table_input = _table(table, "csv", _prefix(location), schema)
-    table_input["Parameters"] |= {"skip.header.line.count": "1", "delimiter": options["sep"]}
-    quoting = {"separatorChar": options["sep"], "quoteChar": '"', "escapeChar": "\\"}
+    headers = "1" if options.get("header") == "true" else "0"
+    table_input["Parameters"] |= {"skip.header.line.count": headers, "delimiter": options["sep"]}
+    quoting = {"separatorChar": options["sep"], "quoteChar": options.get("quote") or "\0", "escapeChar": "\\"}
     table_input["StorageDescriptor"]["SerdeInfo"]["Parameters"] = {**quoting, **options, "path": location}
     return table_input
 
@@ -94,6 +96,15 @@ def put(database: str, table_input: dict[str, Any]) -> None:
         raise _as_job_error(
             error, f"register {database}.{name}", f"there is no database {database}: create it"
         ) from error
+
+
+def drop(database: str, name: str) -> None:
+    """Remove a table from the Data Catalog, if it is there. Raises StorageError where Glue refuses."""
+    try:
+        _client().delete_table(DatabaseName=database, Name=name)
+    except (ClientError, BotoCoreError) as error:
+        if not (isinstance(error, ClientError) and _code(error) == _MISSING):
+            raise _as_job_error(error, f"remove {database}.{name}", "it does not exist") from error
 
 
 def start_crawler(name: str) -> None:

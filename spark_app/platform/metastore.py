@@ -13,13 +13,13 @@ RAW_DATABASE = "movie_reco_raw_db"
 PROCESSED_DATABASE = "movie_reco_db"
 
 
-def register_csv(spark: SparkSession, table: str, location: str, types: Mapping[str, str], delimiter: str) -> str:
+def register_csv(
+    spark: SparkSession, table: str, location: str, types: Mapping[str, str], options: Mapping[str, str]
+) -> str:
     """Register the CSV files at a location (a path or glob, as Spark takes it) in the raw database; returns the name.
 
-    `types` are the types of the columns in their order. At each query Spark compares the header with the columns
-    (`enforceSchema=false`); otherwise it would bind columns by position and silently exchange two of them.
+    `types` are the types of the columns in their order, `options` those of Spark's reader of CSV.
     """
-    options = {"header": "true", "escape": '"', "enforceSchema": "false", "sep": delimiter}
     columns = ", ".join(f"{_quoted(column)} {column_type}" for column, column_type in types.items())
     if glue.is_metastore(spark):
         schema = spark.createDataFrame([], columns).schema
@@ -29,6 +29,14 @@ def register_csv(spark: SparkSession, table: str, location: str, types: Mapping[
     name = _make_way(spark, RAW_DATABASE, table)
     spark.sql(f"CREATE TABLE {name} ({columns}) USING csv OPTIONS ({option_list})")
     return name
+
+
+def drop_raw_table(spark: SparkSession, table: str) -> None:
+    """Remove the entry of a raw table, if there is one; its files stay."""
+    if glue.is_metastore(spark):
+        glue.drop(RAW_DATABASE, table)
+    else:
+        _make_way(spark, RAW_DATABASE, table)
 
 
 def register_table(spark: SparkSession, table: str, provider: str, location: str) -> str:

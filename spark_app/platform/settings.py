@@ -35,11 +35,11 @@ class Raw(Section):
     """Root of the raw zone, a path or URI; `--raw-path` sets it. Every stage that reads raw files needs it."""
 
     movies: str = "movies.csv"
-    """The movies, under the root: a file, a folder of files, or a glob; files can be gzipped (`.gz`). Empty: there is
+    """The movies, under the root: a file, a folder of files, or a glob; files can be packed. Empty: there is
     no table of movies; all rated movies are used, with their ids as titles."""
 
     ratings: str = "ratings.csv"
-    """The ratings, under the root: a file, a folder of files, or a glob; files can be gzipped (`.gz`)."""
+    """The ratings, under the root: a file, a folder of files, or a glob; files can be packed."""
 
     @field_validator("movies", "ratings")
     @classmethod
@@ -599,6 +599,8 @@ class Settings(Section):
         ):
             if file.quote and file.quote in used.delimiter and not file.delimiter:
                 raise ValueError(f"{section}.quote cannot be part of input.delimiter")
+            if file is self.ratings_file and self.ratings_file.layout == "matrix" and used.timestamp:
+                raise ValueError('ratings_file.layout = "matrix" has no times: set input.timestamp = ""')
             unnamed = [name for name in names if name and name not in file.columns]
             if not file.header and unnamed:
                 raise ValueError(

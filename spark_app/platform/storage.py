@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import glob
-import gzip
 import hashlib
 import json
 import posixpath
 import tempfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
@@ -22,7 +20,7 @@ from deltalake import DeltaTable
 from fsspec.implementations.local import LocalFileSystem
 from pyarrow import fs
 
-from spark_app.platform import s3
+from spark_app.platform import packed, s3
 from spark_app.platform.errors import InputError, JobError, StorageError
 
 CHUNK = 1 << 20
@@ -269,55 +267,58 @@ def remove(path: str) -> None:
         filesystem.rm(path, recursive=True)
 
 
-def describe(path: str) -> FileFacts:
-    """The size and SHA-256 of a file. A gzip file is also unpacked, to prove that it is whole.
+def describe(path: str, see: Callable[[bytes], None] | None = None) -> FileFacts:
+    """The size and SHA-256 of a file. A packed file is also unpacked, to prove that it is whole.
 
-    Raises InputError where the file is damaged or cannot be read, StorageError where S3 cannot be read.
+    `see` is called with the content, piece by piece, unpacked. Raises InputError where the file is damaged or cannot be
+    read, StorageError where S3 cannot be read.
     """
     digest, size = hashlib.sha256(), 0
-    try:
-        with _filesystem(path).open(path, "rb") as stream:
+    with reading(path) as content:
+        while chunk := content.stream.read(CHUNK):
+            if not content.packed_as:
+                digest.update(chunk)
+                size += len(chunk)
+            if see:
+                see(chunk)
+    if content.packed_as:
+        with _explaining_reads(path), _filesystem(path).open(path, "rb") as stream:
             while chunk := stream.read(CHUNK):
                 digest.update(chunk)
                 size += len(chunk)
-        if path.endswith(".gz") and size:
-            with _filesystem(path).open(path, "rb") as stream, gzip.open(stream) as unpacked:
-                while unpacked.read(CHUNK):
-                    pass
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _damaged(path, error) from error
-    except s3.FAILURES as error:
-        raise unreadable(path, error) from error
     return FileFacts(path, size, digest.hexdigest())
 
 
-def first_lines(path: str, count: int) -> list[bytes]:
-    """The first lines of a text file (unpacked where it is `.gz`), without line ends and byte order mark.
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[packed.Content]:
+    """Open a file to read its content, unpacked.
 
-    Raises InputError where the file is damaged or cannot be read, StorageError where S3 cannot be read.
+    Raises InputError where the file is damaged, has a format that cannot be read, or cannot be opened; StorageError
+    where S3 cannot be read.
     """
+    with (
+        _explaining_reads(path),
+        _filesystem(path).open(path, "rb") as stream,
+        packed.unpacked(stream, path) as content,
+    ):
+        yield content
+
+
+@contextlib.contextmanager
+def _explaining_reads(path: str) -> Iterator[None]:
     try:
-        with _filesystem(path).open(path, "rb", compression="infer") as stream:
-            head, lines = b"", list[bytes]()
-            while len(lines) <= count and (chunk := stream.read(CHUNK)):
-                head += chunk
-                lines = head.splitlines()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _damaged(path, error) from error
+        yield
     except s3.FAILURES as error:
         raise unreadable(path, error) from error
-    if lines:
-        lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
-    return lines[:count]
 
 
 def line_blocks(path: str, start: int, end: int, block_bytes: int) -> Iterator[tuple[int, bytes]]:
     """The lines of a text file that begin from byte `start` to before byte `end`, in blocks of whole lines.
 
-    Each block, of about `block_bytes`, comes with the position of its first byte. A compressed file is unpacked, and
+    Each block, of about `block_bytes`, comes with the position of its first byte. A `.gz` file is unpacked, and
     positions are those in the unpacked file. A byte order mark is left out.
     """
-    with _filesystem(path).open(path, "rb", compression="infer") as stream:
+    with _filesystem(path).open(path, "rb", compression="gzip" if path.endswith(".gz") else None) as stream:
         position = 0
         if start:
             stream.seek(start - 1)
@@ -392,10 +393,6 @@ def unreadable(path: str, error: Exception) -> JobError:
 def reason(error: Exception) -> str:
     """What is wrong, in the words of S3 or of the system, without the number of the error and the path."""
     return s3.explain(error) or getattr(error, "strerror", None) or str(error)
-
-
-def _damaged(path: str, error: Exception) -> JobError:
-    return InputError(f"{path} is truncated or damaged ({error}); deliver the file again")
 
 
 def _uri(filesystem: Any, name: str) -> str:

@@ -7,18 +7,17 @@ from pyspark.sql import SparkSession
 from spark_app.data import contract
 from spark_app.platform import storage
 from spark_app.platform.log import logger
-from spark_app.platform.metastore import register_csv, register_table, start_crawler
+from spark_app.platform.metastore import drop_raw_table, register_csv, register_table, start_crawler
 from spark_app.platform.settings import Settings
 from spark_app.zones.manifest import RunRecord
 from spark_app.zones.processed import MADE_BY, ProcessedZone
-from spark_app.zones.raw import RawTable, note_inputs, survey
+from spark_app.zones.raw import RawTable, csv_options, note_inputs, survey, why_not_as_csv
 
 
 def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     """Check the raw files against their contract, and register the tables of both zones."""
-    tables = survey(settings)
-    note_inputs(record, *tables)
-    record.outputs.extend(_register_raw(spark, table) for table in tables if table)
+    tables = note_inputs(record, *survey(settings))
+    record.outputs.extend(name for table in tables if table and (name := register_raw(spark, table)))
     record.outputs.extend(register_processed(spark, ProcessedZone(settings.processed.path)))
     if settings.catalog.crawler:
         start_crawler(spark, settings.catalog.crawler)
@@ -35,21 +34,51 @@ def register_processed(spark: SparkSession, zone: ProcessedZone) -> list[str]:
     return names
 
 
-def _register_raw(spark: SparkSession, table: RawTable) -> str:
-    types = table.files[0].types
-    for column in contract.new_columns(table.contract, list(types)):
-        logger.warning("%s: column %s is new: it is registered, but not used", table.contract.table, column)
+def register_raw(spark: SparkSession, table: RawTable) -> str:
+    """Register a raw table; returns its name, empty if Spark's reader of CSV would read it otherwise than `etl`."""
+    name, first = table.contract.table, table.files[0]
+    for column in contract.new_columns(table.contract, first.columns):
+        logger.warning("%s: column %s is new: it is registered, but not used", name, column)
     for file in table.files:
-        if list(file.types) != list(types):
-            logger.warning("%s: its columns differ from those of %s", file.path, table.files[0].path)
-    contract_types = {
-        column.name: column.kind for column in table.contract.columns.values() if column.kind != contract.ID
-    }
-    contract_types |= {table.contract.names[ours]: contract.TEXT for ours in table.coded}
-    types_by_column = {column: contract_types.get(column, kind) for column, kind in types.items()}
-    registered = {column: "STRING" if kind == contract.EMPTY else kind for column, kind in types_by_column.items()}
-    for column, kind in registered.items():
-        logger.info("%s: column %s is %s", table.contract.table, column, kind)
-    name = register_csv(spark, table.contract.table, table.location, registered, table.contract.delimiter)
-    logger.info("registered %s (%d file(s) at %s)", name, len(table.files), table.location)
-    return name
+        if file.columns != first.columns:
+            logger.warning("%s: its columns differ from those of %s", file.path, first.path)
+    if reason := why_not_as_csv(table):
+        drop_raw_table(spark, name)
+        logger.warning(
+            "%s is not registered: Spark SQL cannot read %s (%s). `etl` reads it: query what it writes instead",
+            name,
+            table.location,
+            reason,
+        )
+        return ""
+    columns = _registered_columns(table)
+    for column, kind in columns.items():
+        logger.info("%s: column %s is %s", name, column, kind)
+    options = csv_options(table)
+    # With `enforceSchema=false` Spark compares the header with the columns at each query; otherwise it would bind them
+    # by position, and silently exchange two of them. It cannot compare names that had to be made different.
+    if tuple(columns) == first.columns:
+        options["enforceSchema"] = "false"
+    elif first.header is not None:
+        logger.warning("%s: some columns have no name or the same: Spark SQL reads them by their position", name)
+    registered = register_csv(spark, name, table.location, columns, options)
+    logger.info("registered %s (%d file(s) at %s)", registered, len(table.files), table.location)
+    return registered
+
+
+def _registered_columns(table: RawTable) -> dict[str, str]:
+    """The type of each column by a name that is there once, whatever its case, as Spark SQL needs it."""
+    expected = table.contract
+    kinds = {column.name: column.kind for column in expected.columns.values() if column.kind != contract.ID}
+    kinds |= {expected.names[ours]: contract.TEXT for ours in table.coded}
+    if expected.dialect.decimal == "," and "rating" in expected.names:
+        kinds[expected.names["rating"]] = contract.TEXT  # Spark SQL reads no decimal commas
+    columns = dict[str, str]()
+    taken = {name.lower() for name in expected.names.values()}
+    for place, (column, found) in enumerate(zip(table.files[0].columns, table.files[0].types, strict=True)):
+        is_used = column in expected.names.values()
+        name = column if is_used or (column and column.lower() not in taken) else f"{column}_{place + 1}"
+        taken.add(name.lower())
+        kind = kinds.get(column, found) if is_used else found
+        columns[name] = "STRING" if kind == contract.EMPTY else kind
+    return columns

@@ -42,16 +42,15 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     only the rejects are written.
     """
     zone = ProcessedZone(settings.processed.path)
-    tables = survey(settings)
-    checksums = note_inputs(record, *tables)
+    tables = note_inputs(record, *survey(settings))
     if settings.input.ids == "integer":
         check_no_codes(spark, zone)
     coded = coded_before(spark, zone).union(*(table.coded for table in tables if table))
-    judged = _judge(spark, zone, settings, record, tables, checksums, coded)
+    judged = _judge(spark, zone, settings, record, tables, coded)
     while settings.input.ids == "auto" and (texts := _columns_of_texts(judged, settings, record)):
         judged.unpersist()
         coded |= texts
-        judged = _judge(spark, zone, settings, record, tables, checksums, coded)
+        judged = _judge(spark, zone, settings, record, tables, coded)
     checked, movies, codes, delivery = judged.checked, judged.movies, judged.codes, judged.delivery
     for table in checked:
         _log_rejects(table, record, settings)
@@ -112,12 +111,11 @@ def _judge(
     settings: Settings,
     record: RunRecord,
     tables: tuple[RawTable | None, RawTable],
-    checksums: Mapping[str, str],
     coded: frozenset[str],
 ) -> _Judged:
     """Judge and count the rows of the delivery. `coded` names the columns, of userId and movieId, that need codes."""
     raw_movies, raw_ratings = tables
-    delivery, all_files = find_delivery(spark, zone, settings, raw_ratings, checksums, coded)
+    delivery, all_files = find_delivery(spark, zone, settings, raw_ratings, coded)
     movie_fields = read_fields(spark, raw_movies) if raw_movies else None
     rating_fields = read_fields(spark, delivery.table) if delivery.is_new else None
     codes, new_codes = find_codes(

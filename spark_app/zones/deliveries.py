@@ -89,18 +89,17 @@ def find_delivery(
     zone: ProcessedZone,
     settings: Settings,
     ratings: RawTable,
-    checksums: Mapping[str, str],
     coded: Collection[str],
 ) -> tuple[Delivery, Delivery]:
     """A delivery of the files that the ratings table has not taken, and a delivery of all files of the raw zone.
 
-    `checksums` are by path. `coded` names the columns, of userId and movieId, that need codes.
+    `ratings` has the checksums of its files. `coded` names the columns, of userId and movieId, that need codes.
 
     Both deliveries are the same if the table must be made anew: there is none, a file that it took is gone, or the
     rules have changed, so that rows taken before might now be judged differently.
     """
-    ratings = _without_copies(ratings, checksums)
-    files = {checksums[file.path]: file.path for file in ratings.files}
+    ratings = _without_copies(ratings)
+    files = {file.sha256: file.path for file in ratings.files}
     all_files = Delivery(ratings, files, _digest(settings, coded))
     taken = read_taken(spark, zone) if settings.input.take == "new" else None
     if taken is None:
@@ -148,11 +147,11 @@ def _why_anew(taken: Taken, all_files: Delivery, new_files: Mapping[str, str], s
     return None
 
 
-def _without_copies(table: RawTable, checksums: Mapping[str, str]) -> RawTable:
+def _without_copies(table: RawTable) -> RawTable:
     """The table without copies: of several files with the same content, only the first is taken."""
     first: dict[str, str] = {}
     for file in table.files:
-        original = first.setdefault(checksums[file.path], file.path)
+        original = first.setdefault(file.sha256, file.path)
         if original != file.path:
             logger.warning("%s is a copy of %s and is skipped", file.path, original)
     return replace(table, files=[file for file in table.files if file.path in first.values()])

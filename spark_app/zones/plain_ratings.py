@@ -21,6 +21,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_app.data import clean, latest
+from spark_app.data.dialect import Dialect
 from spark_app.data.ids import Codes
 from spark_app.data.plain_lines import PlainForm, plain_form
 from spark_app.platform import s3, storage
@@ -28,7 +29,7 @@ from spark_app.platform.pieces import partition_keys
 from spark_app.platform.settings import Settings
 from spark_app.platform.spark_versions import from_arrow, to_arrow
 from spark_app.zones.checked import Checked
-from spark_app.zones.raw import RawTable, fields_of
+from spark_app.zones.raw import RawFile, RawTable, fields_of, tasks_can_read
 
 SPLIT_BYTES = 32 * 2**20
 """The size of what one task reads at a time, of a file that is not compressed."""
@@ -71,10 +72,10 @@ SPLITS = "file INT, begin LONG, end LONG"
 
 @dataclass(frozen=True)
 class PlainFile:
-    """A file that is read in blocks: its path, its header line, and the form of its plain lines."""
+    """A file that is read in blocks: its path, whether it has a header, and the form of its plain lines."""
 
     path: str
-    header: bytes
+    has_header: bool
     form: PlainForm
 
 
@@ -92,7 +93,8 @@ class _Reader:
                 yield from self.read(split["file"], split["begin"], split["end"])
 
     def read(self, number: int, begin: int, end: int) -> Iterator[pa.RecordBatch]:
-        file, is_first = self.files[number], begin == 0
+        file = self.files[number]
+        is_first = begin == 0 and file.has_header
         known = None if self.known is None else self.known.value
         for place, block in storage.line_blocks(file.path, begin, end, BLOCK_BYTES):
             ratings, others = file.form.split(block, place, number, known)
@@ -150,18 +152,20 @@ def plain_files(table: RawTable, settings: Settings, codes: Codes, today: date) 
     """The files of a table of ratings, to be read in blocks; None where the rules for rows must read every line.
 
     That is where ids need codes or times are texts, where Spark's tasks may not be able to read the files by
-    themselves, and where fewer than half of the first lines are plain.
+    themselves, where a record may be more than a line, and where fewer than half of the first lines are plain.
     """
-    if codes.by_column or not _tasks_can_read(table):
+    if codes.by_column or not tasks_can_read(table.files):
         return None
     files = []
     for file in table.files:
+        if not _has_plain_text(file, table.contract.dialect):
+            return None
         ours = {column.name: name for name, column in table.contract.columns.items()}
-        columns = tuple(ours.get(column) for column in file.types)
+        columns = tuple(ours.get(column) for column in file.columns)
         form = plain_form(columns, settings.input, settings.ratings_file, settings.clean, today)
         if form is None:
             return None
-        files.append(PlainFile(file.path, file.header.encode(), form))
+        files.append(PlainFile(file.path, file.header is not None, form))
     return files if files and _is_mostly_plain(files[0]) else None
 
 
@@ -230,14 +234,14 @@ def _judged(
         F.lit(0).cast("bigint").alias("row"),
         F.col("file").alias("number"),
     )
-    by_header: dict[str, list[int]] = defaultdict(list)
+    alike: dict[tuple[str | None, tuple[str, ...]], list[int]] = defaultdict(list)
     for number, file in enumerate(table.files):
-        by_header[file.header].append(number)
+        alike[file.header, file.columns].append(number)
     fields = reduce(
         DataFrame.unionByName,
         (
             fields_of(placed.filter(F.col("number").isin(numbers)), table.files[numbers[0]], table.contract)
-            for numbers in by_header.values()
+            for numbers in alike.values()
         ),
     )
     return clean.judged_ratings(fields, movies, settings.input, settings.clean, today, Codes(), lost)
@@ -268,10 +272,10 @@ def _growth(path: str) -> int:
     return UNPACKED if path.endswith(".gz") else 1
 
 
-def _tasks_can_read(table: RawTable) -> bool:
-    """Whether Python in Spark's tasks can read the files: on a cluster, S3 only with the credentials of a role."""
-    is_in_s3 = any(s3.is_s3(file.path) for file in table.files)
-    return not is_in_s3 or str(SparkSession.active().sparkContext.master).startswith("local") or s3.has_role()
+def _has_plain_text(file: RawFile, dialect: Dialect) -> bool:
+    """Whether the records of a file are lines of UTF-8, as they are or packed by gzip."""
+    is_read_in_lines = file.has_lines_for_spark(dialect) and not file.has_line_breaks
+    return is_read_in_lines and file.encoding == "utf-8" and file.packed_as in ("", "gzip")
 
 
 def _is_mostly_plain(file: PlainFile) -> bool:

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from spark_app.data import clean
 from spark_app.data.contract import INTEGER, NUMBER, ratings_contract
 from spark_app.data.ids import Codes
-from spark_app.data.lines import with_fields
+from spark_app.data.lines import as_text, with_fields
 from spark_app.platform.settings import Clean, Input
 from spark_app.zones.raw import RawFile, RawTable, read_fields
 
@@ -34,7 +34,8 @@ def delivered(spark: SparkSession, header: str, files: dict[str, list[str | byte
             rows.append((file, 0, number, bytearray(value), line == header))
     frame = spark.createDataFrame(rows, "file string, block_start long, row long, value binary, is_header boolean")
     columns = {name: name for name in header.split(",")}
-    return with_fields(frame.withColumn("value", F.col("value").cast("string")), list(columns), columns)
+    records = as_text(frame.withColumn("value", F.col("value").cast("string")), "utf-8")
+    return with_fields(records, list(columns), columns)
 
 
 def known_movies(spark: SparkSession, *ids: int) -> DataFrame:
@@ -137,7 +138,12 @@ def test_rejects_keep_file_reason_and_text(spark: SparkSession) -> None:
         (plain_first, "the header line is repeated", RATINGS_HEADER, None),
         (plain_first, "rating is not on the scale 0.5 to 5 by 0.5", "1,1,5.5,1000000000", None),
         (plain_first, "movieId is not in the movies table", "1,7,4.0,1000000000", None),
-        (plain_first, "the line is not UTF-8", "1,1,4.0,\ufffd", bytearray(b"1,1,4.0,\xff")),
+        (
+            plain_first,
+            "the line is not in the encoding of its file (UTF-8 unless set)",
+            "1,1,4.0,\ufffd",
+            bytearray(b"1,1,4.0,\xff"),
+        ),
         (plain_first, "a quote is unbalanced or out of place", '1,1,"4.0,1000000000', None),
         (plain_second, "the line has too few or too many fields", "1,1,4.0", None),
         (plain_second, "userId is not an integer from 0 to 2147483647", "-1,1,4.0,1000000000", None),
@@ -189,11 +195,11 @@ LINES = st.one_of(
 def test_every_line_is_kept_superseded_or_rejected(spark: SparkSession, lines: list[bytes], line_end: bytes) -> None:
     content = line_end.join([RATINGS_HEADER.encode(), *lines])
     records = [line for line in re.split(rb"\r\n|\r|\n", content)[1:] if line]
-    columns = {"userId": INTEGER, "movieId": INTEGER, "rating": NUMBER, "timestamp": INTEGER}
+    columns, types = tuple(RATINGS_HEADER.split(",")), (INTEGER, INTEGER, NUMBER, INTEGER)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ratings.csv"
         path.write_bytes(content)
-        table = RawTable(ratings_contract(Input()), str(path), [RawFile(str(path), RATINGS_HEADER, columns)])
+        table = RawTable(ratings_contract(Input()), str(path), [RawFile(str(path), RATINGS_HEADER, columns, types)])
         movies = known_movies(spark, 1, 2, 3)
         fields = read_fields(spark, table)
         rows = clean.checked_ratings(fields, movies, Input(), Clean(), TODAY, Codes()).collect()

@@ -5,7 +5,7 @@ import pytest
 from spark_app.data import contract
 from spark_app.data.contract import EMPTY, INTEGER, NUMBER, TEXT, movies_contract, ratings_contract
 from spark_app.platform.errors import InputError
-from spark_app.platform.settings import Input
+from spark_app.platform.settings import Input, RatingsFile
 
 MOVIES, RATINGS = movies_contract(Input()), ratings_contract(Input())
 WHERE = "; set the names of the columns under [input]"
@@ -31,7 +31,8 @@ def test_order_of_columns_is_free_and_further_ones_are_reported() -> None:
 def test_missing_header_is_named_with_the_line_that_stands_there() -> None:
     assert header_error(["1", "31", "2.5", "1260759144"]) == (
         "raw/ratings.csv: the first line is not a header: "
-        "expected userId,movieId,rating,timestamp, found 1,31,2.5,1260759144" + WHERE
+        "expected userId,movieId,rating,timestamp, found 1,31,2.5,1260759144; if the file has no header, "
+        "set ratings_file.header = false and name its columns in ratings_file.columns"
     )
 
 
@@ -76,34 +77,66 @@ def test_type_is_the_narrowest_that_most_values_have(values: list[str], kind: st
 
 def test_columns_are_inferred_in_the_order_of_the_file_from_whole_rows() -> None:
     rows = [["Heat", "1", "4.5"], ["Alien", "2", ""], ["too", "many", "fields", "here"], ["short"]]
-    found = contract.infer_columns(["title", "movieId", "stars"], rows)
-    assert list(found.items()) == [("title", TEXT), ("movieId", INTEGER), ("stars", NUMBER)]
+    assert contract.infer_types(MOVIES, ["title", "movieId", "stars"], rows) == (TEXT, INTEGER, NUMBER)
 
 
 def test_types_narrower_than_agreed_and_empty_columns_are_accepted() -> None:
-    types = {"userId": INTEGER, "movieId": INTEGER, "rating": INTEGER, "timestamp": EMPTY, "note": TEXT}
-    contract.check_types(RATINGS, types, "raw/ratings.csv")
-    contract.check_types(MOVIES, {"movieId": INTEGER, "title": INTEGER, "genres": EMPTY}, "raw/movies.csv")
+    columns = ["userId", "movieId", "rating", "timestamp", "note"]
+    contract.check_types(RATINGS, columns, [INTEGER, INTEGER, INTEGER, EMPTY, TEXT], "raw/ratings.csv")
+    contract.check_types(MOVIES, ["movieId", "title", "genres"], [INTEGER, INTEGER, EMPTY], "raw/movies.csv")
 
 
 def test_swapped_columns_are_found_by_their_types() -> None:
-    types = {"userId": INTEGER, "movieId": INTEGER, "rating": INTEGER, "timestamp": NUMBER}
+    columns = ["userId", "movieId", "rating", "timestamp"]
     with pytest.raises(InputError) as caught:
-        contract.check_types(RATINGS, types, "raw/ratings.csv")
+        contract.check_types(RATINGS, columns, [INTEGER, INTEGER, INTEGER, NUMBER], "raw/ratings.csv")
     assert str(caught.value) == (
         "raw/ratings.csv: column 'timestamp' should be BIGINT but most of its values are DOUBLE: "
         "check that the values stand under their own header"
     )
 
 
+def test_columns_that_nobody_reads_may_have_any_name() -> None:
+    contract.check_header(RATINGS, ["note", "userId", "movieId", "rating", "Rating", "timestamp", "note", ""], "a.csv")
+
+
 @pytest.mark.parametrize(
-    ("line", "fields"),
+    ("header", "advice"),
     [
-        ('1,"American President, The (1995)",Comedy', ["1", "American President, The (1995)", "Comedy"]),
-        ('"say ""hi""",2', ['say "hi"', "2"]),
-        ("", []),
-        ("x" * 200_000, []),
+        (["196\t242\t3\t881250949"], "if fields are divided by '\\t', set ratings_file.delimiter"),
+        (["userId;movieId;rating;timestamp"], "if fields are divided by ';', set ratings_file.delimiter"),
+        (
+            ["A1", "B2", "5.0", "1300000000"],
+            "if the file has no header, set ratings_file.header = false and name its columns in ratings_file.columns",
+        ),
+        (["user", "item", "stars", "at"], "set the names of the columns under [input]"),
+        (['{"user": 1', '"item": 2', '"stars": 3.5}'], "the file looks like JSON: deliver it as CSV"),
+        (["<!DOCTYPE html>"], "the file looks like HTML or XML: deliver it as CSV"),
     ],
 )
-def test_one_line_is_parsed_into_its_fields(line: str, fields: list[str]) -> None:
-    assert contract.parse_line(line) == fields
+def test_a_first_line_that_is_no_header_names_the_setting_that_reads_it(header: list[str], advice: str) -> None:
+    assert header_error(header).endswith(f"; {advice}")
+
+
+def columns_by_position(columns: list[str], *rows: list[str]) -> tuple[str, ...]:
+    expected = ratings_contract(Input(), RatingsFile(header=False, columns=columns))
+    return contract.columns_of(expected, ",".join(rows[0]), rows, "a.csv")
+
+
+def test_files_without_a_header_have_their_columns_by_position() -> None:
+    names = ["userId", "movieId", "rating", "timestamp"]
+    assert columns_by_position(names, ["1", "2", "3", "4"]) == tuple(names)
+    assert columns_by_position(names, ["1", "2", "3"], *[["1", "2", "3", "4", "x", "y"]] * 2) == (*names, "", "")
+    with pytest.raises(InputError) as caught:
+        columns_by_position(names, ["1", "2", "3"])
+    assert str(caught.value) == "a.csv: lines have 3 fields divided by ',', but ratings_file.columns names 4: 1,2,3"
+    with pytest.raises(InputError) as caught:
+        columns_by_position(names, names)
+    assert str(caught.value) == "a.csv: the first line is a header: leave out ratings_file.header = false"
+
+
+def test_a_rating_may_have_a_decimal_comma() -> None:
+    expected = ratings_contract(Input(delimiter=";"), RatingsFile(decimal=","))
+    columns = ["userId", "movieId", "rating", "timestamp"]
+    assert contract.infer_types(expected, columns, [["1", "2", "3,5", "4"]] * 2) == (INTEGER, INTEGER, NUMBER, INTEGER)
+    assert contract.infer_types(RATINGS, columns, [["1", "2", "3,5", "4"]] * 2)[2] == TEXT

@@ -110,12 +110,12 @@ def test_movie_has_an_id_and_a_title(spark: SparkSession) -> None:
 def test_line_rules_name_what_keeps_a_line_from_being_parsed(spark: SparkSession) -> None:
     rows = [
         (True, False, True, True, None),
-        (False, True, False, False, "the line is not UTF-8"),
+        (False, True, False, False, "the line is not in the encoding of its file (UTF-8 unless set)"),
         (True, True, False, False, "the header line is repeated"),
         (True, False, False, False, "a quote is unbalanced or out of place"),
         (True, False, True, False, "the line has too few or too many fields"),
     ]
-    schema = "is_utf8 boolean, is_header boolean, is_well_quoted boolean, has_all_fields boolean, expected string"
+    schema = "is_text boolean, is_header boolean, is_well_quoted boolean, has_all_fields boolean, expected string"
     checked = spark.createDataFrame(rows, schema).withColumn("reason", rules.first_reason(rules.line_rules()))
     assert_column_equality(checked, "reason", "expected")
 

@@ -43,7 +43,8 @@ GOOD = [(1, 1, 4.0), (1, 2, 3.5), (2, 1, 5.0), (2, 3, 0.5)]
         ),
         pytest.param("", "ratings.csv is empty", id="empty file"),
         pytest.param(HEADER, "has a header and no rows", id="header only"),
-        pytest.param(b"\xff\xfeu\x00s\x00e\x00r\x00", "the header is not UTF-8", id="UTF-16"),
+        pytest.param("user".encode("utf-16"), "the first line is not a header", id="UTF-16"),
+        pytest.param(b"\xfaserId,movieId\n", "the first line is not UTF-8", id="another encoding"),
     ],
 )  # fmt: skip
 def test_a_broken_contract_is_exit_3_and_nothing_is_written(
@@ -128,7 +129,7 @@ def test_every_bad_row_is_kept_with_its_text_and_reason(job: Job, zones: Zones, 
         b'1,"1,4.0,964982703': "a quote is unbalanced or out of place",
         b"1,1,4.0": "the line has too few or too many fields",
         b"1,1,4.0,964982703,9": "the line has too few or too many fields",
-        b"1,1,4.0,\xff": "the line is not UTF-8",
+        b"1,1,4.0,\xff": "the line is not in the encoding of its file (UTF-8 unless set)",
         HEADER.strip().encode(): "the header line is repeated",
     }
     kept = b"2147483647,4,4.0,964982703\n"

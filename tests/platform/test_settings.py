@@ -259,6 +259,7 @@ def test_encodings_have_one_name_and_columns_come_as_a_list() -> None:
             "ratings_file.header = false, but ratings_file.columns does not name 'timestamp': name the columns in "
             "their order, or say under [input] which there are",
         ),
+        (["ratings_file.layout=matrix"], 'ratings_file.layout = "matrix" has no times: set input.timestamp = ""'),
         (["movies_file.rest_in_last=true"], "rest_in_last is for files without a header and without quotes"),
         (["input.delimiter="], "setting input.delimiter: String should match pattern"),
     ],

@@ -204,15 +204,20 @@ def packed(lines: int) -> bytes:
     return gzip.compress(b"".join(hashlib.sha256(str(line).encode()).digest() + b"\n" for line in range(lines)))
 
 
+def content_of(path: str) -> bytes:
+    with storage.reading(path) as content:
+        return content.stream.read()
+
+
 @pytest.mark.parametrize(
     "content",
-    [packed(50)[:-20], packed(50)[:-4], packed(50)[:12], b"userId,movieId\n1,2\n", packed(50)[:300] + b"\0" * 900],
-    ids=["cut in the data", "cut in the checksum", "cut in the head", "not gzip", "overwritten"],
+    [packed(50)[:-20], packed(50)[:-4], packed(50)[:12], packed(50)[:300] + b"\0" * 900],
+    ids=["cut in the data", "cut in the checksum", "cut in the head", "overwritten"],
 )
 def test_damaged_gzip_is_found_without_spark(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.csv.gz"
     path.write_bytes(content)
-    for read in (storage.describe, lambda name: storage.first_lines(name, 1_000)):
+    for read in (storage.describe, content_of):
         with pytest.raises(InputError) as caught:
             read(str(path))
         assert str(caught.value).startswith(f"{path} is truncated or damaged (")
@@ -222,52 +227,34 @@ def test_damaged_gzip_is_found_without_spark(tmp_path: Path, content: bytes) -> 
 def test_gzip_damaged_beyond_the_first_lines_is_found_by_describe(tmp_path: Path) -> None:
     path = tmp_path / "a.csv.gz"
     path.write_bytes(packed(100_000)[:-8])
-    assert len(storage.first_lines(str(path), 10)) == 10
+    with storage.reading(str(path)) as content:
+        assert len(content.stream.read(1_000)) == 1_000
     with pytest.raises(InputError, match="truncated or damaged"):
         storage.describe(str(path))
 
 
-@pytest.mark.parametrize(
-    ("content", "lines"),
-    [
-        (b"a,b\n1,2\n3,4\n", [b"a,b", b"1,2"]),
-        (b"a,b\r\n1,2", [b"a,b", b"1,2"]),
-        (b"\xef\xbb\xbfa,b\r\n", [b"a,b"]),
-        (b"a,b\r1,2\r", [b"a,b", b"1,2"]),
-        (b"\n\na,b", [b"", b""]),
-        (b"", []),
-        (b"\xef\xbb\xbf", [b""]),
-    ],
-)
-def test_first_lines_come_without_line_ends_and_byte_order_mark(
-    tmp_path: Path, content: bytes, lines: list[bytes]
-) -> None:
-    plain, compressed = tmp_path / "a.csv", tmp_path / "a.csv.gz"
-    plain.write_bytes(content)
-    compressed.write_bytes(gzip.compress(content))
-    assert storage.first_lines(str(plain), 2) == lines
-    assert storage.first_lines(str(compressed), 2) == lines
-
-
-def test_first_lines_are_whole_however_long(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    long = b"x" * (storage.CHUNK + 7)
-    path.write_bytes(b"a\n" + long + b"\nlast\n")
-    assert storage.first_lines(str(path), 2) == [b"a", long]
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_describe_shows_the_content_unpacked(tmp_path: Path, suffix: str) -> None:
+    path, pieces = tmp_path / f"a.csv{suffix}", list[bytes]()
+    lines = b"userId,movieId\n" * 200_000
+    path.write_bytes(gzip.compress(lines) if suffix else lines)
+    facts = storage.describe(str(path), pieces.append)
+    assert b"".join(pieces) == lines
+    assert (facts.bytes, facts.sha256) == (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 @pytest.mark.parametrize("name", ["a [1].csv", "a*.csv", "a?.csv", "50%20.csv"])
-def test_first_lines_take_the_path_as_it_is(tmp_path: Path, name: str) -> None:
+def test_files_are_read_by_the_path_as_it_is(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"this\n")
     (tmp_path / "ab.csv").write_bytes(b"another\n")
-    assert storage.first_lines(str(tmp_path / name), 1) == [b"this"]
+    assert content_of(str(tmp_path / name)) == b"this\n"
 
 
 def test_file_that_may_not_be_read_is_an_input_error(open_folder: Path) -> None:
     path = open_folder / "a.csv"
     path.write_bytes(b"a\n")
     path.chmod(0o000)
-    for read in (storage.describe, lambda name: storage.first_lines(name, 1)):
+    for read in (storage.describe, content_of):
         with pytest.raises(InputError) as caught, unprivileged():
             read(str(path))
         assert str(caught.value) == (f"cannot read {path}: Permission denied; check that it exists and is readable")

@@ -21,6 +21,7 @@ HOSTILE = [
     "+1", "-1", "@SUM(A1:A9)", "\tTab", "'quoted'",
     '<script>alert("x")</script>', "<img src=x onerror=alert(1)>", "&lt;b&gt; &amp;",
     'Say "Hi", He Said', '""', "C:\\new\\table", "100 % {0} %s $HOME `id`",
+    "two\nlines", "two\r\nlines", "a return\ralone",
     "\u202egnp.exe", "عنوان", "Amélie 🎬", "\u200b", "ends in a backslash\\",
     "M" * 1_000_000,
 ]  # fmt: skip

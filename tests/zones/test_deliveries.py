@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from spark_app.data import clean, contract, ids, latest, lines, plain_lines, rules
+from spark_app.data import clean, contract, dialect, ids, latest, lines, plain_lines, records, rules
 from spark_app.platform.settings import Clean, Input, Settings, build_settings
 from spark_app.zones import plain_ratings, raw
 from spark_app.zones.deliveries import NOT_JUDGING, _digest
 
-JUDGES = (rules, clean, lines, plain_lines, latest, contract, ids, raw, plain_ratings)
+JUDGES = (rules, clean, lines, plain_lines, latest, contract, ids, raw, plain_ratings, dialect, records)
 """The modules that decide what becomes of a row."""
 
-CODE = {1: "7f5237c423f5918f", 2: "d27a72f57573c946"}
+CODE = {1: "7f5237c423f5918f", 2: "d27a72f57573c946", 3: "c3ce9c433518d465"}
 """The digest of the code that judges rows, by version of the rules.
 
 If this test fails, the code has changed. If any row is now judged differently, raise RULES_VERSION and add its digest

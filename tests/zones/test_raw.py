@@ -74,9 +74,10 @@ def test_survey_gives_the_files_with_their_columns(tmp_path: Path) -> None:
     raw = raw_zone(tmp_path, {"ratings.csv": RATINGS})
     movies, ratings = movies_table(raw), ratings_table(raw)
     assert (movies.location, names(movies)) == (f"{tmp_path}/movies.csv", ["movies.csv"])
-    assert movies.files[0].types == {"movieId": INTEGER, "title": TEXT, "genres": TEXT}
+    assert movies.files[0].columns == ("movieId", "title", "genres")
+    assert movies.files[0].types == (INTEGER, TEXT, TEXT)
     assert ratings.files[0].header == "userId,movieId,rating,timestamp"
-    assert ratings.files[0].types == {"userId": INTEGER, "movieId": INTEGER, "rating": NUMBER, "timestamp": INTEGER}
+    assert ratings.files[0].types == (INTEGER, INTEGER, NUMBER, INTEGER)
 
 
 def test_missing_file_names_the_stage_that_makes_it(tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_header_and_types_are_held_against_the_contract_naming_the_file(tmp_path
     assert error_of(headless) == (
         f"{tmp_path}/c/ratings.csv: the first line is not a header: "
         "expected userId,movieId,rating,timestamp, found 1,1,4.0,1000000000; "
-        "set the names of the columns under [input]"
+        "if the file has no header, set ratings_file.header = false and name its columns in ratings_file.columns"
     )
 
 
@@ -188,7 +189,9 @@ def test_reading_minds_neither_line_ends_nor_byte_order_mark_nor_gzip_nor_order_
 
 def test_header_that_is_no_utf8_is_an_error(tmp_path: Path) -> None:
     raw = raw_zone(tmp_path, {"ratings.csv": b"userId,movieId,rating,timestamp,caf\xe9\n1,1,4.0,1000000000,x\n"})
-    assert error_of(raw) == f"{tmp_path}/ratings.csv: the header is not UTF-8: deliver the file in UTF-8"
+    assert error_of(raw) == (
+        f"{tmp_path}/ratings.csv: the first line is not UTF-8: name the encoding in ratings_file.encoding"
+    )
 
 
 @pytest.mark.parametrize("name", ["_ratings.csv", ".ratings.csv", "a:b.csv"])
@@ -265,7 +268,7 @@ def test_truncated_gzip_is_an_error_of_the_survey_or_the_description(tmp_path: P
     lines = b"".join(b"%d,1,4.0,%d\n" % (user, 1_000_000_000 + user * user) for user in range(1, 200_000))
     long = raw_zone(tmp_path / "long", {"ratings.csv.gz": gzip.compress(HEADER + lines)[:-12]})
     with pytest.raises(InputError) as caught:
-        note_inputs(RunRecord("etl", Settings()), ratings_table(long))
+        note_inputs(RunRecord("etl", Settings()), None, ratings_table(long))
     assert str(caught.value) == (
         f"{tmp_path}/long/ratings.csv.gz is truncated or damaged "
         "(Compressed file ended before the end-of-stream marker was reached); deliver the file again"
