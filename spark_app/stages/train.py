@@ -22,6 +22,10 @@ from spark_app.zones.manifest import RunRecord
 from spark_app.zones.processed import ProcessedZone
 from spark_app.zones.stored_models import publish_models, save_models
 
+PERSISTED_RATINGS = 2_000_000
+"""The largest number of ratings whose two parts are persisted. To split more again, for each of the few readers, takes
+less time and memory."""
+
 
 def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     """Fit, judge and publish the models under `models/`; a ranking that fails the gate is not published."""
@@ -31,7 +35,7 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
 
     # MLlib needs checkpoints if it does the fit; our solver does not.
     spark.sparkContext.setCheckpointDir(storage.join(zone.staging, "checkpoints"))
-    training, holdout = (part.persist() for part in split(ratings, settings.train))
+    training, holdout = split(ratings, settings.train)
     record.rows["split"] = {"training": training.count(), "holdout": holdout.count()}
     logger.info("%s ratings to learn from, %s held out", *(f"{count:,}" for count in record.rows["split"].values()))
     if not all(record.rows["split"].values()):
@@ -40,6 +44,9 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
             "deliver more ratings, or change train.holdout"
         )
 
+    if sum(record.rows["split"].values()) <= PERSISTED_RATINGS:
+        training.persist()
+        holdout.persist()
     held_out_from = _held_out_from(holdout, settings)
     published = gate.published(spark, zone, settings, held_out_from)
     starts_from_published = settings.train.start == "published"
