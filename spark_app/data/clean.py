@@ -1,4 +1,8 @@
-"""Turns parsed lines into typed rows, each with a status: kept, superseded, rejected, or header (of its file)."""
+"""Turns parsed lines into typed rows, each with a status.
+
+A row is kept, superseded, rejected, or the header of its file. Where the settings name values that are no ratings, it
+can also be unrated (seen without a rating) or missing.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from spark_app.platform.settings import Clean, Input
 from spark_app.platform.spark_versions import make_valid_utf8
 
 KEPT, SUPERSEDED, REJECTED, HEADER = "kept", "superseded", "rejected", "header"
+UNRATED, MISSING = rules.UNRATED, rules.MISSING
 
 
 def checked_movies(fields: DataFrame, input_settings: Input, codes: Codes) -> DataFrame:
@@ -31,7 +36,7 @@ def checked_movies(fields: DataFrame, input_settings: Input, codes: Codes) -> Da
         _if_good(F.col("movieId").cast("int")).alias("movieId"),
         _if_good(F.col("title")).alias("title"),
         _if_good(rules.as_year("title")).alias("year"),
-        _if_good(rules.as_genres("genres")).alias("genres"),
+        _if_good(rules.as_genres("genres", input_settings.missing_values)).alias("genres"),
         "listed_as",
         _position(),
         _reject(),
@@ -63,11 +68,13 @@ def checked_ratings(
     If a user rated a movie several times, the latest rating is kept, and the highest of those with the same timestamp,
     so that the choice does not depend on the order of rows. Without timestamps the last delivered rating is kept. Of
     counts, the sum is kept. The rows of one user lie in one partition, in the order of movieId.
+
+    A row that is unrated supersedes others that are, and no rating.
     """
     judged = judged_ratings(fields, movies, input_settings, clean, today, codes, lost)
     newest_first = [F.desc("timestamp"), F.desc("rating")] if input_settings.timestamp else [F.desc("position")]
     summed = ("rating",) if input_settings.feedback == "counts" else ()
-    return _with_status(judged, ["userId", "movieId"], newest_first, summed).drop("position")
+    return _with_status(judged, ["userId", "movieId"], newest_first, summed).drop("position", "mark")
 
 
 def judged_ratings(
@@ -82,7 +89,8 @@ def judged_ratings(
     """Every line as a row: userId, movieId, rating, timestamp (null in rejected rows), `reject` (null in good rows).
 
     Takes what `checked_ratings` takes. `reject` has is_header, reason, file, raw and raw_bytes. Where the input has no
-    timestamps there is `position`, which is greater in a line delivered later.
+    timestamps there is `position`, which is greater in a line delivered later. Where some values are no ratings there
+    is `mark`, as of `rules.with_values`; a missing rating has a `reject` too.
     """
     own_rules = [*rules.line_rules(), *rules.rating_rules(input_settings, clean, today, codes.by_column)]
     time = (
@@ -100,12 +108,20 @@ def judged_ratings(
     judged = judged.withColumn("unlisted", unlisted).transform(with_codes, codes)
     judged = judged.withColumn("movieId", _if_good(F.col("movieId").cast("int")))
     located = judged if movies is None else judged.transform(_reject_unknown_movies, movies)
+    has_marks = rules.has_marks(input_settings)
+    if has_marks:
+        mark = F.when(F.col("reason").isNull(), F.col("mark"))
+        is_missing = F.coalesce(mark == MISSING, F.lit(False))
+        why = F.when(is_missing, F.lit(f"{input_settings.rating} is missing")).otherwise(F.col("reason"))
+        located = located.withColumn("mark", mark).withColumn("reason", why)
+    rating = F.col("rating") if input_settings.rating else F.lit(1.0)
     return located.select(
         _if_good(F.col("userId").cast("int")).alias("userId"),
         _if_good(F.col("movieId")).alias("movieId"),
-        _if_good(F.col("rating") if input_settings.rating else F.lit(1.0)).alias("rating"),
+        _if_good(F.when(F.col("mark").isNull(), rating) if has_marks else rating).alias("rating"),
         _if_good(time).alias("timestamp"),
         *([] if input_settings.timestamp else [_position()]),
+        *(["mark"] if has_marks else []),
         _reject(),
     )
 
@@ -136,6 +152,11 @@ def rated_movies(ratings: DataFrame, codes: Codes) -> DataFrame:
 def kept(checked: DataFrame, columns: Sequence[str]) -> DataFrame:
     """The rows that passed every rule and are not superseded."""
     return checked.filter(F.col("status") == KEPT).select(*columns)
+
+
+def unrated(checked: DataFrame) -> DataFrame:
+    """The pairs userId, movieId that were seen without a rating, each once."""
+    return checked.filter(F.col("status") == UNRATED).select("userId", "movieId")
 
 
 def rejected(checked: DataFrame) -> DataFrame:
@@ -178,17 +199,22 @@ def _with_status(typed: DataFrame, keys: list[str], order: list[Column], summed:
     their sums over all rows of the key.
 
     There is one shuffle, by the first key. Rejected rows have no key, so they all meet in one partition. Header lines
-    are numbered by file, since only the first one of each file is its header.
+    are numbered by file, since only the first one of each file is its header. If there is a column `mark`, only
+    rows with the same mark supersede each other.
     """
     is_header = F.coalesce(F.col("reject.is_header"), F.lit(False))
     # Both ids in one number of eight bytes, which the sort compares before it reads the rows.
     key = F.shiftleft(F.col(keys[0]).cast("bigint"), 32) + F.col(keys[-1])
-    rows_of_key = Window.partitionBy("key", *keys, F.when(is_header, F.col("reject.file")))
+    marks = [F.col("mark")] if "mark" in typed.columns else []
+    rows_of_key = Window.partitionBy("key", *keys, F.when(is_header, F.col("reject.file")), *marks)
     is_first = F.col("version") == 1
+    of_rejects, of_first = F.lit(REJECTED), F.lit(KEPT)
+    for mark in marks:
+        of_rejects, of_first = F.coalesce(mark, of_rejects), F.coalesce(mark, of_first)
     status = (
         F.when(is_header & is_first, F.lit(HEADER))
-        .when(F.col("reject").isNotNull(), F.lit(REJECTED))
-        .when(is_first, F.lit(KEPT))
+        .when(F.col("reject").isNotNull(), of_rejects)
+        .when(is_first, of_first)
         .otherwise(F.lit(SUPERSEDED))
     )
     numbered = typed.repartition(keys[0]).withColumn("key", key)

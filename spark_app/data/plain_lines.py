@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from spark_app.data.ids import MAX_ID
 from spark_app.data.latest import Ratings
-from spark_app.data.rules import MILLISECONDS, SCALE_TOLERANCE, second_of
+from spark_app.data.rules import MILLISECONDS, SCALE_TOLERANCE, has_marks, second_of
 from spark_app.platform.settings import Clean, Input, RatingsFile
 
 INTEGER = "(?:0|[1-9][0-9]{0,14})"
@@ -156,7 +156,8 @@ def plain_form(
     delimiter = file.delimiter or input_settings.delimiter
     has_usual_quotes = file.quote == "" or (file.quote == '"' and file.escape == "doubled")
     is_simple = file.encoding == "utf-8" and file.layout == "lines" and file.decimal == "." and has_usual_quotes
-    if not is_simple or not delimiter.isascii() or (input_settings.timestamp and input_settings.time_format == "iso"):
+    has_texts = bool(input_settings.timestamp) and input_settings.time_format == "iso"
+    if not is_simple or not delimiter.isascii() or has_texts or has_marks(input_settings):
         return None
     scale = (input_settings.scale_min, input_settings.scale_max, input_settings.scale_step)
     units = MILLISECONDS if input_settings.time_format == "milliseconds" else 1

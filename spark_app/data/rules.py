@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 from pyspark.sql import Column, DataFrame
@@ -20,6 +21,9 @@ A test compares a digest of the code that judges rows with the digest of this ve
 
 NO_TEXT = "the line is not in the encoding of its file (UTF-8 unless set)"
 BAD_QUOTE = "a quote is unbalanced or out of place"
+UNRATED, MISSING = "unrated", "missing"
+"""What the text of a rating can stand for that is no rating: seen without a rating, or nothing at all."""
+
 NO_GENRES = "(no genres listed)"
 SCALE_TOLERANCE = 1e-6
 PLAIN_NUMBER = r"^\s*[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?\s*$"
@@ -57,13 +61,33 @@ def with_values(fields: DataFrame, input_settings: Input, coded: Collection[str]
 
     Ids become 64-bit integers, but ids of the columns in `coded` stay text. Ratings become doubles. Timestamps become
     integers or, from ISO 8601, timestamps. Columns that the input lacks are unchanged.
+
+    If the settings name values that are no ratings (`has_marks`), even a plain line may have one: the column `mark` is
+    then UNRATED, MISSING, or null for a rating, and `is_timeless` tells whether the time is missing.
     """
     values = {column: as_integer(column) for column in ("userId", "movieId") if column not in coded}
     if input_settings.rating:
         values["rating"] = as_number("rating")
     if input_settings.timestamp:
         values["timestamp"] = _iso_time("timestamp") if input_settings.time_format == "iso" else as_integer("timestamp")
-    return fields.withColumns({column: value for column, value in values.items() if column in fields.columns})
+    if has_marks(input_settings) and "rating" in fields.columns:
+        fields = fields.withColumn("is_timeless", _is_one_of("timestamp", input_settings.missing_values))
+        values["mark"] = F.when(_is_one_of("rating", input_settings.unrated_values), F.lit(UNRATED)).when(
+            _is_one_of("rating", input_settings.missing_values), F.lit(MISSING)
+        )
+    return fields.withColumns({ours: value for ours, value in values.items() if ours in [*fields.columns, "mark"]})
+
+
+def has_marks(input_settings: Input) -> bool:
+    """Whether some values of the rating stand for something else."""
+    return bool(input_settings.rating and (input_settings.unrated_values or input_settings.missing_values))
+
+
+def _is_one_of(column: str, values: Sequence[str]) -> Column:
+    """Whether a text is one of the values, as it is written or as a number; false for null."""
+    numbers = [float(value) for value in values if re.fullmatch(PLAIN_NUMBER, value)]
+    is_text = F.trim(F.coalesce(F.col(column), F.lit(""))).isin(list(values))
+    return is_text | F.coalesce(as_number(column).isin(numbers), F.lit(False))
 
 
 def rating_rules(input_settings: Input, clean: Clean, today: date, coded: Collection[str] = ()) -> list[Rule]:
@@ -73,13 +97,17 @@ def rating_rules(input_settings: Input, clean: Clean, today: date, coded: Collec
     have no rule.
     """
     rules = [_id_rule("userId", input_settings.user, coded), _id_rule("movieId", input_settings.item, coded)]
+    of_rating, of_time = [], []
     if input_settings.rating:
-        rules.append(
+        of_rating = [
             _count_rule(input_settings) if input_settings.feedback == "counts" else _scale_rule(input_settings)
-        )
+        ]
     if input_settings.timestamp:
-        rules.append(_time_rule(input_settings, clean.earliest, clean.latest or today + timedelta(days=1)))
-    return rules
+        of_time = [_time_rule(input_settings, clean.earliest, clean.latest or today + timedelta(days=1))]
+    if has_marks(input_settings):
+        of_rating = [replace(rule, broken=rule.broken & F.col("mark").isNull()) for rule in of_rating]
+        of_time = [replace(rule, broken=rule.broken & ~F.col("is_timeless")) for rule in of_time]
+    return [*rules, *of_rating, *of_time]
 
 
 def movie_rules(input_settings: Input, coded: Collection[str] = ()) -> list[Rule]:
@@ -148,10 +176,10 @@ def as_time(column: str, time_format: str) -> Column:
     return (F.timestamp_millis if time_format == "milliseconds" else F.timestamp_seconds)(F.col(column))
 
 
-def as_genres(column: str) -> Column:
-    """`A|B` as an array without repeats; empty for `(no genres listed)`, empty text and null."""
+def as_genres(column: str, missing: Sequence[str] = ()) -> Column:
+    """`A|B` as an array without repeats; empty for `(no genres listed)`, empty text, null and the `missing` values."""
     names = F.transform(F.split(F.coalesce(F.col(column), F.lit("")), r"\|"), _trimmed)
-    return F.array_distinct(F.filter(names, lambda name: ~name.isin("", NO_GENRES)))
+    return F.array_distinct(F.filter(names, lambda name: ~name.isin("", NO_GENRES, *missing)))
 
 
 def _trimmed(text: Column) -> Column:

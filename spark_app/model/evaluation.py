@@ -63,11 +63,13 @@ def judge_ranking(
     user_factors: DataFrame,
     facts: MovieFacts,
     settings: Settings,
+    unrated: DataFrame | None = None,
 ) -> Judged:
     """Judge the lists of implicit ALS and of popularity for users of the holdout, over the whole catalogue.
 
     Takes training(userId, movieId, rating), holdout(userId, movieId, rating), the candidates, and user_factors(id,
-    features). If there are more users than `train.judged_users`, about that many are judged.
+    features); and unrated(userId, movieId), what users have seen without a rating, which no list has. If there are more
+    users than `train.judged_users`, about that many are judged.
     """
     k = settings.train.k
     training, holdout = (keep_judged(part, facts.users, settings.train) for part in (training, holdout))
@@ -75,7 +77,11 @@ def judge_ranking(
     factors = user_factors.withColumnRenamed("id", "userId")
     users = relevant.select("userId").join(factors, on="userId", how="left")
     block_users = settings.recommend.block_users
-    lists = lists_to_judge(spark, users, training, candidates, k, block_users)
+    if unrated is not None:
+        # A movie that was rated as well may be in the holdout, where a list must be able to name it.
+        unrated = keep_judged(unrated, facts.users, settings.train)
+        unrated = unrated.join(holdout, on=["userId", "movieId"], how="left_anti")
+    lists = lists_to_judge(spark, users, training, candidates, k, block_users, unrated)
     judged = collect_judged(judge_lists(lists, JUDGED_MODELS, relevant, facts, k), JUDGED_MODELS, facts)
     relevant.unpersist()
     return judged

@@ -80,7 +80,10 @@ class _Ranker:
 
 @dataclass(frozen=True)
 class _History:
-    """What users have seen: one row per user and movie, both as places, with the rating; sorted by user, then movie."""
+    """What users have seen: one row per user and movie, both as places, with the rating; sorted by user, then movie.
+
+    The rating is NaN where a movie was seen and not rated.
+    """
 
     users: Ints
     movies: Ints
@@ -90,6 +93,12 @@ class _History:
         """The rows of the users `first` to `last` - 1; their places start from 0 at `first`."""
         rows = slice(*np.searchsorted(self.users, [first, last]))
         return _History(self.users[rows] - first, self.movies[rows], self.ratings[rows])
+
+    @property
+    def rated(self) -> _History:
+        """The rows with a rating."""
+        is_rated = np.isfinite(self.ratings)
+        return _History(self.users[is_rated], self.movies[is_rated], self.ratings[is_rated])
 
 
 def recommend(
@@ -106,7 +115,8 @@ def recommend(
 ) -> DataFrame:
     """The top N of every user in `users`: userId, rank (1 is best), movieId, score, reason, because, predicted_rating.
 
-    Takes users(userId, features: array of float, null where the user has no factors) and seen(userId, movieId, rating).
+    Takes users(userId, features: array of float, null where the user has no factors) and seen(userId, movieId, rating:
+    null if a movie was seen and not rated).
     With `everyone`, every user in `seen` gets a list, and `users` needs only rows for those who have factors.
 
     A user gets N of the unseen movies that are chosen (`Candidates.is_chosen`) and not predicted too low
@@ -152,14 +162,19 @@ def lists_to_judge(
     candidate_blocks: CandidateBlocks,
     n: int,
     block_users: int,
+    unrated: DataFrame | None = None,
 ) -> DataFrame:
     """The top N by factors and the top N by popularity of every user in `users`, which `train` compares.
 
-    Takes the same arguments as `recommend`. Returns one row per user: userId, seen (number of candidates they have
-    rated), seen_popularity (mean number of ratings of these candidates, 0 if there are none), and JUDGED_MODELS (arrays
-    of movieId, the best first).
+    Takes the same arguments as `recommend`, and unrated(userId, movieId): what users have seen without a rating, which
+    is left out of the lists and counts for nothing else. Returns one row per user: userId, seen (number of candidates
+    they have rated), seen_popularity (mean number of ratings of these candidates, 0 if there are none), and
+    JUDGED_MODELS (arrays of movieId, the best first).
     """
-    together = _by_user(users, seen, F.lit(None))
+    counted = seen.select("userId", "movieId", F.lit(1.0).alias("rating"))
+    if unrated is not None:
+        counted = counted.unionByName(unrated.select("userId", "movieId", F.lit(None).cast("double").alias("rating")))
+    together = _by_user(users, counted, F.col("rating"))
 
     def ranked(candidates: Candidates) -> DataFrame:
         shared = spark.sparkContext.broadcast(candidates)
@@ -232,8 +247,9 @@ def _rank_partition_twice(
     for block in _blocks(part, candidates, _Ranker(n, block_users)):
         seen, users = block.seen, len(block.user_ids)
         by_popularity = user_vectors(users, candidates.rank)
-        count = np.bincount(seen.users, minlength=users)
-        total = np.bincount(seen.users, weights=candidates.popularity[seen.movies], minlength=users)
+        rated = seen.rated
+        count = np.bincount(rated.users, minlength=users)
+        total = np.bincount(rated.users, weights=candidates.popularity[rated.movies], minlength=users)
         lists = []
         for vectors in (block.vectors, by_popularity):
             of_users, _, places, scores = top(vectors, seen.users, seen.movies)
@@ -274,7 +290,7 @@ def _because(reasons: Reasons, history: _History, is_cold: NDArray[np.bool_], of
     for user in np.flatnonzero(~is_cold).tolist():
         rows = slice(*np.searchsorted(of_users, [user, user + 1]))
         if rows.start < rows.stop:
-            own = history.part(user, user + 1)
+            own = history.part(user, user + 1).rated
             named[rows] = reasons(own.movies, own.ratings, places[rows])
     return named
 

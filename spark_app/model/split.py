@@ -26,7 +26,10 @@ def split(ratings: DataFrame, train: Train) -> tuple[DataFrame, DataFrame]:
         bucket = F.pmod(F.xxhash64(F.lit(train.seed), "userId", "movieId"), F.lit(HASH_BUCKETS))
         is_held_out = bucket < round(train.holdout_share * HASH_BUCKETS)
     else:
-        is_held_out = F.unix_seconds("timestamp") >= _first_held_out(ratings, train.holdout_share)
+        # A rating without a time could be of any time, so it is learned from.
+        dated = ratings.filter(F.col("timestamp").isNotNull())
+        is_late = F.unix_seconds("timestamp") >= _first_held_out(dated, train.holdout_share)
+        is_held_out = F.coalesce(is_late, F.lit(False))
     return ratings.filter(~is_held_out), ratings.filter(is_held_out)
 
 

@@ -104,6 +104,14 @@ class Input(Section):
     genres: str = "genres"
     """Column of the genres, in the movies; `|` separates them. Empty: there is none."""
 
+    unrated_values: list[str] = []
+    """Values of the rating that mean seen without a rating, such as `-1` in anime data. These movies are never
+    recommended to the user; nothing else is learned from such rows. `delta/unrated` has them."""
+
+    missing_values: list[str] = []
+    """Values of the rating, the time and the genres that mean that there is none, such as `NA`, `NULL`, `\\N` or `99`.
+    Rows without a rating are counted as `missing` and not as rejects; a missing time is earlier than any other."""
+
     delimiter: str = Field(default=",", pattern=r'^[^"\r\n\\]+$')
     """What stands between two fields of a line: one or more characters, such as `,`, `;`, `::` or a tab (`"\\t"`)."""
 
@@ -134,6 +142,13 @@ class Input(Section):
     scale_step: Annotated[float, Field(gt=0)] = 0.5
     """Distance between two neighbouring ratings on the scale."""
 
+    @field_validator("unrated_values", "missing_values", mode="before")
+    @classmethod
+    def _as_texts(cls, given: Any) -> Any:
+        """A list of texts, from a list of texts and numbers or from one of them."""
+        values = given if isinstance(given, list) else [given]
+        return [f"{value:g}" if type(value) in (int, float) else value for value in values]
+
     @property
     def scale(self) -> tuple[float, float]:
         """The lowest and the highest rating."""
@@ -145,6 +160,10 @@ class Input(Section):
             raise ValueError("scale_max must be above scale_min")
         if not self.rating and self.feedback != "counts":
             raise ValueError('rating may be empty only with feedback = "counts"')
+        if self.unrated_values and not self.rating:
+            raise ValueError("unrated_values are values of the rating, which has no column")
+        if both := sorted(set(self.unrated_values) & set(self.missing_values)):
+            raise ValueError(f"'{both[0]}' cannot be both an unrated and a missing value")
         named = [name for name in (self.user, self.item, self.rating, self.timestamp) if name]
         if len(set(named)) < len(named):
             raise ValueError(f"one column cannot be two things: {', '.join(named)}")

@@ -24,9 +24,8 @@ def show_user(answer: Mapping[str, Any]) -> None:
     """
     console = wide_console()
     history, recommendations = answer["history"], answer["recommendations"]
-    console.print(
-        plain(f"User {answer['userId']}: {len(history):,} ratings, {answer['average_rating']:.2f} on average\n")
-    )
+    average = f", {answer['average_rating']:.2f} on average" if history else ""
+    console.print(plain(f"User {answer['userId']}: {len(history):,} ratings{average}\n"))
     console.print(_history_table(f"The {min(SHOWN, len(history))} they rated highest", history[:SHOWN]))
     if named := [row for row in history[SHOWN:] if row["reason_for"]]:
         console.print(_history_table("Further movies that are named as reasons", named))

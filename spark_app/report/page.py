@@ -321,7 +321,7 @@ def _flow(facts: Facts) -> list[Step]:
 
 
 def _checks(facts: Facts) -> list[dict[str, Any]]:
-    """For each table that `etl` cleaned: its counts (in = good + rejected + superseded), and the reasons of rejects."""
+    """For each table that `etl` cleaned: its counts (in = the sum of the parts), and the reasons of rejects."""
     return [
         {
             "table": table,

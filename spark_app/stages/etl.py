@@ -27,9 +27,13 @@ from spark_app.zones.raw import RawTable, note_inputs, read_fields, survey
 MOVIE_COLUMNS = ("movieId", "title", "year", "genres")
 RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
 KEYS = ("userId", "movieId")
+UNRATED = "userId INT, movieId INT"
 REJECT_COLUMNS = ("file", "reason", "raw", "raw_bytes")
 
-IS_LATER = "new.timestamp > old.timestamp OR (new.timestamp = old.timestamp AND new.rating > old.rating)"
+IS_LATER = """
+new.timestamp > old.timestamp OR (old.timestamp IS NULL AND new.timestamp IS NOT NULL)
+OR (new.timestamp <=> old.timestamp AND new.rating > old.rating)
+"""
 """When a new rating replaces the old one of the same user and movie: the rule of `clean.checked_ratings`, in SQL."""
 
 
@@ -70,7 +74,8 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     else:
         ratings = zone.read(spark, "ratings")
     if delivery.taken is not None:
-        _account_for_all(record, delivery, ratings.count())
+        unrated = zone.read(spark, "unrated").count() if zone.has_table(spark, "unrated") else 0
+        _account_for_all(record, delivery, ratings.count(), unrated, settings)
     if movies is None:
         movies = clean.rated_movies(ratings, codes)
         _publish_movies(movies, zone, record)
@@ -162,7 +167,7 @@ def _checked_ratings(
         sizes = {noted["path"]: noted["bytes"] for noted in record.inputs if "bytes" in noted}
         return check_plain_files(spark, table, files, sizes, movies, lost, settings, today)
     rows = clean.checked_ratings(fields, movies, settings.input, settings.clean, today, codes, lost)
-    return Checked.of_rows(rows, RATING_COLUMNS)
+    return Checked.of_rows(rows, RATING_COLUMNS, has_marks=rules.has_marks(settings.input))
 
 
 def _columns_of_texts(judged: _Judged, settings: Settings, record: RunRecord) -> frozenset[str]:
@@ -206,6 +211,8 @@ def _note_kept(record: RunRecord, table: str, checked: Checked) -> None:
         "rejected": checked.rejected_lines,
         "superseded": checked.good_lines - kept,
     }
+    if checked.unrated is not None:
+        record.rows[table] |= {"unrated": checked.unrated_rows, "missing": checked.missing_lines}
     _log_rows(table, record.rows[table])
 
 
@@ -221,20 +228,20 @@ def _with_remedy(reason: str, settings: Settings) -> str:
 
 
 def _log_rows(table: str, rows: Mapping[str, int]) -> None:
-    logger.info(
-        "%s: %s rows in = %s good + %s rejected + %s superseded",
-        table,
-        *(f"{rows[part]:,}" for part in ("in", "good", "rejected", "superseded")),
-    )
+    parts = " + ".join(f"{count:,} {part}" for part, count in rows.items() if part != "in")
+    logger.info("%s: %s rows in = %s", table, f"{rows['in']:,}", parts)
 
 
-def _account_for_all(record: RunRecord, delivery: Delivery, good: int) -> None:
+def _account_for_all(record: RunRecord, delivery: Delivery, good: int, unrated: int, settings: Settings) -> None:
     """Count the rows of all deliveries as `ratings`; the counts of this delivery alone move to `delivery`."""
     record.rows["delivery"] = record.rows.get("ratings", dict.fromkeys(("in", "good", "rejected", "superseded"), 0))
-    taken = delivery.then_taken(record.rows["delivery"]["in"], record.rejects.get("ratings", {}), record.run_id)
+    delivered, missing = record.rows["delivery"]["in"], record.rows["delivery"].get("missing", 0)
+    taken = delivery.then_taken(delivered, missing, record.rejects.get("ratings", {}), record.run_id)
     rejected = sum(taken.rejects.values())
-    superseded = taken.rows - rejected - good
+    superseded = taken.rows - rejected - good - unrated - taken.missing
     record.rows["ratings"] = {"in": taken.rows, "good": good, "rejected": rejected, "superseded": superseded}
+    if rules.has_marks(settings.input):
+        record.rows["ratings"] |= {"unrated": unrated, "missing": taken.missing}
     record.rejects["ratings"] = dict(sorted(taken.rejects.items(), key=lambda item: -item[1]))
     _log_rows("ratings, all deliveries", record.rows["ratings"])
 
@@ -306,8 +313,13 @@ def _publish_ratings(
     zone: ProcessedZone,
     record: RunRecord,
 ) -> None:
-    """Replace the table of ratings, or merge a further delivery into it; the commit's note lists what is taken now."""
-    note = delivery.then_taken(record.rows["ratings"]["in"], record.rejects["ratings"], record.run_id).to_json()
+    """Replace the table of ratings, or merge a further delivery into it; the commit's note lists what is taken now.
+
+    What was seen without a rating is published before: if a run ends between the two commits, the next one reads the
+    delivery again, and adds no pair twice.
+    """
+    _publish_unrated(spark, checked.unrated, delivery, settings, zone, record)
+    note = delivery.then_taken(checked.lines, checked.missing_lines, record.rejects["ratings"], record.run_id).to_json()
     if delivery.taken is not None:
         checked.hold()  # a merge reads it twice
     if delivery.taken is None:
@@ -321,3 +333,27 @@ def _publish_ratings(
         values = {"rating": "new.rating", "timestamp": "new.timestamp"}
         zone.merge(checked.kept, "ratings", KEYS, is_later, values, note)
     record.note_output(zone.table("ratings"))
+
+
+def _publish_unrated(
+    spark: SparkSession,
+    pairs: DataFrame | None,
+    delivery: Delivery,
+    settings: Settings,
+    zone: ProcessedZone,
+    record: RunRecord,
+) -> None:
+    """Replace the table of what was seen without a rating, or add the new pairs of a further delivery to it.
+
+    There is a table only where the settings have ever named values for it.
+    """
+    is_there = zone.has_table(spark, "unrated")
+    if not settings.input.unrated_values and not is_there:
+        return
+    if pairs is None:
+        pairs = spark.createDataFrame([], UNRATED)
+    if delivery.taken is None or not is_there:
+        zone.overwrite(pairs, "unrated")
+    else:
+        zone.append(pairs.join(zone.read(spark, "unrated"), on=list(KEYS), how="left_anti"), "unrated")
+    record.note_output(zone.table("unrated"))

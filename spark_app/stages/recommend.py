@@ -58,7 +58,10 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
         models, folded_in = with_fold_in(models, ratings, options.fold_in)
         logger.info("folded in %s users who have ratings that the fit has not seen", f"{folded_in:,}")
 
-    top = _lists(spark, models, rating_model, ratings, movies, chosen, options)
+    seen = ratings.select("userId", "movieId", "rating")
+    if zone.has_table(spark, "unrated"):
+        seen = _with_unrated(seen, zone.input(spark, "unrated", record), options)
+    top = _lists(spark, models, rating_model, seen, movies, chosen, options)
     if options.has_lowest_rating:
         top = _not_empty(top.persist(), options)
     explained = _with_liked_movies_as_reason(top, movies, options)
@@ -139,16 +142,26 @@ def _of_chosen_users(spark: SparkSession, zone: ProcessedZone, ratings: DataFram
     return of_chosen
 
 
+def _with_unrated(ratings: DataFrame, unrated: DataFrame, options: Recommend) -> DataFrame:
+    """The ratings(userId, movieId, rating), and what was seen without one, with null for the rating.
+
+    Where the settings choose users by their ratings only what these have seen is added.
+    """
+    if options.users or options.active_since:
+        unrated = unrated.join(ratings.select("userId").distinct(), on="userId", how="left_semi")
+    return ratings.unionByName(unrated.withColumn("rating", F.lit(None).cast("double")))
+
+
 def _lists(
     spark: SparkSession,
     models: Models,
     rating_model: RatingModel | None,
-    ratings: DataFrame,
+    seen: DataFrame,
     movies: DataFrame,
     chosen: Ids | None,
     options: Recommend,
 ) -> DataFrame:
-    """The top N of every user who has rated anything, of the chosen movies."""
+    """The top N of every user who has rated or seen anything, of the chosen movies."""
     factors = models.implicit.users.withColumnRenamed("id", "userId")
     candidates = models.candidates(movies, options.catalogue_bytes)
     if chosen is not None:
@@ -161,9 +174,7 @@ def _lists(
     if rating_model:
         candidates, predict = models.with_ratings(candidates, rating_model), models.predict(rating_model)
     explain = Explain(implicit_problem(models.settings.implicit), options.reasons) if options.reasons else None
-    return recommend(
-        spark, factors, ratings, candidates, options.n, options.block_users, explain, predict, everyone=True
-    )
+    return recommend(spark, factors, seen, candidates, options.n, options.block_users, explain, predict, everyone=True)
 
 
 def _not_empty(top: DataFrame, options: Recommend) -> DataFrame:

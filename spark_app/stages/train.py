@@ -54,10 +54,12 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
         logger.warning("the fit starts from random factors, not from run %s: %s", published.run_id, published.why_not)
     models = fit_models(training, settings, published.models if starts_from_published else None)
     facts = movie_facts(movies, models.biases.movies, models.biases.users.count())
+    unrated = zone.input(spark, "unrated", record) if zone.has_table(spark, "unrated") else None
 
     def judge(ranked_by: Models) -> Judged:
         candidates = ranked_by.candidates(movies, settings.recommend.catalogue_bytes)
-        return judge_ranking(spark, training, holdout, candidates, ranked_by.implicit.users, facts, settings)
+        users = ranked_by.implicit.users
+        return judge_ranking(spark, training, holdout, candidates, users, facts, settings, unrated)
 
     judged = judge(models)
     stack, errors = StackWeights(), None

@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import optuna
@@ -74,6 +74,7 @@ class Data:
     fitted_count: int
     lowest: float
     highest: float
+    unrated: DataFrame | None = None
     packed: Packed = field(default_factory=Packed)
 
 
@@ -95,7 +96,8 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     ratings = ratings_of_listed(ratings, movies)
     # MLlib needs checkpoints if it does the fit; our solver does not.
     spark.sparkContext.setCheckpointDir(storage.join(zone.staging, "checkpoints"))
-    data = _validation_data(ratings, movies, settings)
+    unrated = zone.input(spark, "unrated", record) if zone.has_table(spark, "unrated") else None
+    data = replace(_validation_data(ratings, movies, settings), unrated=unrated)
     record.rows["validation"] = {"training": data.fitted_count, "validation": data.validation.count()}
     if not all(record.rows["validation"].values()):
         raise InputError(
@@ -222,7 +224,9 @@ def _measure_ranking(spark: SparkSession, data: Data, settings: Settings) -> flo
     exponent = settings.implicit_als.popularity_exponent
     max_bytes = settings.recommend.catalogue_bytes
     candidates = candidate_blocks(data.movies, popularity, model.movies, model.rank, exponent, max_bytes)
-    judged = judge_ranking(spark, data.fitted, data.validation, candidates, model.users, data.facts, settings)
+    judged = judge_ranking(
+        spark, data.fitted, data.validation, candidates, model.users, data.facts, settings, data.unrated
+    )
     return judged.mean("implicit", "ndcg")
 
 

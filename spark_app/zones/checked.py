@@ -16,7 +16,8 @@ class Checked:
     """Checked rows. `kept` are typed, one row per key; `rejected`, if there are any, has file, reason, raw, raw_bytes.
 
     `good_lines` are the lines that break no rule; of those, all that are not kept are superseded. `rejects` are counts
-    by reason, the most frequent first.
+    by reason, the most frequent first. Where some values are no ratings, `unrated` has the pairs (userId, movieId) that
+    were seen without one, and `missing_lines` is the number of lines without any.
     """
 
     kept: DataFrame
@@ -27,9 +28,12 @@ class Checked:
     """The number of rows in `kept`; None if it is not counted yet: that takes another pass, or a table written."""
 
     persisted: Sequence[DataFrame] = field(default=())
+    unrated: DataFrame | None = None
+    unrated_rows: int = 0
+    missing_lines: int = 0
 
     @classmethod
-    def of_rows(cls, rows: DataFrame, columns: Sequence[str]) -> Checked:
+    def of_rows(cls, rows: DataFrame, columns: Sequence[str], *, has_marks: bool = False) -> Checked:
         """Checked rows from `checked_movies` or `checked_ratings`, which are persisted and counted here."""
         rows = rows.persist()
         counts = {
@@ -38,7 +42,17 @@ class Checked:
         rejects = {reason: count for (status, reason), count in counts.items() if status == clean.REJECTED}
         kept = counts.get((clean.KEPT, None), 0)
         good = kept + counts.get((clean.SUPERSEDED, None), 0)
-        return cls(clean.kept(rows, columns), clean.rejected(rows), good, _most_frequent_first(rejects), kept, [rows])
+        return cls(
+            clean.kept(rows, columns),
+            clean.rejected(rows),
+            good,
+            _most_frequent_first(rejects),
+            kept,
+            [rows],
+            clean.unrated(rows) if has_marks else None,
+            sum(count for (status, _), count in counts.items() if status == clean.UNRATED),
+            sum(count for (status, _), count in counts.items() if status == clean.MISSING),
+        )
 
     @classmethod
     def of_judged(
@@ -66,7 +80,7 @@ class Checked:
     @property
     def lines(self) -> int:
         """The number of lines, without headers and blank lines."""
-        return self.good_lines + self.rejected_lines
+        return self.good_lines + self.rejected_lines + self.unrated_rows + self.missing_lines
 
     def count_kept(self) -> int:
         """Count the rows in `kept`, if that is not done yet."""

@@ -32,6 +32,8 @@ NOT_JUDGING = {"input": {"take"}, "clean": {"max_reject_share", "max_lost_share"
 class Taken:
     """What the ratings table has taken: paths by SHA-256, a digest of the rules, rows delivered, rejects by reason.
 
+    `missing` is how many of the rows had no rating, which is no reject.
+
     `runs` are the runs that took it; the table of rejects has the rows that they rejected.
     """
 
@@ -40,14 +42,17 @@ class Taken:
     rows: int = 0
     rejects: Mapping[str, int] = field(default_factory=dict)
     runs: Sequence[str] = ()
+    missing: int = 0
 
     def with_delivery(
-        self, files: Mapping[str, str], rules: str, rows: int, rejects: Mapping[str, int], run_id: str
+        self, files: Mapping[str, str], rules: str, rows: int, missing: int, rejects: Mapping[str, int], run_id: str
     ) -> Taken:
         """What is taken after a further delivery."""
         reasons = {**self.rejects, **rejects}
         added = {reason: self.rejects.get(reason, 0) + rejects.get(reason, 0) for reason in reasons}
-        return Taken({**self.files, **files}, rules, self.rows + rows, added, [*self.runs, run_id])
+        return Taken(
+            {**self.files, **files}, rules, self.rows + rows, added, [*self.runs, run_id], self.missing + missing
+        )
 
     def to_json(self) -> str:
         """The note of a commit."""
@@ -58,6 +63,7 @@ class Taken:
                 "rows": self.rows,
                 "rejects": dict(self.rejects),
                 "runs": list(self.runs),
+                "missing": self.missing,
             }
         )
 
@@ -79,9 +85,9 @@ class Delivery:
         """Whether there is any file to take."""
         return bool(self.table.files)
 
-    def then_taken(self, rows: int, rejects: Mapping[str, int], run_id: str) -> Taken:
-        """What the table has taken once these rows of the delivery are in."""
-        return (self.taken or Taken()).with_delivery(self.files, self.rules, rows, rejects, run_id)
+    def then_taken(self, rows: int, missing: int, rejects: Mapping[str, int], run_id: str) -> Taken:
+        """What the table has taken once these rows of the delivery are in, of which `missing` have no rating."""
+        return (self.taken or Taken()).with_delivery(self.files, self.rules, rows, missing, rejects, run_id)
 
 
 def find_delivery(

@@ -18,6 +18,7 @@ from spark_app.zones.manifest import RunRecord
 
 MADE_BY = {
     "ratings": "etl",
+    "unrated": "etl",
     "movies": "etl",
     "movie_stats": "etl",
     "rejects": "etl",

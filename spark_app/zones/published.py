@@ -29,7 +29,7 @@ def user(zone: ProcessedZone, user_id: str) -> dict[str, Any]:
     """
     code = code_of(zone, "userId", user_id)
     ratings = zone.rows("ratings", ds.field("userId") == code, ["movieId", "rating", "timestamp"])
-    if not ratings.num_rows:
+    if not ratings.num_rows and not _has_seen_any(zone, code):
         raise InputError(f"user {user_id} has no ratings in {zone.table('ratings')}")
     titles = _titles(zone, ratings["movieId"])
     best_first = ratings.join(titles, keys="movieId", join_type="inner").sort_by(
@@ -63,6 +63,12 @@ def _reasons(recommended: list[dict[str, Any]], titles: set[str]) -> dict[str, l
         for title in titles_in(row["reason"], titles):
             positions.setdefault(title, []).append(row["rank"])
     return positions
+
+
+def _has_seen_any(zone: ProcessedZone, user: int) -> bool:
+    """Whether a user has seen a movie without a rating."""
+    has_table = storage.is_delta_table(zone.table("unrated"))
+    return has_table and zone.rows("unrated", ds.field("userId") == user, ["movieId"]).num_rows > 0
 
 
 def movie(zone: ProcessedZone, movie_id: str) -> dict[str, Any]:

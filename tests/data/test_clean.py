@@ -127,6 +127,30 @@ def test_latest_rating_counts_and_of_one_second_the_highest(spark: SparkSession)
     checked.unpersist()
 
 
+def test_what_is_unrated_or_missing_supersedes_no_rating(spark: SparkSession) -> None:
+    lines: list[str | bytes] = [
+        "1,1,4.0,1000000000",
+        "1,1,-1,1000000001",
+        "1,1,-1,1000000002",
+        "1,1,99,1000000003",
+        "1,2,-1,1000000000",
+        "1,9,-1,1000000000",
+        "1,3,3.0,",
+        "1,3,5.0,1000000000",
+    ]
+    fields = delivered(spark, RATINGS_HEADER, {"file:/raw/ratings.csv": lines})
+    given = Input(unrated_values=["-1"], missing_values=["99", ""])
+    checked = clean.checked_ratings(fields, known_movies(spark, 1, 2, 3), given, Clean(), TODAY, Codes()).persist()
+    statuses = Counter(row["status"] for row in checked.collect())
+    assert statuses == {"header": 1, "kept": 2, "superseded": 2, "unrated": 2, "missing": 1, "rejected": 1}
+    kept = {tuple(row) for row in clean.kept(checked, ["userId", "movieId", "rating"]).collect()}
+    assert kept == {(1, 1, 4.0), (1, 3, 5.0)}
+    assert {tuple(row) for row in clean.unrated(checked).collect()} == {(1, 1), (1, 2)}
+    (reject,) = clean.rejected(checked).collect()
+    assert (reject["raw"], reject["reason"]) == ("1,9,-1,1000000000", "movieId is not in the movies table")
+    checked.unpersist()
+
+
 def test_rejects_keep_file_reason_and_text(spark: SparkSession) -> None:
     first, second = "file:/raw%20zone/caf%C3%A9+50%25.csv", "file:///raw/b.csv"
     files: dict[str, list[str | bytes]] = {

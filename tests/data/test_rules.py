@@ -181,6 +181,29 @@ def test_counts_are_numbers_above_0(spark: SparkSession) -> None:
     check_ratings(spark, rows, Input(feedback="counts"))
 
 
+def test_values_that_are_no_ratings_are_marked_and_judged_by_the_other_rules_alone(spark: SparkSession) -> None:
+    given = Input(unrated_values=[-1], missing_values=["99", "NA", r"\N", ""])  # type: ignore[list-item]
+    rows = [
+        ("1", "1", "-1", "1000000000", "unrated", None),
+        ("1", "1", " -1.0", "1000000000", "unrated", None),
+        ("1", "1", "99", "1000000000", "missing", None),
+        ("1", "1", "99.00", "1000000000", "missing", None),
+        ("1", "1", "NA", r"\N", "missing", None),
+        ("1", "1", None, "NA", "missing", None),
+        ("1", "1", "4.0", "NA", None, None),
+        ("1", "1", "4.0", "1000000000", None, None),
+        ("1", "1", "na", "1000000000", None, OFF_SCALE),
+        ("1", "1", "-2", "1000000000", None, OFF_SCALE),
+        ("1", "1", "-1", "99999999999", "unrated", BAD_TIME),
+        ("x", "1", "-1", "1000000000", "unrated", BAD_USER),
+    ]
+    schema = "userId string, movieId string, rating string, timestamp string, marked string, expected string"
+    values = spark.createDataFrame(rows, schema).transform(rules.with_values, given)
+    checked = values.withColumn("reason", rules.first_reason(rules.rating_rules(given, CLEAN, TODAY)))
+    assert_column_equality(checked, "reason", "expected")
+    assert_column_equality(checked, "mark", "marked")
+
+
 def test_what_the_input_does_not_have_has_no_rule(spark: SparkSession) -> None:
     check_ratings(spark, [("1", "1", None, None, None)], Input(feedback="counts", rating="", timestamp=""))
 

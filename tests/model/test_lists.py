@@ -298,3 +298,25 @@ def test_the_lists_to_judge_are_those_of_recommend_by_factors_and_by_popularity(
         ratings = [vectors[movie - 10, 4] for movie in history[user]]
         assert row.seen == len(ratings)
         assert row.seen_popularity == pytest.approx(np.mean(ratings) if ratings else 0.0)
+
+
+def test_what_was_seen_without_a_rating_is_left_out_of_lists_and_counts_for_nothing_else(
+    spark: SparkSession, candidates: Candidates
+) -> None:
+    users, seen = served_and_seen(spark)
+    blocks = CandidateBlocks.of(candidates)
+    plain = {row.userId: row for row in lists_to_judge(spark, users, seen, blocks, 2, 3).collect()}
+    pairs = [(user, row["implicit"][0]) for user, row in plain.items() if row["implicit"]]
+    unrated = spark.createDataFrame(pairs, "userId INT, movieId INT")
+    judged = {row.userId: row for row in lists_to_judge(spark, users, seen, blocks, 2, 3, unrated).collect()}
+    assert pairs
+    for user, movie in pairs:
+        assert movie not in judged[user]["implicit"]
+        assert movie not in judged[user]["popularity"]
+        assert (judged[user]["seen"], judged[user]["seen_popularity"]) == (
+            plain[user]["seen"],
+            plain[user]["seen_popularity"],
+        )
+    all_seen = seen.unionByName(unrated.withColumn("rating", F.lit(None).cast("double")))
+    lists = recommend(spark, users, all_seen, blocks, 2, 3).collect()
+    assert not {(row.userId, row.movieId) for row in lists} & set(pairs)

@@ -70,6 +70,33 @@ iterations = 4
 """
 
 
+ANIME = """
+[raw]
+movies = "movies.csv"
+ratings = "r-*.csv"
+
+[input]
+user = "user_id"
+item = "anime_id"
+timestamp = ""
+title = "name"
+genres = "genre"
+scale_min = 1
+scale_max = 10
+scale_step = 1
+unrated_values = [-1]
+missing_values = [99]
+
+[explicit_als]
+rank = 4
+iterations = 4
+
+[implicit_als]
+rank = 4
+iterations = 4
+"""
+
+
 def readers(seed: int) -> list[tuple[str, str, int]]:
     """60 readers with e-mail addresses rate 40 books by ISBN; each prefers one half of the books."""
     rng = np.random.default_rng(seed)
@@ -213,6 +240,67 @@ def test_counts_without_a_table_of_items(job: Job, zones: Zones) -> None:
     assert {row["predicted_rating"] for row in lists} == {""}
     first_of_each = [row for row in lists if row["rank"] == "1"]
     assert np.mean([int(r["movieId"][7:]) % 2 == (int(r["userId"]) - 2**40) % 2 for r in first_of_each]) > 0.6
+
+
+def test_what_was_seen_without_a_rating_is_never_recommended_and_teaches_nothing(
+    job: Job, zones: Zones, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(5)
+    rated, seen = [], set()
+    for user in range(40):
+        of_user = rng.choice(30, 14, replace=False).tolist()
+        rated += [(user, movie, 9 if (user + movie) % 2 else 2) for movie in of_user[:8]]
+        seen |= {(user, movie) for movie in of_user[8:]}
+    seen |= {(99, movie) for movie in range(5)}  # a user who has rated nothing
+    header = "user_id,anime_id,rating\n"
+    first = [f"{user},{movie},{stars}" for user, movie, stars in rated]
+    later = [f"{user},{movie},-1" for user, movie in sorted(seen)]
+    zones.deliver("".join(["anime_id,name,genre\n", *(f"{movie},Show {movie},Drama\n" for movie in range(30))]), "")
+    (zones.raw / "ratings.csv").unlink()
+    (zones.raw / "r-1.csv").write_text(header + "\n".join([*first, *later[:100], later[0]]) + "\n")
+    config = zones.raw / "anime.toml"
+    config.write_text(ANIME)
+    options = ("--config", str(config), "--set", "gate.enforce=false")
+    assert job("etl", *options)[0] == 0
+    alone = {name: (zones.processed / "delta" / name) for name in ("ratings", "movie_stats", "unrated")}
+    assert zones.manifests()[-1]["rows"]["ratings"] == {
+        **{"in": 421, "good": 320, "rejected": 0, "superseded": 1},
+        **{"unrated": 100, "missing": 0},
+    }
+    stats = DeltaTable(str(alone["movie_stats"])).to_pyarrow_table().to_pylist()
+    assert sum(row["rating_count"] for row in stats) == 320
+
+    more = "\n".join([*later[50:], f"{rated[0][0]},{rated[0][1]},99"]) + "\n"
+    (zones.raw / "r-2.csv").write_text(header + more)
+    code, said = job("etl", *options)
+    assert (code, "1 of 2 files are new" in said) == (0, True)
+    counts = zones.manifests()[-1]["rows"]["ratings"]
+    assert counts == {
+        **{"in": 421 + len(later) - 49, "good": 320, "rejected": 0, "superseded": 51},
+        **{"unrated": len(seen), "missing": 1},
+    }
+    pairs = DeltaTable(str(alone["unrated"])).to_pyarrow_table().to_pylist()
+    assert sorted((row["userId"], row["movieId"]) for row in pairs) == sorted(seen)
+
+    for stage in ("explore", "train", "recommend"):
+        code, said = job(stage, *options)
+        assert code == 0, said
+    trained = next(manifest for manifest in zones.manifests() if manifest["job"] == "train")
+    assert sum(trained["rows"]["split"].values()) == 320
+    lists = zones.recommendations()
+    pairs_listed = {(int(row["userId"]), int(row["movieId"])) for row in lists}
+    assert len(lists) == 40 * 10 + 10
+    assert not pairs_listed & (seen | {(user, movie) for user, movie, _ in rated})
+    liked = {(user, f"Show {movie}") for user, movie, stars in rated if stars > 4.5}
+    named = {(int(row["userId"]), row["reason"].removeprefix("you liked ").split(" and ")[0]) for row in lists}
+    assert {pair for pair in named if pair[1].startswith("Show")} <= liked
+    assert {row["reason"] for row in lists if row["userId"] == "99"} == {"popular"}
+
+    main(["show", "--processed-path", str(zones.processed), "--user", "99"])
+    assert "User 99: 0 ratings\n" in capsys.readouterr().out
+    (zones.raw / "r-2.csv").unlink()
+    assert job("etl", *options, "--set", "input.unrated_values=[]", "--set", "clean.max_reject_share=1")[0] == 0
+    assert DeltaTable(str(alone["unrated"])).to_pyarrow_table().num_rows == 0
 
 
 def test_ids_from_zero_are_ids_like_any_other(job: Job, zones: Zones, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,14 @@ from spark_app.platform.errors import UsageError
 from spark_app.platform.settings import ImplicitAls, Settings, build_settings, parse_assignment
 
 
+def test_values_that_are_no_ratings_may_be_numbers_or_texts() -> None:
+    given = build_settings(assignments=["input.unrated_values=-1", 'input.missing_values=["NA", 99, 9.5]']).input
+    assert (given.unrated_values, given.missing_values) == (["-1"], ["NA", "99", "9.5"])
+    assert build_settings(assignments=["input.missing_values=NULL"]).input.missing_values == ["NULL"]
+    with pytest.raises(UsageError, match="'99' cannot be both an unrated and a missing value"):
+        build_settings(assignments=["input.missing_values=99", "input.unrated_values=99"])
+
+
 def error_of(toml: str | None = None, *assignments: str) -> str:
     with pytest.raises(UsageError) as caught:
         build_settings(toml, "my.toml", assignments)
