@@ -20,6 +20,11 @@ from spark_app.platform.spark_versions import make_valid_utf8
 KEPT, SUPERSEDED, REJECTED, HEADER = "kept", "superseded", "rejected", "header"
 UNRATED, MISSING = rules.UNRATED, rules.MISSING
 
+SEPARATORS = ("|", ",", ";", "/", "\t")
+"""What usually stands between genres."""
+
+MOVIES_PER_SEPARATED = 20
+
 
 def checked_movies(fields: DataFrame, input_settings: Input, codes: Codes) -> DataFrame:
     """Movies from parsed lines: movieId, title, year, genres, listed_as, status, reason, file, raw, raw_bytes.
@@ -36,12 +41,33 @@ def checked_movies(fields: DataFrame, input_settings: Input, codes: Codes) -> Da
         _if_good(F.col("movieId").cast("int")).alias("movieId"),
         _if_good(F.col("title")).alias("title"),
         _if_good(rules.as_year("title")).alias("year"),
-        _if_good(rules.as_genres("genres", input_settings.missing_values)).alias("genres"),
+        _if_good(rules.as_genres("genres", input_settings.genre_separator, input_settings.missing_values)).alias(
+            "genres"
+        ),
         "listed_as",
         _position(),
         _reject(),
     )
     return _with_status(typed, ["movieId"], [F.desc("position")]).drop("position")
+
+
+def other_separator(movies: DataFrame) -> tuple[str, int, str] | None:
+    """What seems to stand between genres where the configured separator never does; None if all is well.
+
+    Takes movies(genres array). Returns the separator, the number of movies whose genres have it, and such genres. It
+    must be in one of MOVIES_PER_SEPARATED movies or more, since a genre may be called `Sci-Fi/Fantasy`.
+    """
+    alone = F.when(F.size("genres") == 1, F.col("genres")[0])
+    facts = [F.count("*").alias("movies"), F.max(F.size("genres")).alias("most")]
+    for place, separator in enumerate(SEPARATORS):
+        having = F.when(F.contains(alone, F.lit(separator)), alone)
+        facts += [F.count(having).alias(f"count_{place}"), F.min(having).alias(f"example_{place}")]
+    (found,) = movies.agg(*facts).collect()
+    if (found["most"] or 0) > 1:
+        return None
+    count, place = max((found[f"count_{place}"], -place) for place in range(len(SEPARATORS)))
+    is_frequent = count > 0 and count * MOVIES_PER_SEPARATED >= found["movies"]
+    return (SEPARATORS[-place], count, found[f"example_{-place}"]) if is_frequent else None
 
 
 def lost_movies(checked: DataFrame) -> DataFrame:

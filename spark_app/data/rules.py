@@ -176,9 +176,9 @@ def as_time(column: str, time_format: str) -> Column:
     return (F.timestamp_millis if time_format == "milliseconds" else F.timestamp_seconds)(F.col(column))
 
 
-def as_genres(column: str, missing: Sequence[str] = ()) -> Column:
+def as_genres(column: str, separator: str = "|", missing: Sequence[str] = ()) -> Column:
     """`A|B` as an array without repeats; empty for `(no genres listed)`, empty text, null and the `missing` values."""
-    names = F.transform(F.split(F.coalesce(F.col(column), F.lit("")), r"\|"), _trimmed)
+    names = F.transform(F.split(F.coalesce(F.col(column), F.lit("")), re.escape(separator)), _trimmed)
     return F.array_distinct(F.filter(names, lambda name: ~name.isin("", NO_GENRES, *missing)))
 
 

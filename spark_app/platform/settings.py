@@ -102,7 +102,10 @@ class Input(Section):
     """Column of the title, in the movies. Empty: there is none; the id is the title."""
 
     genres: str = "genres"
-    """Column of the genres, in the movies; `|` separates them. Empty: there is none."""
+    """Column of the genres, in the movies. Empty: there is none."""
+
+    genre_separator: str = Field(default="|", min_length=1)
+    """What stands between two genres of a movie, such as `|`, `,` or ` / `. Blanks around a genre are no part of it."""
 
     unrated_values: list[str] = []
     """Values of the rating that mean seen without a rating, such as `-1` in anime data. These movies are never

@@ -64,6 +64,7 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
 
     keep_codes(zone, record, judged.new_codes)
     if movies is not None:
+        _warn_of_genres(movies, settings)
         _note_kept(record, "movies", checked["movies"])
         _publish_movies(movies, zone, record)
     if delivery.is_new:
@@ -298,6 +299,22 @@ def _note_all(record: RunRecord, checked: Mapping[str, Checked]) -> None:
     """Note what would have been kept, for the manifest of a run that fails."""
     for table, rows in checked.items():
         _note_kept(record, table, rows)
+
+
+def _warn_of_genres(movies: DataFrame, settings: Settings) -> None:
+    """Log a warning where the genres seem to be divided by something else than the settings say."""
+    configured = settings.input.genre_separator
+    if settings.input.genres and (other := clean.other_separator(movies)):
+        separator, count, example = other
+        logger.warning(
+            "movies: no %s has '%s' between genres, but %s have '%s', such as '%s': set input.genre_separator = \"%s\"",
+            settings.input.genres,
+            configured,
+            f"{count:,}",
+            separator,
+            example,
+            separator,
+        )
 
 
 def _publish_movies(movies: DataFrame, zone: ProcessedZone, record: RunRecord) -> None:

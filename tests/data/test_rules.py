@@ -136,6 +136,19 @@ def test_genres_split_on_the_bar(spark: SparkSession) -> None:
     assert_column_equality(frame.withColumn("found", rules.as_genres("genres")), "found", "expected")
 
 
+def test_genres_split_on_what_the_settings_say(spark: SparkSession) -> None:
+    rows = [
+        ("Drama, Music", ["Drama", "Music"]),
+        ("Sci-Fi|Fantasy,", ["Sci-Fi|Fantasy"]),
+        ("NA", []),
+        ("Drama,NA", ["Drama"]),
+    ]
+    frame = spark.createDataFrame(rows, "genres string, expected array<string>")
+    assert_column_equality(frame.withColumn("found", rules.as_genres("genres", ",", ["NA"])), "found", "expected")
+    frame = spark.createDataFrame([("A.* / B", ["A.*", "B"])], "genres string, expected array<string>")
+    assert_column_equality(frame.withColumn("found", rules.as_genres("genres", " / ")), "found", "expected")
+
+
 def test_year_is_taken_from_the_end_of_the_title(spark: SparkSession) -> None:
     rows = [
         ("Heat (1995)", 1995),
