@@ -78,7 +78,14 @@ class Bench:
         """Run a job of the product as its users do; returns its measurement and its manifest."""
         options = ["--raw-path", str(raw), "--processed-path", str(processed), *more]
         if name != "ingest":
-            options += ["--set", f"raw.ratings={DELIVERIES}", "--set", f"clean.latest={LATEST}"]
+            options += [
+                "--set",
+                f"raw.ratings={DELIVERIES}",
+                "--set",
+                f"clean.latest={LATEST}",
+                "--set",
+                "input.ids=integer",
+            ]
         command = ["spark-submit", "--master", f"local[{CORES}]", str(ROOT / "jobs" / f"{name}.py"), *options]
         measured = self._measure(name, command)
         return measured, _last_manifest(processed)

@@ -75,8 +75,7 @@ BREAKS: tuple[Callable[[Fields], bytes], ...] = (
     lambda f: b"%d,%d,NaN,%d" % (f[0], f[1], f[3]),
     lambda f: b"%d,%d,,%d" % (f[0], f[1], f[3]),
     lambda f: b"%d,%d,%.1f,12345" % f[:3],
-    lambda f: b"%d,%d,%.1f,%d000" % f,
-    lambda f: b"%d,%d,%.1f,1999-12-31" % f[:3],
+    lambda f: b"%d,%d,%.1f,1999-31-12" % f[:3],
 )
 """Lines that break a rule."""
 
@@ -84,6 +83,7 @@ ODD: tuple[Callable[[Fields], bytes], ...] = (
     lambda f: b'"%d","%d",%.1f,%d' % f,
     lambda f: b" %d , %d,%.1f, %d" % f,
     lambda f: b"%d,%d,%.3e,%d" % f,
+    lambda f: b"%d,%d,%.1f,%d000" % f,
 )
 """Lines that look broken but follow every rule."""
 

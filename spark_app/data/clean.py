@@ -119,11 +119,7 @@ def judged_ratings(
     is `mark`, as of `rules.with_values`; a missing rating has a `reject` too.
     """
     own_rules = [*rules.line_rules(), *rules.rating_rules(input_settings, clean, today, codes.by_column)]
-    time = (
-        rules.as_time("timestamp", input_settings.time_format)
-        if input_settings.timestamp
-        else F.lit(None).cast("timestamp")
-    )
+    time = F.col("timestamp") if input_settings.timestamp else F.lit(None).cast("timestamp")
     values = fields.transform(rules.with_values, input_settings, codes.by_column)
     judged = values.withColumn("reason", rules.first_reason(own_rules))
     unlisted = F.lit(rules.unknown_movie(input_settings))

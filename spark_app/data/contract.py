@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from spark_app.data.dialect import PLAIN, Dialect, movies_dialect, ratings_dialect, split_fields
@@ -18,18 +19,28 @@ INTEGER, NUMBER, TEXT, EMPTY = "BIGINT", "DOUBLE", "STRING", "VOID"
 ID = "id (an integer or a text)"
 """The type of a column of ids that may be integers or texts, but not fractions."""
 
+TIME = "a time (a number since 1970 or ISO 8601)"
+ISO = "ISO 8601"
+"""The type of a column of times of any form, and of texts that begin with a year."""
+
 ACCEPTED = {
     INTEGER: (INTEGER, EMPTY),
     NUMBER: (INTEGER, NUMBER, EMPTY),
-    TEXT: (INTEGER, NUMBER, TEXT, EMPTY),
+    TEXT: (INTEGER, NUMBER, TEXT, ISO, EMPTY),
     ID: (INTEGER, TEXT, EMPTY),
+    TIME: (INTEGER, ISO, EMPTY),
 }
 """By expected type, the types that a column of a file may have."""
 
 ID_COLUMNS = frozenset({"userId", "movieId"})
 ID_KINDS = {"integer": INTEGER, "auto": ID, "any": TEXT}
-TIME_KINDS = {"seconds": INTEGER, "milliseconds": INTEGER, "iso": TEXT}
+TIME_KINDS = {"auto": TIME, "seconds": INTEGER, "milliseconds": INTEGER, "iso": TEXT}
 """The type of a column, by the settings input.ids and input.time_format."""
+
+NO_DECIMALS = r"\.0*$"
+YEAR = r"[+-]?\d{4}"
+EARLY_SECOND = 100_000_000
+"""Numbers from here on may be times: as seconds they are in 1973 or later. No rating is as large."""
 
 OTHER_FORMATS = {"{": "JSON", "[": "JSON", "<": "HTML or XML"}
 """What a text is, by its first character, that is no table of lines."""
@@ -155,7 +166,7 @@ def coded_ids(contract: Contract, header: Sequence[str], rows: Sequence[Sequence
     for ours in ID_COLUMNS & contract.columns.keys():
         place = header.index(contract.columns[ours].name)
         values = [row[place].strip() for row in whole if row[place].strip()]
-        are_mostly_plain = 2 * sum(map(is_plain_id, values)) >= len(values)
+        are_mostly_plain = 2 * sum(map(_is_integer_id, values)) >= len(values)
         if contract.columns[ours].kind == TEXT or (contract.columns[ours].kind == ID and not are_mostly_plain):
             coded.add(ours)
     return frozenset(coded)
@@ -205,18 +216,42 @@ def _advice(contract: Contract, header: Sequence[str]) -> str:
     return "set the names of the columns under [input]"
 
 
-def check_types(contract: Contract, header: Sequence[str], types: Sequence[str], file: str) -> None:
-    """Check the types of the columns of a file, in its order, against the contract.
+def check_types(
+    contract: Contract, header: Sequence[str], types: Sequence[str], file: str, rows: Sequence[Sequence[str]] = ()
+) -> None:
+    """Check the types of the columns of a file, in its order, against the contract; `rows` are its first rows.
 
     Raises InputError that names the file and the column that has another type.
     """
-    for column in contract.columns.values():
-        found = types[header.index(column.name)]
+    for ours, column in contract.columns.items():
+        place = header.index(column.name)
+        values = [row[place].strip() for row in rows if len(row) == len(header)]
+        found = _standing_for(ours, types[place], [value for value in values if value])
         if found not in ACCEPTED[column.kind]:
             raise InputError(
                 f"{file}: column '{column.name}' should be {column.kind} but most of its values are "
                 f"{found}: check that the values stand under their own header"
             )
+
+
+def _standing_for(ours: str, found: str, values: Sequence[str]) -> str:
+    """The type of a column for what it is to us: INTEGER for ids such as `1.0` and times such as `964982703.5`.
+
+    ISO for times that begin with a year; else the type that was found.
+    """
+    tests: dict[tuple[str, str], tuple[Callable[[str], bool], str]] = {
+        ("userId", NUMBER): (_is_integer_id, INTEGER),
+        ("movieId", NUMBER): (_is_integer_id, INTEGER),
+        ("timestamp", NUMBER): (lambda value: _converts(value, float) and float(value) >= EARLY_SECOND, INTEGER),
+        ("timestamp", TEXT): (lambda value: re.match(YEAR, value) is not None, ISO),
+    }
+    is_one, kind = tests.get((ours, found), (None, found))
+    return kind if is_one and 2 * sum(map(is_one, values)) > len(values) else found
+
+
+def _is_integer_id(text: str) -> bool:
+    """Whether an id is an integer, also if it has decimals that are all 0."""
+    return is_plain_id(re.sub(NO_DECIMALS, "", text))
 
 
 def new_columns(contract: Contract, header: Sequence[str]) -> list[str]:

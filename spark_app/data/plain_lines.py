@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 
 from spark_app.data.ids import MAX_ID
 from spark_app.data.latest import Ratings
-from spark_app.data.rules import MILLISECONDS, SCALE_TOLERANCE, has_marks, second_of
+from spark_app.data.rules import SCALE_TOLERANCE, has_marks, second_of
 from spark_app.platform.settings import Clean, Input, RatingsFile
 
 INTEGER = "(?:0|[1-9][0-9]{0,14})"
 NUMBER = r"(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,15})?"
 PRINTABLE = "".join(map(chr, range(ord(" "), ord("~") + 1)))
 
-MICROSECONDS = 1_000_000
+MILLISECONDS, MICROSECONDS = 1_000, 1_000_000
 SEPARATOR = "\x1f"
 """What stands in for a delimiter of several characters, which Arrow's parser does not know."""
 

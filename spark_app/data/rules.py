@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from spark_app.data.ids import MAX_ID
 from spark_app.platform.settings import Clean, Input
 
-RULES_VERSION = 3
+RULES_VERSION = 4
 """Raise this number with every change to the code that judges any row differently: `etl` then reads all files again.
 
 A test compares a digest of the code that judges rows with the digest of this version.
@@ -32,10 +32,26 @@ PLAIN_NUMBER = r"^\s*[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?\s*$"
 LAST_SECOND = 86_399
 """The last second of a day; the first one is 0."""
 
-NAMES_ZONE = r":\d{2}(?:\.\d+)?\s*(?:Z|[+-]\d{2}(?::?\d{2})?)\s*$"
+WHOLE_NUMBER = r"^ *([0-9]+)[.]0* *$"
+"""An integer as programs write it that took it for a fraction, such as `1.0`."""
+
+DECIMAL_NUMBER = r"^\s*[-+]?[0-9]+\.[0-9]*\s*$"
+
+NAMES_ZONE = r":\d{2}(?:\.\d+)?\s*(?:Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)\s*$"
 BEGINS_WITH_A_YEAR = r"^\s*[+-]?\d{4,}(?:-|\s*$)"
-TIME_UNITS = {"seconds": "a second", "milliseconds": "a millisecond", "iso": "a time"}
-MILLISECONDS = 1_000
+OTHER_ISO = (
+    (r"(?i)\s*(?:z|utc|gmt)\s*$", "Z"),
+    (r"^\s*(\d{4})(\d{2})(\d{2})(?=[Tt ]|$)", "$1-$2-$3"),
+    (r"[Tt ]\s*(\d{2})(\d{2})(\d{2})(?!\d)", "T$1:$2:$3"),
+    (r"[Tt ]\s*(\d{2}):?(\d{2})(?=\s*(?:$|[Z+-]))", "T$1:$2:00"),
+    (r"(?<=\d)t(?=\d)", "T"),
+    (r",(?=\d)", "."),
+)
+"""What turns other forms of ISO 8601 into one that Spark reads: no hyphens, no colons, no seconds, a comma."""
+
+TIME_UNITS = {"seconds": "a second", "milliseconds": "a millisecond", "iso": "a time", "auto": "a time"}
+SMALLER_UNIT_FROM = {"seconds": 10**11, "milliseconds": 10**14, "microseconds": 10**17, "nanoseconds": 9 * 10**18}
+"""From which number on a time is of a smaller unit: 10**11 is in 5138 as a second, and in 1973 as a millisecond."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +75,18 @@ def line_rules() -> list[Rule]:
 def with_values(fields: DataFrame, input_settings: Input, coded: Collection[str] = ()) -> DataFrame:
     """Replace the text of userId, movieId, rating and timestamp by values; null if a text is not a value.
 
-    Ids become 64-bit integers, but ids of the columns in `coded` stay text. Ratings become doubles. Timestamps become
-    integers or, from ISO 8601, timestamps. Columns that the input lacks are unchanged.
+    Ids become 64-bit integers, but ids of the columns in `coded` stay text. Ratings become doubles, and times
+    timestamps. Columns that the input lacks are unchanged. An integer of at most ten digits is a second by the time
+    format `auto` as by `seconds`, so both judge a plain line alike.
 
     If the settings name values that are no ratings (`has_marks`), even a plain line may have one: the column `mark` is
     then UNRATED, MISSING, or null for a rating, and `is_timeless` tells whether the time is missing.
     """
-    values = {column: as_integer(column) for column in ("userId", "movieId") if column not in coded}
+    values = {column: as_id(column) for column in ("userId", "movieId") if column not in coded}
     if input_settings.rating:
         values["rating"] = as_number("rating")
     if input_settings.timestamp:
-        values["timestamp"] = _iso_time("timestamp") if input_settings.time_format == "iso" else as_integer("timestamp")
+        values["timestamp"] = as_time("timestamp", input_settings.time_format)
     if has_marks(input_settings) and "rating" in fields.columns:
         fields = fields.withColumn("is_timeless", _is_one_of("timestamp", input_settings.missing_values))
         values["mark"] = F.when(_is_one_of("rating", input_settings.unrated_values), F.lit(UNRATED)).when(
@@ -159,6 +176,12 @@ def as_integer(column: str) -> Column:
     return _try_cast(column, "bigint")
 
 
+def as_id(column: str) -> Column:
+    """A text as a 64-bit integer, also where its decimals are all 0 (`1.0`); null if it is not one."""
+    whole = F.expr(f"try_cast(regexp_extract(`{column}`, '{WHOLE_NUMBER}', 1) AS bigint)")
+    return F.coalesce(as_integer(column), whole)
+
+
 def as_number(column: str) -> Column:
     """A text as a double; null if it is not a plain decimal number."""
     return F.when(F.col(column).rlike(PLAIN_NUMBER), _try_cast(column, "double"))
@@ -170,10 +193,30 @@ def _try_cast(column: str, kind: str) -> Column:
 
 
 def as_time(column: str, time_format: str) -> Column:
-    """A value that `_time_rule` accepts, as a timestamp."""
+    """A text as a timestamp, in UTC if it names no zone; null if it is no time of this format."""
     if time_format == "iso":
-        return F.col(column)
-    return (F.timestamp_millis if time_format == "milliseconds" else F.timestamp_seconds)(F.col(column))
+        return _iso_time(column)
+    units = list(SMALLER_UNIT_FROM) if time_format == "auto" else [time_format]
+    # A double holds the times of our centuries to the microsecond.
+    decimal = F.when(F.col(column).rlike(DECIMAL_NUMBER), _try_cast(column, "double"))
+    micros = F.coalesce(_microseconds(as_integer(column), units), _microseconds(decimal, units))
+    time = F.timestamp_micros(micros)
+    return F.coalesce(time, _iso_time(column)) if time_format == "auto" else time
+
+
+def _microseconds(number: Column, units: Sequence[str]) -> Column:
+    """A number since 1970, in the first of the units that is large enough for it, in microseconds; null if none is."""
+    as_micros = {
+        "seconds": number * 1_000_000,
+        "milliseconds": number * 1_000,
+        "microseconds": number,
+        "nanoseconds": number / 1_000,
+    }
+    found = F.lit(None).cast("bigint")
+    for unit in reversed(units):
+        is_of_unit = (number > -SMALLER_UNIT_FROM[unit]) & (number < SMALLER_UNIT_FROM[unit])
+        found = F.when(is_of_unit, F.round(as_micros[unit]).cast("bigint")).otherwise(found)
+    return found
 
 
 def as_genres(column: str, separator: str = "|", missing: Sequence[str] = ()) -> Column:
@@ -215,25 +258,26 @@ def _count_rule(input_settings: Input) -> Rule:
 
 
 def _time_rule(input_settings: Input, earliest: date, latest: date) -> Rule:
-    kind = input_settings.time_format
-    first, last = second_of(earliest), second_of(latest) + LAST_SECOND
-    if kind == "iso":
-        is_in_period = _is_between(F.unix_seconds("timestamp"), first, last)
-    elif kind == "milliseconds":
-        last_millisecond = MILLISECONDS - 1
-        is_in_period = _is_between(F.col("timestamp"), first * MILLISECONDS, last * MILLISECONDS + last_millisecond)
-    else:
-        is_in_period = _is_between(F.col("timestamp"), first, last)
-    return Rule(f"{input_settings.timestamp} is not {TIME_UNITS[kind]} from {earliest} to {latest}", ~is_in_period)
+    is_in_period = _is_between(F.unix_seconds("timestamp"), second_of(earliest), second_of(latest) + LAST_SECOND)
+    unit = TIME_UNITS[input_settings.time_format]
+    return Rule(f"{input_settings.timestamp} is not {unit} from {earliest} to {latest}", ~is_in_period)
 
 
 def _iso_time(column: str) -> Column:
     """A text of ISO 8601 as a timestamp, in UTC if it names no zone; null if it is not a time."""
+    text = F.trim(F.col(column))
+    rewritten = text
+    for form, usual in OTHER_ISO:
+        rewritten = F.regexp_replace(rewritten, form, usual)
+    return F.coalesce(_usual_iso_time(text), _usual_iso_time(rewritten))
+
+
+def _usual_iso_time(text: Column) -> Column:
     # Spark reads a text without a date, such as 12:30:00, as a time of today: tomorrow it would be another one.
-    parsed = F.when(F.col(column).rlike(BEGINS_WITH_A_YEAR), F.try_to_timestamp(F.trim(F.col(column))))
+    parsed = F.when(text.rlike(BEGINS_WITH_A_YEAR), F.try_to_timestamp(text))
     # Without a zone Spark reads the text in the session's zone; the same clock time is then taken in UTC.
     in_utc = F.from_utc_timestamp(parsed, F.current_timezone())
-    return F.when(F.col(column).rlike(NAMES_ZONE), parsed).otherwise(in_utc)
+    return F.when(text.rlike(NAMES_ZONE), parsed).otherwise(in_utc)
 
 
 def _has_text(column: str) -> Column:

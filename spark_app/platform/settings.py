@@ -128,9 +128,9 @@ class Input(Section):
     """Which files of ratings `etl` reads. `new`: only the files that it has not read before, and merges their rows; all
     files where merging would give another result. `all`: all files, each time."""
 
-    time_format: Literal["seconds", "milliseconds", "iso"] = "seconds"
-    """How timestamps are written: as whole `seconds` or `milliseconds` since 1970, or as ISO 8601 (`iso`; UTC if they
-    name no time zone)."""
+    time_format: Literal["auto", "seconds", "milliseconds", "iso"] = "auto"
+    """How timestamps are written: as `seconds` or `milliseconds` since 1970, or as ISO 8601 (`iso`; UTC if they name no
+    time zone). `auto`: any of these and microseconds and nanoseconds; the size of a number tells them apart."""
 
     feedback: Literal["ratings", "counts"] = "ratings"
     """What users gave. `ratings`: ratings on the scale below. `counts`: plays, clicks or purchases, above 0 without an

@@ -69,7 +69,8 @@ def register_raw(spark: SparkSession, table: RawTable) -> str:
 def _registered_columns(table: RawTable) -> dict[str, str]:
     """The type of each column by a name that is there once, whatever its case, as Spark SQL needs it."""
     expected = table.contract
-    kinds = {column.name: column.kind for column in expected.columns.values() if column.kind != contract.ID}
+    open_kinds = (contract.ID, contract.TIME)
+    kinds = {column.name: column.kind for column in expected.columns.values() if column.kind not in open_kinds}
     kinds |= {expected.names[ours]: contract.TEXT for ours in table.coded}
     if expected.dialect.decimal == "," and "rating" in expected.names:
         kinds[expected.names["rating"]] = contract.TEXT  # Spark SQL reads no decimal commas

@@ -37,7 +37,7 @@ def coded_before(spark: SparkSession, zone: ProcessedZone) -> frozenset[str]:
 
 def texts_in(fields: DataFrame, column: str) -> DataFrame:
     """The ids of a column, as id (text), that are not empty and no integers: a row for each line that has one."""
-    return _ids_in(fields, column).filter(~rules.is_id(rules.as_integer("id")))
+    return _ids_in(fields, column).filter(~rules.is_id(rules.as_id("id")))
 
 
 def find_codes(

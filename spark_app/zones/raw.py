@@ -338,6 +338,6 @@ def _survey_file(sample: Sample, expected: Contract) -> RawFile:
     header = first if dialect.columns is None else None
     data = rows if header is None else rows[1:]
     types = contract.infer_types(expected, columns, data)
-    contract.check_types(expected, columns, types, path)
+    contract.check_types(expected, columns, types, path, data)
     coded = contract.coded_ids(expected, columns, data)
     return RawFile(path, header, columns, types, coded, sample.encoding, sample.packed_as)

@@ -37,7 +37,12 @@ def cleaned(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tu
         patch.setattr(scale_data, "REPEATED", 0.1)
         patch.setattr(scale_data, "BROKEN", 0.1)
         deliver_later(places.raw)
-    settings = {"raw.ratings": DELIVERIES, "clean.latest": LATEST, "clean.max_reject_share": "0.5"}
+    settings = {
+        "raw.ratings": DELIVERIES,
+        "clean.latest": LATEST,
+        "clean.max_reject_share": "0.5",
+        "input.ids": "integer",
+    }
     options = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     assert run_job("etl", ["--raw-path", str(places.raw), "--processed-path", str(places.processed), *options]) == 0
     (manifest,) = (places.processed / "runs").glob("*.json")

@@ -174,7 +174,7 @@ def test_rejects_keep_file_reason_and_text(spark: SparkSession) -> None:
     first, second = "file:/raw%20zone/caf%C3%A9+50%25.csv", "file:///raw/b.csv"
     files: dict[str, list[str | bytes]] = {
         first: [RATINGS_HEADER, "1,1,5.5,1000000000", "1,7,4.0,1000000000", b"1,1,4.0,\xff", '1,1,"4.0,1000000000'],
-        second: ["1,1,4.0", "-1,1,4.0,1000000000", "1,1,4.0,1000000000000", "1,1,4.0,1000000000"],
+        second: ["1,1,4.0", "-1,1,4.0,1000000000", "1,1,4.0,10000000000", "1,1,4.0,1000000000"],
     }
     plain_first, plain_second = "/raw zone/caf\u00e9+50%.csv", "/raw/b.csv"
     expected = [
@@ -192,8 +192,8 @@ def test_rejects_keep_file_reason_and_text(spark: SparkSession) -> None:
         (plain_second, "userId is not an integer from 0 to 2147483647", "-1,1,4.0,1000000000", None),
         (
             plain_second,
-            "timestamp is not a second from 1990-01-01 to 2025-06-02",
-            "1,1,4.0,1000000000000",
+            "timestamp is not a time from 1990-01-01 to 2025-06-02",
+            "1,1,4.0,10000000000",
             None,
         ),
     ]

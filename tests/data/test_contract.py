@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from spark_app.data import contract
@@ -26,6 +28,37 @@ def test_order_of_columns_is_free_and_further_ones_are_reported() -> None:
     header = ["timestamp", "device", "rating", "movieId", "userId", "tags"]
     contract.check_header(RATINGS, header, "raw/ratings.csv")
     assert contract.new_columns(RATINGS, header) == ["device", "tags"]
+
+
+@pytest.mark.parametrize(
+    ("user", "time", "complaint"),
+    [
+        ("1.0", "964982703.0", ""),
+        ("1.", "964982703.5", ""),
+        ("1", "964982703000", ""),
+        ("ann", "2001-09-09T01:46:40Z", ""),
+        ("7.5", "964982703", "column 'userId' should be id (an integer or a text) but most of its values are DOUBLE"),
+        (
+            "7",
+            "4.5",
+            "column 'timestamp' should be a time (a number since 1970 or ISO 8601) but most of its values are DOUBLE",
+        ),
+        (
+            "7",
+            "tv",
+            "column 'timestamp' should be a time (a number since 1970 or ISO 8601) but most of its values are STRING",
+        ),
+    ],
+)
+def test_ids_and_times_may_be_numbers_with_decimals(user: str, time: str, complaint: str) -> None:
+    header, rows = ["userId", "movieId", "rating", "timestamp"], [[user, "1.0", "4.5", time]] * 3
+    types = contract.infer_types(RATINGS, header, rows)
+    if complaint:
+        with pytest.raises(InputError, match=re.escape(complaint)):
+            contract.check_types(RATINGS, header, types, "raw/ratings.csv", rows)
+    else:
+        contract.check_types(RATINGS, header, types, "raw/ratings.csv", rows)
+    assert contract.coded_ids(RATINGS, header, rows) == ({"userId"} if user in ("ann", "7.5") else set())
 
 
 def test_missing_header_is_named_with_the_line_that_stands_there() -> None:
@@ -91,7 +124,8 @@ def test_swapped_columns_are_found_by_their_types() -> None:
     with pytest.raises(InputError) as caught:
         contract.check_types(RATINGS, columns, [INTEGER, INTEGER, INTEGER, NUMBER], "raw/ratings.csv")
     assert str(caught.value) == (
-        "raw/ratings.csv: column 'timestamp' should be BIGINT but most of its values are DOUBLE: "
+        "raw/ratings.csv: column 'timestamp' should be a time (a number since 1970 or ISO 8601) but most of its values "
+        "are DOUBLE: "
         "check that the values stand under their own header"
     )
 

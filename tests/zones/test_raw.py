@@ -117,7 +117,8 @@ def test_header_and_types_are_held_against_the_contract_naming_the_file(tmp_path
     )
     swapped = raw_zone(tmp_path / "b", {"ratings.csv": HEADER + b"1,1,1000000000,4.5\n"})
     assert error_of(swapped) == (
-        f"{tmp_path}/b/ratings.csv: column 'timestamp' should be BIGINT but most of its values are DOUBLE: "
+        f"{tmp_path}/b/ratings.csv: column 'timestamp' should be a time (a number since 1970 or ISO 8601) "
+        "but most of its values are DOUBLE: "
         "check that the values stand under their own header"
     )
     headless = raw_zone(tmp_path / "c", {"ratings.csv": b"1,1,4.0,1000000000\n2,1,4.0,1000000000\n"})
