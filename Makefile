@@ -35,7 +35,7 @@ SUBMIT := quiet() { spark-submit "$$@" 2> >(grep --line-buffered -vE \
   '^(WARNING: Using incubator|:: |Ivy Default|The jars for|[a-z.]+\#.* added as a dep|	(confs:|found |::|-+$$|\||[a-z.]+\#.* (by|from [a-z-]+ in) \[|[0-9]+ artifacts))' >&2); }; quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo demo-s3 notebook package bench bench-quality test test-all soak lint audit settings format lock clean pipeline tune maintain $(STAGES)
+.PHONY: help setup setup-dev demo demo-s3 check notebook package bench bench-quality test test-all soak lint audit settings format lock clean pipeline tune maintain $(STAGES)
 
 help: ## list the targets
 	@grep -hE '^[a-z$$].*:.*## ' $(MAKEFILE_LIST) | sed -E 's/\$$\(STAGES\) pipeline tune maintain/STAGE/; s/:[^#]*## /\t/' | expand -t 16
@@ -60,6 +60,9 @@ demo-s3: ## run the demo on S3: a SeaweedFS server on this machine, buckets raw 
 $(STAGES) pipeline tune maintain: setup ## run one stage, or all: make STAGE RAW=... PROCESSED=... [SOURCE=...] [OPTIONS=...]
 	@$(SUBMIT) jobs/$@.py --config $(CONFIG) $(if $(RAW),--raw-path '$(RAW)') $(if $(PROCESSED),--processed-path '$(PROCESSED)') \
 	  $(if $(SOURCE),--set 'ingest.source=$(SOURCE)') $(OPTIONS)
+
+check: setup ## propose settings for the files of a raw folder: make check RAW=...
+	@python -m spark_app check '$(RAW)'
 
 notebook: ## open the notebook on the results of the demo, or of a run with PROCESSED=...
 	@tools/setup.sh notebook

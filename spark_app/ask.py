@@ -1,4 +1,7 @@
-"""`python -m spark_app show`: shows a user, a movie or a run from the published files, in a second, without Spark."""
+"""`python -m spark_app show` and `check`: answers in a second, without Spark.
+
+`show` shows a user, a movie or a run from the published files; `check` proposes settings for the files of a raw folder.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from spark_app.serve import Recommender
 from spark_app.zones import published
 from spark_app.zones.processed import ProcessedZone
 from spark_app.zones.rated import read_ratings
+from spark_app.zones.raw_check import proposed_settings
 from spark_app.zones.stored_models import fitted_input
 
 LATEST = ""
@@ -35,13 +39,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         failure = error if isinstance(error, JobError) else explain(error)
         if failure is None:
             raise
-        print(f"show: {failure}", file=sys.stderr)  # noqa: T201
+        print(f"{options.question}: {failure}", file=sys.stderr)  # noqa: T201
         sys.exit(failure.exit_code)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m spark_app", description="Show what the jobs have published.")
-    show = parser.add_subparsers(dest="question", required=True).add_parser(
+    parser = argparse.ArgumentParser(
+        prog="python -m spark_app", description="Show what the jobs have published, and check what they are to read."
+    )
+    questions = parser.add_subparsers(dest="question", required=True)
+    check = questions.add_parser(
+        "check",
+        help="settings for the files of a raw folder",
+        description="Look at the files of a raw folder and print the settings that read them, as TOML for --config.",
+    )
+    check.add_argument("raw_path", metavar="RAW", help="root of the raw zone")
+    show = questions.add_parser(
         "show",
         help="a user, a movie or a run",
         description="Show a user, a movie or a run from the files of a processed zone, without starting Spark.",
@@ -83,6 +96,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _answer(options: argparse.Namespace) -> None:
+    if options.question == "check":
+        check_schemes(options.raw_path)
+        print(proposed_settings(storage.normalise(options.raw_path)), end="")  # noqa: T201
+        return
     check_schemes(options.processed_path)
     zone = ProcessedZone(storage.normalise(options.processed_path))
     show: Callable[[Any], None]

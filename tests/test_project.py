@@ -10,7 +10,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from spark_app.platform.settings import SET_BY_THE_INPUT, Settings, build_settings
+from spark_app.platform.settings import SET_BY_THE_INPUT, Settings, build_settings, preset_names
 from spark_app.stages.pipeline import JOBS
 from tools.settings_toml import as_toml
 
@@ -126,6 +126,10 @@ def test_the_package_is_the_same_bytes_each_time_and_has_the_templates(tmp_path:
     assert {name.partition("/")[0] for name in names} == {"spark_app"}
     assert {"spark_app/cli.py", "spark_app/report/templates/report.html"} <= set(names)
     assert not [name for name in names if "__pycache__" in name]
+    code = "from spark_app.platform.settings import *; print(build_settings('input.preset = \"ml-1m\"').raw.movies)"
+    environment = {**os.environ, "PYTHONPATH": str(first)}
+    read = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, check=True)
+    assert read.stdout.split() == [b"movies.dat"]
 
 
 def test_every_job_has_an_entry_point_of_a_few_lines() -> None:
@@ -151,3 +155,4 @@ def test_a_wheel_has_the_templates_of_the_report(tmp_path: Path) -> None:
     (wheel,) = (tmp_path / "out").glob("*.whl")
     packed = set(zipfile.ZipFile(wheel).namelist())
     assert {f"spark_app/report/templates/{name}" for name in ("report.html", "report.css")} <= packed
+    assert {f"spark_app/platform/presets/{name}.toml" for name in preset_names()} <= packed

@@ -10,12 +10,16 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from datetime import date
+from importlib import resources
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from spark_app.platform.errors import UsageError
+
+PRESETS = resources.files("spark_app.platform") / "presets"
+"""The folder of the presets, also where the package is imported from a zip."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -84,6 +88,12 @@ class Ingest(Section):
 
 class Input(Section):
     """How the raw files name their columns, and what their ratings mean."""
+
+    preset: str = ""
+    """A known set of ratings whose settings are the defaults: `ml-100k`, `ml-1m`, `ml-10m`, `ml-20m` (and later),
+    `amazon-ratings`, `anime`, `book-crossing`, `goodbooks-10k`, `jester`, `lastfm-360k`, `lastfm-hetrec`,
+    `netflix-prize`, `retailrocket` or `steam-200k`. Other settings override it, unless they are the usual defaults in a
+    file. Empty: none."""
 
     user: str = Field(default="userId", min_length=1)
     """Column of the user's id, in the ratings."""
@@ -688,22 +698,61 @@ def build_settings(
 
 
 def merge_settings(toml: str | None = None, origin: str = "", assignments: Iterable[str] = ()) -> dict[str, Any]:
-    """The sections of a TOML text, overridden by the assignments. Nothing checks their names and values.
+    """The sections of a TOML text, overridden by the assignments, over the preset that one of them names.
 
-    Raises UsageError for a text that is not TOML, and for an assignment of another form.
+    Nothing checks their names and values. Raises UsageError for a text that is not TOML, for an assignment of another
+    form, and for an unknown preset.
     """
     try:
         sections: dict[str, Any] = tomllib.loads(toml or "")
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{origin} is not valid TOML: {error}") from error
+    assigned: dict[str, Any] = {}
     for assignment in assignments:
         section, key, value = parse_assignment(assignment)
-        group = sections.setdefault(section, {})
-        if isinstance(group, dict):
-            if isinstance(value, str) and _takes_list(section, key):
-                value = [value] if value else []
-            group[key] = value
-    return sections
+        if isinstance(value, str) and _takes_list(section, key):
+            value = [value] if value else []
+        assigned.setdefault(section, {})[key] = value
+    merged = _merged(sections, assigned)
+    preset = merged["input"].get("preset") if isinstance(merged.get("input"), dict) else None
+    if not isinstance(preset, str) or not preset:
+        return merged
+    return _merged(_merged(_preset(preset), _without_defaults(sections)), assigned)
+
+
+def _merged(sections: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, key by key; where both have a key, the later value. What is no section, but should be, stays."""
+    merged = dict(sections)
+    for name, group in later.items():
+        before = merged.get(name, {})
+        if isinstance(before, dict):
+            merged[name] = {**before, **group} if isinstance(group, dict) else group
+    return merged
+
+
+def _without_defaults(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections without keys that have their usual defaults, as all keys of conf/pipeline.toml have."""
+    usual = Settings().model_dump()
+    return {
+        name: {key: value for key, value in group.items() if key not in usual[name] or value != usual[name][key]}
+        if isinstance(group, dict) and name in usual
+        else group
+        for name, group in sections.items()
+    }
+
+
+def preset_names() -> list[str]:
+    """The names of all presets, in order."""
+    return sorted(file.name.removesuffix(".toml") for file in PRESETS.iterdir() if file.name.endswith(".toml"))
+
+
+def _preset(name: str) -> dict[str, Any]:
+    """The sections of a preset. Raises UsageError that names the nearest one if there is no such preset."""
+    if name not in (known := preset_names()):
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known)}"
+        raise UsageError(f"input.preset = '{name}' is unknown; {hint}")
+    return tomllib.loads((PRESETS / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def _takes_list(section: str, key: str) -> bool:

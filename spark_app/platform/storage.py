@@ -100,6 +100,19 @@ def list_files(root: str, name: str = "") -> list[str]:
     return list(data)
 
 
+def find_files(root: str) -> list[str]:
+    """All data files in a folder and in the folders in it, sorted; none where nothing is there.
+
+    Names that begin with `_` or `.` are not data. Raises what `check_readable` does.
+    """
+    filesystem = _filesystem(root)
+    if not filesystem.isdir(root):
+        return []
+    check_readable(root)
+    found = (_uri(filesystem, name) for name in filesystem.find(root, maxdepth=2))
+    return sorted(uri for uri in found if not uri.endswith("/") and name_of(uri)[0] not in "_.")
+
+
 def list_folders(path: str) -> list[str]:
     """The folders in a folder, sorted; none where nothing is there."""
     filesystem = _filesystem(path)

@@ -11,12 +11,13 @@ from spark_app.platform.metastore import drop_raw_table, register_csv, register_
 from spark_app.platform.settings import Settings
 from spark_app.zones.manifest import RunRecord
 from spark_app.zones.processed import MADE_BY, ProcessedZone
-from spark_app.zones.raw import RawTable, csv_options, note_inputs, survey, why_not_as_csv
+from spark_app.zones.raw import RawTable, csv_options, note_inputs, why_not_as_csv
+from spark_app.zones.raw_check import surveyed
 
 
 def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     """Check the raw files against their contract, and register the tables of both zones."""
-    tables = note_inputs(record, *survey(settings))
+    tables = note_inputs(record, *surveyed(settings))
     record.outputs.extend(name for table in tables if table and (name := register_raw(spark, table)))
     record.outputs.extend(register_processed(spark, ProcessedZone(settings.processed.path)))
     if settings.catalog.crawler:

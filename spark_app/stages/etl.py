@@ -22,7 +22,8 @@ from spark_app.zones.id_codes import check_no_codes, coded_before, find_codes, k
 from spark_app.zones.manifest import RunRecord
 from spark_app.zones.plain_ratings import check_plain_files, plain_files
 from spark_app.zones.processed import ProcessedZone
-from spark_app.zones.raw import RawTable, note_inputs, read_fields, survey
+from spark_app.zones.raw import RawTable, note_inputs, read_fields
+from spark_app.zones.raw_check import advice, surveyed
 
 MOVIE_COLUMNS = ("movieId", "title", "year", "genres")
 RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
@@ -46,7 +47,7 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     only the rejects are written.
     """
     zone = ProcessedZone(settings.processed.path)
-    tables = note_inputs(record, *survey(settings))
+    tables = note_inputs(record, *surveyed(settings))
     if settings.input.ids == "integer":
         check_no_codes(spark, zone)
     coded = coded_before(spark, zone).union(*(table.coded for table in tables if table))
@@ -272,7 +273,9 @@ def _check_reject_share(
             raise TooManyRejectsError(
                 f"{rows.rejected_lines:,} of {rows.lines:,} rows of {table} ({share:.1%}) were rejected, more than "
                 f"clean.max_reject_share={max_share:g}; most often: {reason}. Only these rejects were published: "
-                f"see {zone.table('rejects')} where run_id = '{record.run_id}'"
+                f"see {zone.table('rejects')} where run_id = '{record.run_id}'; {advice(settings.raw.path)}".rstrip(
+                    "; "
+                )
             )
 
 

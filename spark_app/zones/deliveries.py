@@ -24,7 +24,7 @@ from spark_app.zones.raw import RawTable
 NEUTRAL = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES"})
 """Operations of Delta that do not change the rows of a table."""
 
-NOT_JUDGING = {"input": {"take"}, "clean": {"max_reject_share", "max_lost_share", "damping"}}
+NOT_JUDGING = {"input": {"take", "preset"}, "clean": {"max_reject_share", "max_lost_share", "damping"}}
 """The settings of [input] and [clean] that do not affect how a row is judged. All others do, also new ones."""
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,6 +42,17 @@ def error_of(toml: str | None = None, *assignments: str) -> str:
 )
 def test_assignment_is_toml_or_else_text(text: str, section: str, key: str, value: Any) -> None:
     assert parse_assignment(text) == (section, key, value)
+
+
+def test_a_preset_is_below_all_settings_but_the_usual_defaults_of_a_file() -> None:
+    every_key = (Path(__file__).parents[2] / "conf" / "pipeline.toml").read_text()
+    given = build_settings(every_key, "pipeline.toml", ["input.preset=ml-100k", "input.scale_max=4"])
+    assert (given.raw.ratings, given.ratings_file.delimiter) == ("u.data", "\t")
+    assert (given.input.scale_min, given.input.scale_max, given.input.genres) == (1, 4, "")
+    own = build_settings('[input]\npreset = "anime"\n[raw]\nratings = "mine.csv"\nmovies = "movies.csv"', "my.toml")
+    assert (own.raw.ratings, own.raw.movies, own.input.unrated_values) == ("mine.csv", "anime.csv", ["-1"])
+    assert error_of(None, "input.preset=ml1m") == "input.preset = 'ml1m' is unknown; did you mean ml-1m?"
+    assert error_of(None, "input.preset=zzz").startswith("input.preset = 'zzz' is unknown; known are amazon-ratings, ")
 
 
 @pytest.mark.parametrize("text", ["recommend.n", "n=20", "recommend.=20", ".n=20", "=20", ""])
