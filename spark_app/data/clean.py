@@ -13,6 +13,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from spark_app.data import rules
+from spark_app.data.contract import GENRE
 from spark_app.data.ids import Codes, with_codes, with_original_ids
 from spark_app.platform.settings import Clean, Input
 from spark_app.platform.spark_versions import make_valid_utf8
@@ -37,13 +38,14 @@ def checked_movies(fields: DataFrame, input_settings: Input, codes: Codes) -> Da
     titled = fields if input_settings.title else fields.withColumn("title", F.col("movieId"))
     judged = titled.transform(rules.with_values, input_settings, codes.by_column).withColumn("reason", reason)
     judged = judged.withColumn("listed_as", F.when(F.col("reason").isNotNull(), F.col("movieId").cast("string")))
+    genres = rules.as_genres("genres", input_settings.genre_separator, input_settings.missing_values)
+    if of_genres := [column for column in fields.columns if column.startswith(GENRE)]:
+        genres = rules.flagged_genres({column: column.removeprefix(GENRE) for column in of_genres})
     typed = judged.transform(with_codes, codes).select(
         _if_good(F.col("movieId").cast("int")).alias("movieId"),
         _if_good(F.col("title")).alias("title"),
         _if_good(rules.as_year("title")).alias("year"),
-        _if_good(rules.as_genres("genres", input_settings.genre_separator, input_settings.missing_values)).alias(
-            "genres"
-        ),
+        _if_good(genres).alias("genres"),
         "listed_as",
         _position(),
         _reject(),

@@ -37,6 +37,9 @@ ID_KINDS = {"integer": INTEGER, "auto": ID, "any": TEXT}
 TIME_KINDS = {"auto": TIME, "seconds": INTEGER, "milliseconds": INTEGER, "iso": TEXT}
 """The type of a column, by the settings input.ids and input.time_format."""
 
+GENRE = "genre "
+"""How our names of columns begin that each stand for a genre."""
+
 NO_DECIMALS = r"\.0*$"
 YEAR = r"[+-]?\d{4}"
 EARLY_SECOND = 100_000_000
@@ -82,12 +85,13 @@ class Contract:
 
 
 def movies_contract(input_settings: Input, file: MoviesFile | None = None) -> Contract:
-    """The table of movies: movieId, title, genres."""
+    """The table of movies: movieId, title, genres; and the columns that each stand for a genre, as `genre NAME`."""
     file = file or MoviesFile()
     wanted = {
         "movieId": Column(file.item or input_settings.item, ID_KINDS[input_settings.ids]),
         "title": Column(input_settings.title, TEXT),
         "genres": Column(input_settings.genres, TEXT),
+        **{f"{GENRE}{name}": Column(name, TEXT) for name in file.genre_columns},
     }
     return _contract("movies_csv", wanted, movies_dialect(input_settings, file))
 

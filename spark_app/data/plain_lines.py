@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 
 from spark_app.data.ids import MAX_ID
 from spark_app.data.latest import Ratings
-from spark_app.data.rules import SCALE_TOLERANCE, has_marks, second_of
+from spark_app.data.rules import SCALE_TOLERANCE, SMALLER_UNIT_FROM, has_marks, second_of
 from spark_app.platform.settings import Clean, Input, RatingsFile
 
 INTEGER = "(?:0|[1-9][0-9]{0,14})"
 NUMBER = r"(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,15})?"
 PRINTABLE = "".join(map(chr, range(ord(" "), ord("~") + 1)))
 
+LAST_SECOND = SMALLER_UNIT_FROM["seconds"]
 MILLISECONDS, MICROSECONDS = 1_000, 1_000_000
 SEPARATOR = "\x1f"
 """What stands in for a delimiter of several characters, which Arrow's parser does not know."""
@@ -167,7 +168,7 @@ def plain_form(
         delimiter,
         file.quote == '"',
         None if input_settings.feedback == "counts" else scale,
-        (first * units, after * units - 1),
+        (first * units, min(after, LAST_SECOND) * units - 1),
         MICROSECONDS // units,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
@@ -223,6 +223,13 @@ def as_genres(column: str, separator: str = "|", missing: Sequence[str] = ()) ->
     """`A|B` as an array without repeats; empty for `(no genres listed)`, empty text, null and the `missing` values."""
     names = F.transform(F.split(F.coalesce(F.col(column), F.lit("")), re.escape(separator)), _trimmed)
     return F.array_distinct(F.filter(names, lambda name: ~name.isin("", NO_GENRES, *missing)))
+
+
+def flagged_genres(names: Mapping[str, str]) -> Column:
+    """The genres whose columns hold 1, as an array; `names` are the genres by column."""
+    return F.array_compact(
+        F.array(*(F.when(F.trim(f"`{column}`") == "1", F.lit(name)) for column, name in names.items()))
+    )
 
 
 def _trimmed(text: Column) -> Column:

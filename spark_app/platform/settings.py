@@ -252,6 +252,10 @@ class MoviesFile(TableFile):
     item: str = ""
     """Column of the movie's id in the movies. Empty: it has the same name as in the ratings (`input.item`)."""
 
+    genre_columns: list[str] = []
+    """Columns that each stand for the genre they are named after: a movie has it where the column holds 1. They take
+    the place of `input.genres`, which must then be empty."""
+
     rest_in_last: bool = False
     """Whether the last of the `columns` takes the rest of the line with all delimiters in it, as a title with commas
     does in a file without quotes."""
@@ -624,7 +628,10 @@ class Settings(Section):
     def _names_the_columns_of_its_files(self) -> Settings:
         used = self.input
         ratings = (used.user, used.item, used.rating, used.timestamp) if self.ratings_file.layout == "lines" else ()
-        movies = (self.movies_file.item or used.item, used.title, used.genres) if self.raw.movies else ()
+        genres = (used.genres, *self.movies_file.genre_columns)
+        movies = (self.movies_file.item or used.item, used.title, *genres) if self.raw.movies else ()
+        if all(genres[:2]) and len(genres) > 1:
+            raise ValueError('movies_file.genre_columns take the place of input.genres: set input.genres = ""')
         for section, file, names in (
             ("ratings_file", self.ratings_file, ratings),
             ("movies_file", self.movies_file, movies),

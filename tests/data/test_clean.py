@@ -14,10 +14,10 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_app.data import clean, rules
-from spark_app.data.contract import INTEGER, NUMBER, ratings_contract
+from spark_app.data.contract import INTEGER, NUMBER, movies_contract, ratings_contract
 from spark_app.data.ids import Codes
 from spark_app.data.lines import as_text, with_fields
-from spark_app.platform.settings import Clean, Input
+from spark_app.platform.settings import Clean, Input, MoviesFile
 from spark_app.zones.raw import RawFile, RawTable, read_fields
 
 TODAY = date(2025, 6, 1)
@@ -90,6 +90,20 @@ def test_another_separator_of_genres_is_noticed(
 ) -> None:
     movies = spark.createDataFrame([(text,) for text in genres], "genres string")
     assert clean.other_separator(movies.select(rules.as_genres("genres").alias("genres"))) == expected
+
+
+def test_a_column_may_stand_for_a_genre(spark: SparkSession) -> None:
+    header = "movieId,title,Film-Noir,Children's"
+    file = MoviesFile(genre_columns=["Film-Noir", "Children's"])
+    given = Input(genres="")
+    names = movies_contract(given, file).names
+    lines = [header, "1,Heat,1,0", "2,Up, 1 ,1", "3,Cube,0,", "4,Pi,yes,01"]
+    rows = [("file:/raw/m.csv", 0, number, line, line == header) for number, line in enumerate(lines)]
+    schema = "file string, block_start long, row long, value string, is_header boolean"
+    fields = with_fields(as_text(spark.createDataFrame(rows, schema), "utf-8"), header.split(","), names)
+    checked = clean.checked_movies(fields.withColumn("genres", F.lit(None).cast("string")), given, Codes())
+    found = {row["title"]: row["genres"] for row in clean.kept(checked, ["title", "genres"]).collect()}
+    assert found == {"Heat": ["Film-Noir"], "Up": ["Film-Noir", "Children's"], "Cube": [], "Pi": []}
 
 
 def test_a_rejected_movie_does_not_supersede_a_good_one(spark: SparkSession) -> None:
