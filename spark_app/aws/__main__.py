@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from spark_app.aws import artefacts, jobs, stacks
@@ -78,9 +78,36 @@ def _deploy(options: argparse.Namespace) -> None:
         prefix = f"releases/{options.release.removeprefix('releases/').strip('/')}"
         stacks.check_release(account, buckets["ArtefactsBucket"], prefix)
     stack = stacks.deploy_jobs(account, options.name, buckets, prefix, overrides, options.poll_seconds)
+    if options.dry_run:
+        _summarise(account, options, prefix, built, overrides)
+        return
     logger.info("deployed %s in %s", prefix, account.region)
     logger.info("deliver movies.csv and ratings.csv to s3://%s/", stack["RawBucket"])
     logger.info("find the results in s3://%s/recommendations/", stack["ProcessedBucket"])
+
+
+def _summarise(
+    account: Account,
+    options: argparse.Namespace,
+    prefix: str,
+    built: artefacts.Release | None,
+    overrides: Mapping[str, str],
+) -> None:
+    """Say in a few lines what the calls of a dry run would do."""
+    logger.info(
+        "dry run: %d calls printed, none sent to AWS; the same command without --dry-run would", account.printed
+    )
+    services = ", ".join(f"{count} of {service}" for service, count in stacks.resources().items())
+    names = f"{stacks.storage_stack(options.name)} and {stacks.jobs_stack(options.name)}"
+    logger.info("  create or update the stacks %s in %s: %s", names, account.region, services)
+    if built:
+        size = f"{sum(file.stat().st_size for file in built.files):,}"
+        logger.info("  upload %d files (%s bytes) as %s, unless they are there", len(built.files), size, prefix)
+    else:
+        logger.info("  go back to %s, and upload nothing", prefix)
+    values = ", ".join(f"{key}={value}" for key, value in overrides.items())
+    logger.info("  set the parameters %s", values or "to what they are now, or to the templates' defaults")
+    logger.info("  start no job, and delete no data")
 
 
 def _run_job(options: argparse.Namespace) -> None:

@@ -33,11 +33,12 @@ class Placeholder(dict[str, Any]):
 class Account:
     """Calls to AWS. Credentials, region and end points come from AWS's standard chains only.
 
-    With `dry_run` each call is printed and none is sent.
+    With `dry_run` each call is printed and none is sent; `printed` counts them.
     """
 
     def __init__(self, *, dry_run: bool = False) -> None:
         self.dry_run = dry_run
+        self.printed = 0
         self._session = boto3.Session(region_name=s3.region())
 
     @property
@@ -86,6 +87,7 @@ class Account:
 
     def _print(self, service: str, operation: str, arguments: dict[str, Any]) -> None:
         shown = {key: _shortened(value) for key, value in arguments.items()}
+        self.printed += 1
         sys.stdout.write(f"{service} {operation} {json.dumps(shown, default=str)}\n")
 
     @functools.cache  # noqa: B019 - an account lives as long as the command

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -25,6 +27,8 @@ CSV_CLASSIFIER = {"Delimiter": ",", "QuoteSymbol": '"', "ContainsHeader": "PRESE
 CloudFormation cannot set the reader, and the reader that Glue guesses does not know quotes. An update sends all
 properties, since Glue does not document that it keeps those that an update leaves out.
 """
+
+_RESOURCE = re.compile(r"^ +Type: AWS::(\w+)::\w+$", re.MULTILINE)
 
 NOT_THERE, NOTHING_TO_DO = "does not exist", "No updates are to be performed"
 NOT_UPDATABLE = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "REVIEW_IN_PROGRESS", "DELETE_FAILED")
@@ -108,6 +112,13 @@ def check_release(account: Account, bucket: str, prefix: str) -> None:
         raise UsageError(
             f"s3://{bucket}/{prefix} is not a release; the newest releases are: {', '.join(known[:5]) or 'none'}"
         )
+
+
+def resources() -> dict[str, int]:
+    """How many resources of each service both templates make, such as {"Glue": 22}, the largest number first."""
+    templates = (_storage_template()["TemplateBody"], (CONF / TEMPLATE).read_text(encoding="utf-8"))
+    services = Counter(service for text in templates for service in _RESOURCE.findall(text))
+    return dict(services.most_common())
 
 
 def deploy_jobs(

@@ -365,3 +365,20 @@ def test_every_command_has_a_dry_run(
     assert code == 0, output
     printed = {" ".join(line.split()[:2]) for line in output.splitlines()}
     assert set(calls) <= printed
+
+
+def test_a_dry_run_of_deploy_ends_with_what_it_would_do(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setattr(boto3.Session, "client", None)
+    monkeypatch.chdir(tmp_path)
+    code, output = aws("deploy", "--without-emr", "--parameter", "Workers=6", "--dry-run")
+    assert code == 0, output
+    calls = [line for line in output.splitlines() if re.match(r"[a-z0-9-]+ [a-z0-9_]+ \{", line)]
+    summary = output[output.index("dry run: ") :]
+    assert f"dry run: {len(calls)} calls printed, none sent to AWS" in summary
+    assert "movie-reco-storage and movie-reco-jobs in " in summary
+    assert "22 of Glue" in summary
+    assert re.search(r"upload 1\d files \([\d,]+ bytes\) as releases/", summary)
+    assert "set the parameters Workers=6" in summary
+    assert "deployed" not in output
