@@ -14,21 +14,27 @@ STAGES := ingest catalog etl explore train recommend
 
 ifeq ($(SPARK),4.1)
 VENV := .venv
-CONF := $(CURDIR)/conf
+CONF := conf
 else ifeq ($(SPARK),3.5)
 VENV := .venv-3.5
-CONF := $(CURDIR)/$(VENV)/conf
+CONF := $(VENV)/conf
 else
 $(error SPARK is 4.1 or 3.5, not $(SPARK))
 endif
 
-export PYTHON SPARK
-export SPARK_CONF_DIR := $(CONF)/$(if $(filter s3://% s3a://%,$(RAW) $(PROCESSED)),s3,local)
+# Variables that another Spark, Python or Hadoop has left would change what runs here.
+unexport SPARK_HOME SPARK_REMOTE SPARK_DIST_CLASSPATH SPARK_ENV_LOADED HADOOP_CONF_DIR YARN_CONF_DIR CDPATH
+unexport PYSPARK_PYTHON PYSPARK_DRIVER_PYTHON PYSPARK_DRIVER_PYTHON_OPTS PYSPARK_SUBMIT_ARGS PYTHONPATH PYTHONHOME PYTHONSTARTUP
+
+# Recipes take these from the environment, so that a path may hold any letters.
+export PYTHON SPARK CONFIG RAW PROCESSED SOURCE
+# Spark's scripts split the path of this folder at blanks, so where it has some the path must be relative.
+export SPARK_CONF_DIR := $(if $(word 2,$(CURDIR)),,$(CURDIR)/)$(CONF)/$(if $(filter s3://% s3a://%,$(RAW) $(PROCESSED)),s3,local)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-# The folder that MOVIELENS_DIR names; otherwise the first available of a copy beside the checkout, a download, the generator.
-DEMO_SOURCE = $(if $(MOVIELENS_DIR),"$(MOVIELENS_DIR)","../shared/data/ml-latest-small"$(comma)"ml-latest-small"$(comma)"synthetic")
 comma := ,
+# The folder that MOVIELENS_DIR names; otherwise the first available of a copy beside the checkout, a download, the generator.
+export DEMO_SOURCE := $(if $(MOVIELENS_DIR),["$(MOVIELENS_DIR)"],["../shared/data/ml-latest-small"$(comma)"ml-latest-small"$(comma)"synthetic"])
 
 # Hides what Spark prints about its jars at each start, which does not help a user. Everything else passes.
 SUBMIT := quiet() { spark-submit "$$@" 2> >(grep --line-buffered -vE \
@@ -49,25 +55,28 @@ setup-dev: ## install everything that the jobs and the tests need
 	@tools/setup.sh dev
 
 demo: setup ## run the pipeline on MovieLens ml-latest-small and show the results
-	@$(SUBMIT) jobs/pipeline.py --config $(CONFIG) --raw-path demo/raw --processed-path demo/processed \
-	  --set 'ingest.source=[$(DEMO_SOURCE)]' $(OPTIONS)
+	@$(SUBMIT) jobs/pipeline.py --config "$$CONFIG" --raw-path demo/raw --processed-path demo/processed \
+	  --set "ingest.source=$$DEMO_SOURCE" $(OPTIONS)
 
 demo-s3: ## run the demo on S3: a SeaweedFS server on this machine, buckets raw and processed, all stages on s3:// paths
 	@SPARK_CONF_DIR=$(CONF)/s3 tools/setup.sh s3
 	@python tools/s3_server.py demo/s3 raw processed -- $(MAKE) --no-print-directory pipeline \
-	  RAW=s3://raw/movielens PROCESSED=s3://processed/movie-reco SOURCE='[$(DEMO_SOURCE)]' OPTIONS='$(OPTIONS)'
+	  RAW=s3://raw/movielens PROCESSED=s3://processed/movie-reco SOURCE="$$DEMO_SOURCE"
+	@echo "The server has stopped; its data stays in demo/s3. This starts it again while a command runs:"
+	@echo "  .venv/bin/python tools/s3_server.py demo/s3 -- .venv/bin/python -m spark_app show --processed-path s3://processed/movie-reco --user 1"
+	@echo "With bash as the command, the server runs, and its keys are in the environment, until you leave bash."
 
 $(STAGES) pipeline tune maintain: setup ## run one stage, or all: make STAGE RAW=... PROCESSED=... [SOURCE=...] [OPTIONS=...]
-	@$(SUBMIT) jobs/$@.py --config $(CONFIG) $(if $(RAW),--raw-path '$(RAW)') $(if $(PROCESSED),--processed-path '$(PROCESSED)') \
-	  $(if $(SOURCE),--set 'ingest.source=$(SOURCE)') $(OPTIONS)
+	@$(SUBMIT) jobs/$@.py --config "$$CONFIG" $${RAW:+--raw-path "$$RAW"} $${PROCESSED:+--processed-path "$$PROCESSED"} \
+	  $${SOURCE:+--set "ingest.source=$$SOURCE"} $(OPTIONS)
 
 check: setup ## propose settings for the files of a raw folder: make check RAW=...
 	@python -m spark_app check '$(RAW)'
 
 notebook: ## open the notebook on the results of the demo, or of a run with PROCESSED=...
 	@tools/setup.sh notebook
-	@MOVIE_RECO_PROCESSED='$(if $(findstring ://,$(PROCESSED)),$(PROCESSED),$(abspath $(or $(PROCESSED),demo/processed)))' \
-	  jupyter lab notebooks/explore.ipynb
+	@processed=$${PROCESSED:-demo/processed}; case $$processed in *://* | /*) ;; *) processed=$$PWD/$$processed ;; esac; \
+	  MOVIE_RECO_PROCESSED=$$processed jupyter lab notebooks/explore.ipynb
 
 package: setup ## pack the code for spark-submit --py-files on a cluster: dist/movie_reco.zip
 	@python tools/package.py dist/movie_reco.zip

@@ -3,7 +3,7 @@
 # The variable SPARK chooses the generation of Spark: 4.1, in .venv, or 3.5, in .venv-3.5.
 # Each step leaves a stamp with the checksum of its input files, and runs again only when that checksum changes.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd -- "$(dirname "$0")/.." >/dev/null
 
 PYTHON=${PYTHON:-python3}
 
@@ -61,11 +61,35 @@ install_package() {
   "$VENV/bin/pip" install --no-deps --no-build-isolation -e . >"$LOG" 2>&1 || fail_install "movie-reco itself"
 }
 
+# Every command of Spark reads this script. pip's runs whatever PYSPARK_DRIVER_PYTHON names to find Spark, for example Jupyter.
+replace_find_spark_home() {
+  cat >"$VENV/bin/find-spark-home" <<'END'
+#!/usr/bin/env bash
+# Written by the set-up of movie-reco.
+export SPARK_HOME=${SPARK_HOME:-$("$(dirname "$0")/python" "$(dirname "$0")/find_spark_home.py")}
+
+# Spark splits this path at its blanks, and would not find the file.
+case ${SPARK_CONF_DIR:-} in
+  *[[:space:]]*)
+    if [ -f "$SPARK_CONF_DIR/spark-env.sh" ]; then
+      export SPARK_ENV_LOADED=1
+      set -a
+      case ${0##*/} in
+        spark-submit) . "$SPARK_CONF_DIR/spark-env.sh" org.apache.spark.deploy.SparkSubmit "$@" ;;
+        *) . "$SPARK_CONF_DIR/spark-env.sh" ;;
+      esac
+      set +a
+    fi
+    ;;
+esac
+END
+}
+
 # Write the settings for Spark 3.5: those of conf/, with the changes of conf/spark-3.5.sed.
 derive_conf() {
   rm -rf "$CONF"
   mkdir -p "$CONF"
-  cp -R conf/local conf/s3 conf/cluster "$CONF"
+  cp -R conf/machine.sh conf/local conf/s3 conf/cluster "$CONF"
   local file
   for file in conf/{local,s3,cluster}/spark-defaults.conf; do
     sed -f conf/spark-3.5.sed "$file" >"$VENV/$file"
@@ -108,7 +132,7 @@ with_ivy_lock() {
 
 # Start Spark once, for which Ivy fetches the jars, and write their list for the audit: Ivy's folder has jars of other programs too.
 start_spark() {
-  SPARK_CONF_DIR=$PWD/$CONF/$1 "$VENV/bin/python" -c 'import pathlib, sys
+  SPARK_CONF_DIR=$CONF/$1 "$VENV/bin/python" -c 'import pathlib, sys
 from pyspark.sql import SparkSession
 spark = SparkSession.builder.getOrCreate()
 pathlib.Path(sys.argv[1]).write_text(spark.sparkContext.getConf().get("spark.jars").replace(",", "\n"))
@@ -146,6 +170,7 @@ set_up_services() {
 [ -x "$VENV/bin/pip" ] || make_venv
 [ "$1" != venv ] || exit 0
 once runtime "requirements/$RUNTIME.lock" -- install_lock "$RUNTIME" "Spark and what the jobs need"
+once find-spark-home "requirements/$RUNTIME.lock" tools/setup.sh -- replace_find_spark_home
 [ "$1" != dev ] || once dev requirements/dev.lock -- install_lock dev "the tools for tests"
 [ "$1" != dev ] && [ "$1" != s3 ] || once s3 requirements/s3.lock -- install_lock s3 "an S3 server"
 [ "$1" != notebook ] || once notebook requirements/notebook.lock -- install_lock notebook "Jupyter"
@@ -153,7 +178,7 @@ once runtime "requirements/$RUNTIME.lock" -- install_lock "$RUNTIME" "Spark and 
 once package pyproject.toml -- install_package
 [ "$1" != dev ] || has_browser || install_browser
 has_fitting_java || once java requirements/java.lock -- install_lock java "a Java for this checkout, since there is no Java 17 or 21"
-[ "$CONF" = conf ] || once conf conf/spark-3.5.sed conf/{local,s3,cluster}/*.* conf/local/java/bin/java -- derive_conf
+[ "$CONF" = conf ] || once conf conf/spark-3.5.sed conf/machine.sh conf/{local,s3,cluster}/*.* conf/local/java/bin/java -- derive_conf
 confs=("$(basename "${SPARK_CONF_DIR:-local}")")
 [ "$1" != dev ] && [ "$1" != services ] || confs=(local s3)
 for conf in "${confs[@]}"; do

@@ -6,9 +6,12 @@ import contextlib
 import os
 import re
 import shutil
+import subprocess
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from pyspark import SparkConf, SparkContext
@@ -20,7 +23,16 @@ from spark_app.platform.spark_versions import SCALA, java_trace
 
 DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
 
+METASTORE = "spark.hadoop.javax.jdo.option.ConnectionURL"
+
 DAEMON = "spark_app.platform.python_daemon"
+
+ASK_SECONDS = 60
+"""Seconds after which another Python that is asked for its version is given up."""
+
+SOCKET_NAME_BYTES = len("/.") + 36 + len(".sock")
+MAX_SOCKET_BYTES = 103
+"""The longest path of a Unix socket on macOS; Linux takes 107 bytes."""
 
 SCALA_SUFFIX = re.compile(r"_2\.\d+:")
 """The part of a jar's coordinates that names its version of Scala."""
@@ -34,8 +46,12 @@ def spark_session(app: str, roots: Sequence[str], *, catalogued: bool) -> Iterat
     UsageError where the configuration of Spark does not fit.
     """
     existing = SparkSession.getActiveSession()
+    if existing is None:
+        _check_worker_python()
+        if catalogued:
+            _check_metastore()
     in_s3 = [root for root in roots if s3.is_s3(root)]
-    builder = SparkSession.builder.appName(app).config(map=dict(daemon_settings()))
+    builder = SparkSession.builder.appName(app).config(map={**daemon_settings(), **_socket_settings()})
     if in_s3:
         builder = builder.config(map=dict(s3.spark_settings()))
     spark = (builder.enableHiveSupport() if catalogued else builder).getOrCreate()
@@ -51,11 +67,40 @@ def spark_session(app: str, roots: Sequence[str], *, catalogued: bool) -> Iterat
                 f"Spark has no file system for {in_s3[0]} (SPARK_CONF_DIR={_conf_dir()}): "
                 "set SPARK_CONF_DIR to the folder conf/s3 of movie-reco, as an absolute path"
             )
+        _check_local_paths(spark, [root for root in roots if root and not s3.is_s3(root)])
         spark.sparkContext.setLogLevel("ERROR")
         yield spark
     finally:
         if existing is None:
-            spark.stop()
+            _stop(spark)
+
+
+@contextlib.contextmanager
+def quiet_console(spark: SparkSession) -> Iterator[None]:
+    """While the block runs, show nothing that Java's side prints on its console: Delta prints there past any log."""
+    console, io = java_console(spark), _jvm(spark).java.io
+    shown = console.out()
+    console.setOutDirect(io.PrintStream(io.OutputStream.nullOutputStream()))
+    try:
+        yield
+    finally:
+        console.setOutDirect(shown)
+
+
+def java_console(spark: SparkSession) -> Any:
+    """Scala's console, to which code on Java's side prints. It is set for each thread apart."""
+    return _jvm(spark).java.lang.Class.forName("scala.Console$").getField("MODULE$").get(None)
+
+
+def _jvm(spark: SparkSession) -> Any:
+    return spark.sparkContext._jvm
+
+
+def _stop(spark: SparkSession) -> None:
+    """Stop a session. After Ctrl-C there may be no Java left to stop; what fails here must not hide why a run ends."""
+    with warnings.catch_warnings(), contextlib.suppress(Exception):
+        warnings.simplefilter("ignore")
+        spark.stop()
 
 
 def daemon_settings() -> Mapping[str, str]:
@@ -64,13 +109,64 @@ def daemon_settings() -> Mapping[str, str]:
     It is empty, and Spark uses its own daemon, on a cluster, where Spark starts another Python than this one, and where
     this package is in a zip file: only tasks can import from that.
     """
-    SparkContext._ensure_initialized()  # SparkConf reads spark-defaults.conf only once Java is running
-    master = SparkConf().get("spark.master", "") or ""
-    python = shutil.which(os.environ.get("PYSPARK_PYTHON", "python3")) or ""
-    is_this_python = Path(python).parent == Path(sys.executable).parent
     is_in_a_folder = Path(__file__).with_name("python_daemon.py").is_file()
-    is_fit = master.startswith("local") and is_this_python and is_in_a_folder
+    is_fit = _is_on_one_machine() and _workers_run_this_python() and is_in_a_folder
     return {"spark.python.daemon.module": DAEMON} if is_fit else {}
+
+
+def _socket_settings() -> Mapping[str, str]:
+    """The setting that makes Spark use TCP where the paths of its Unix sockets would be longer than a system takes."""
+    SparkContext._ensure_initialized()
+    jvm = SparkContext._jvm
+    folder = jvm.java.lang.System.getProperty("java.io.tmpdir") if jvm else ""
+    is_too_long = len(os.fsencode(folder)) + SOCKET_NAME_BYTES > MAX_SOCKET_BYTES
+    return {"spark.python.unix.domain.socket.enabled": "false"} if is_too_long else {}
+
+
+def _is_on_one_machine() -> bool:
+    SparkContext._ensure_initialized()  # SparkConf reads spark-defaults.conf only once Java is running
+    return (SparkConf().get("spark.master", "") or "").startswith("local")
+
+
+def _worker_python() -> str:
+    """The Python that Spark's workers run on this machine, as a path or a name."""
+    return os.environ.get("PYSPARK_PYTHON", "python3")  # spark-submit sets it from spark.pyspark.python
+
+
+def _workers_run_this_python() -> bool:
+    return Path(shutil.which(_worker_python()) or "").parent == Path(sys.executable).parent
+
+
+def _check_worker_python() -> None:
+    """Raise UsageError where workers on this machine would run another Python: else a task fails, minutes later."""
+    if _workers_run_this_python() or not _is_on_one_machine():
+        return
+    ask = [_worker_python(), "-c", "import sys, numpy, pandas, pyarrow; print(*sys.version_info[:2], sep='.')"]
+    try:
+        told = subprocess.run(ask, capture_output=True, text=True, check=True, timeout=ASK_SECONDS).stdout.strip()  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        told = "none with numpy, pandas and pyarrow"
+    this = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if told != this:
+        raise UsageError(
+            f"Spark's workers would run {_worker_python()}, which is Python {told}; the job runs Python {this}: unset "
+            "PYSPARK_PYTHON and spark.pyspark.python, or set them to the Python of movie-reco"
+        )
+
+
+def _check_metastore() -> None:
+    """Raise StorageError where the embedded metastore does not exist and cannot be created: Derby says it at length."""
+    SparkContext._ensure_initialized()  # else SparkConf knows no spark-defaults.conf
+    url = SparkConf().get(METASTORE, "") or ""
+    named = re.match(r"jdbc:derby:;databaseName=([^;]+)", url)
+    if named is None or Path(named.group(1)).exists():
+        return
+    folder = next(path for path in Path(named.group(1)).absolute().parents if path.exists())
+    if not os.access(folder, os.W_OK):
+        raise StorageError(
+            f"the metastore cannot be created in {folder}: start the job from a folder that you may write, or set "
+            f"{METASTORE} for spark-submit"
+        )
 
 
 def _check_generation(spark: SparkSession) -> None:
@@ -107,6 +203,16 @@ def _knows_s3(spark: SparkSession) -> bool:
     return jvm is None or settings.get(f"fs.{s3.SCHEME}.impl") is not None
 
 
+def _check_local_paths(spark: SparkSession, roots: Sequence[str]) -> None:
+    """Raise UsageError where Spark would look for a path of this machine in another file system."""
+    default = spark.sparkContext._jsc.hadoopConfiguration().get("fs.defaultFS") or "file:///"
+    if roots and not default.startswith("file:"):
+        raise UsageError(
+            f"Hadoop's default file system is {default}, so Spark would look there for {roots[0]}: give spark-submit "
+            "--conf spark.hadoop.fs.defaultFS=file:///, or unset HADOOP_CONF_DIR"
+        )
+
+
 _KNOWN_FAILURES: tuple[tuple[str, type[JobError], str], ...] = (
     (r"No space left on device", StorageError, "the disk is full: free space and run again"),
     (
@@ -128,6 +234,27 @@ _KNOWN_FAILURES: tuple[tuple[str, type[JobError], str], ...] = (
         r"UnknownHostException|ConnectException|SdkClientException|AWSClientIOException|HttpHostConnectException",
         StorageError,
         "storage cannot be reached: check the address and network",
+    ),
+    (
+        r"Python in worker has different version",
+        UsageError,
+        "the executors run another Python than the driver: set spark.pyspark.python to one of the driver's version",
+    ),
+    (
+        r"JAVA_GATEWAY_EXITED|Java gateway process exited",
+        UsageError,
+        "Java did not start: the lines above say why; SPARK_CONF_DIR must name a folder of conf/",
+    ),
+    (
+        r"Invalid UID, could not determine effective user|invalid null input: name",
+        UsageError,
+        "this user has no entry in /etc/passwd, which Java needs: start as one that has, or add an entry",
+    ),
+    (
+        r"failed to map segment from shared object|UnsatisfiedLinkError",
+        UsageError,
+        "Java's temporary folder allows no programs (noexec): set SPARK_CONF_DIR to conf/local, and TMPDIR to a folder "
+        "that does",
     ),
     (
         r"ModuleNotFoundError: No module named",

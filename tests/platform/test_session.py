@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pyspark.errors.exceptions.captured import AnalysisException
 from pyspark.sql import SparkSession
 
+from spark_app.platform import session
 from spark_app.platform.errors import InputError, JobError, LockedError, StorageError, UsageError
 from spark_app.platform.session import check_schemes, explain, spark_session
 
@@ -165,3 +168,39 @@ def test_jars_for_another_generation_of_spark_are_a_usage_error(
         f"the jars in SPARK_CONF_DIR=/some/conf/local are not for Spark {spark.version}: set SPARK_CONF_DIR to the "
         "folder conf/local of movie-reco for Spark 4.1, to .venv-3.5/conf/local for 3.5, as an absolute path"
     )
+
+
+def test_long_temporary_folders_take_no_unix_sockets(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert session._socket_settings() == {}
+    monkeypatch.setattr(session, "MAX_SOCKET_BYTES", len("/tmp") + session.SOCKET_NAME_BYTES - 1)
+    assert session._socket_settings() == {"spark.python.unix.domain.socket.enabled": "false"}
+
+
+def test_a_default_file_system_that_is_none_of_this_machine_is_named(spark: SparkSession) -> None:
+    hadoop = spark.sparkContext._jsc.hadoopConfiguration()
+    before = hadoop.get("fs.defaultFS")
+    hadoop.set("fs.defaultFS", "hdfs://name-node:8020")
+    try:
+        session._check_local_paths(spark, [])
+        with pytest.raises(UsageError) as caught:
+            session._check_local_paths(spark, ["/shared/raw"])
+    finally:
+        hadoop.set("fs.defaultFS", before)
+    assert str(caught.value) == (
+        "Hadoop's default file system is hdfs://name-node:8020, so Spark would look there for /shared/raw: give "
+        "spark-submit --conf spark.hadoop.fs.defaultFS=file:///, or unset HADOOP_CONF_DIR"
+    )
+
+
+def test_workers_of_another_python_are_told_before_a_session_starts(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    session._check_worker_python()
+    other = tmp_path / "python3"
+    other.write_text("#!/bin/sh\necho 3.7\n")
+    other.chmod(0o755)
+    monkeypatch.setenv("PYSPARK_PYTHON", str(other))
+    with pytest.raises(
+        UsageError, match=f"Spark's workers would run {other}, which is Python 3.7; the job runs Python"
+    ):
+        session._check_worker_python()
