@@ -7,11 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from spark_app.platform.settings import SET_BY_THE_INPUT, Settings, build_settings, preset_names
 from spark_app.stages.pipeline import JOBS
+from tests.pipeline.conftest import MOVIES, RATINGS
 from tools.settings_toml import as_toml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,12 +65,16 @@ def spark_defaults(conf: str, *, of_3_5: bool = False) -> dict[str, str]:
         text = subprocess.run(
             ["sed", "-f", str(RULES_OF_3_5), str(path)], capture_output=True, text=True, check=True
         ).stdout
-    return dict(line.split(maxsplit=1) for line in text.splitlines() if line and not line.startswith("#"))
+    return parsed(text)
+
+
+def parsed(settings: str) -> dict[str, str]:
+    return dict(line.split(maxsplit=1) for line in settings.splitlines() if line and not line.startswith("#"))
 
 
 def test_spark_runs_on_a_cluster_as_on_one_machine_but_for_what_differs_there() -> None:
     local, with_s3, cluster = spark_defaults("local"), spark_defaults("s3"), spark_defaults("cluster")
-    only_local = {"spark.master", "spark.driver.bindAddress", "spark.driver.host"}
+    only_local = {"spark.master", "spark.driver.bindAddress", "spark.driver.host", "spark.hadoop.fs.defaultFS"}
     other_values = {"spark.driver.memory", "spark.sql.shuffle.partitions", METASTORE}
     assert set(with_s3) - set(cluster) == only_local
     assert {key for key in with_s3 if key in cluster and cluster[key] != with_s3[key]} == other_values
@@ -87,9 +95,8 @@ def test_spark_runs_with_s3_as_without_but_for_what_reaches_it() -> None:
         "spark.sql.sources.commitProtocolClass",
         "spark.sql.parquet.output.committer.class",
     }
-    for conf in ("s3", "cluster"):
-        for file in ("log4j2.properties", "spark-env.sh"):
-            assert (ROOT / "conf" / conf / file).read_text() == (ROOT / "conf" / "local" / file).read_text()
+    for conf, file in (("s3", "log4j2.properties"), ("s3", "spark-env.sh"), ("cluster", "log4j2.properties")):
+        assert (ROOT / "conf" / conf / file).read_text() == (ROOT / "conf" / "local" / file).read_text()
 
 
 def test_spark_3_5_runs_as_4_1_but_for_jars_and_what_is_in_them() -> None:
@@ -146,13 +153,75 @@ def test_lock_files_hold_versions_and_hashes_and_no_address() -> None:
         assert "://" not in text
 
 
-def test_a_wheel_has_the_templates_of_the_report(tmp_path: Path) -> None:
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tmp_path)
-    shutil.copytree(ROOT / "spark_app", tmp_path / "spark_app", ignore=shutil.ignore_patterns("__pycache__"))
-    build = ["pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(tmp_path / "out"), "."]
-    subprocess.run([sys.executable, "-m", *build], cwd=tmp_path, check=True, timeout=120)
-    (wheel,) = (tmp_path / "out").glob("*.whl")
-    packed = set(zipfile.ZipFile(wheel).namelist())
-    assert {f"spark_app/report/templates/{name}" for name in ("report.html", "report.css")} <= packed
-    assert {f"spark_app/platform/presets/{name}.toml" for name in preset_names()} <= packed
+def make_wheel(folder: Path) -> Path:
+    """A wheel of the project, made in a folder outside of the checkout."""
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("spark_app", "conf"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    build = ["pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(folder / "out"), "."]
+    subprocess.run([sys.executable, "-m", *build], cwd=folder, check=True, timeout=120)
+    (wheel,) = (folder / "out").glob("*.whl")
+    return wheel
+
+
+def test_a_wheel_has_the_templates_of_the_report_and_the_settings_of_spark(tmp_path: Path) -> None:
+    packed = zipfile.ZipFile(make_wheel(tmp_path))
+    assert {f"spark_app/report/templates/{name}" for name in ("report.html", "report.css")} <= set(packed.namelist())
+    assert {f"spark_app/platform/presets/{name}.toml" for name in preset_names()} <= set(packed.namelist())
+    for folder in ("local", "s3"):
+        for generation, of_3_5 in (("4.1", False), ("3.5", True)):
+            settings = packed.read(f"spark_app/conf/{generation}/{folder}/spark-defaults.conf").decode()
+            assert parsed(settings) == spark_defaults(folder, of_3_5=of_3_5)
+            assert f"spark_app/conf/{generation}/{folder}/spark-env.sh" in packed.namelist()
+            assert packed.read(f"spark_app/conf/{generation}/machine.sh") == (ROOT / "conf" / "machine.sh").read_bytes()
+
+
+@pytest.mark.long
+def test_the_installed_command_runs_a_job_without_a_checkout(tmp_path: Path) -> None:
+    """The packages that it depends on are those of this environment, found by a path."""
+    (tmp_path / "build").mkdir()
+    wheel, venv = make_wheel(tmp_path / "build"), tmp_path / "it's installed"
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    (packages,) = (venv / "lib").glob("python*/site-packages")
+    (packages / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    subprocess.run(
+        [venv / "bin" / "python", "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel], check=True
+    )
+    shutil.rmtree(tmp_path / "build")
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "movies.csv").write_text(MOVIES)
+    (tmp_path / "raw" / "ratings.csv").write_text(RATINGS)
+    (tmp_path / "elsewhere").mkdir()
+    left = {"SPARK_HOME": "/opt/another", "PYSPARK_DRIVER_PYTHON": "jupyter", "SPARK_CONF_DIR": "/opt/another/conf"}
+
+    def command(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [venv / "bin" / "movie-reco", *words],
+            cwd=tmp_path / "elsewhere",
+            env={**os.environ, **left, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    zones = ("--raw-path", str(tmp_path / "raw"), "--processed-path", str(tmp_path / "processed"))
+    done = command("run", "--driver-memory", "1g", "etl", *zones)
+    assert done.returncode == 0, done.stderr
+    told = [line.split(maxsplit=2)[2] for line in done.stderr.splitlines()]
+    assert told[0] == "etl: started", "Spark says nothing of its jars"
+    assert "ratings: 4 rows in = 4 good + 0 rejected + 0 superseded" in told
+    shown = command("show", "--processed-path", str(tmp_path / "processed"), "--run")
+    assert shown.returncode == 0, shown.stderr
+    assert "etl" in shown.stdout
+    helped = command("run", "etl", "--help")
+    assert helped.stdout.startswith("usage: movie-reco run etl ")
+    assert helped.stderr == ""
+    assert command("run").returncode == 2
+    assert command("run", "--help").stdout.startswith("usage: movie-reco run ")
+    if shutil.which("java"):
+        refused = command("run", "etl", *zones, JAVA_HOME="/nowhere")
+        assert refused.returncode == 2
+        assert refused.stderr.count("\n") == 1
+        assert "there is no Java (JAVA_HOME=/nowhere, java on PATH): install Java 17 or 21" in refused.stderr
