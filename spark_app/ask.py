@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,12 +30,20 @@ LATEST = ""
 NAMED = 3
 """Movies that a message names."""
 
+BROKEN_PIPE = 141
+"""The exit code of a command whose reader has gone, as a shell gives it."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Answer a question as a command. An expected failure exits with the exit code that a job would have."""
     options = _parser().parse_args(arguments)
     try:
         _answer(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough. Python would complain once more when it closes its output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BROKEN_PIPE)
     except Exception as error:
         failure = error if isinstance(error, JobError) else explain(error)
         if failure is None:

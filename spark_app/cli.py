@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from spark_app.platform import log, s3, storage
 from spark_app.platform.arguments import ArgumentParser
 from spark_app.platform.errors import JobError, StorageError, UsageError
+from spark_app.platform.interrupts import SHELL_CODE, Interrupts, raised
 from spark_app.platform.lock import holding
 from spark_app.platform.log import logger
 from spark_app.platform.session import check_schemes, explain, spark_session
@@ -35,6 +38,10 @@ TYPO_SIMILARITY, HINT_SIMILARITY = 0.6, 0.5
 def main(job: str, arguments: Sequence[str] | None = None) -> None:
     """Run a job as a command; exits with the job's exit code, or returns if that is 0."""
     code = run_job(job, sys.argv[1:] if arguments is None else arguments)
+    if code > SHELL_CODE:
+        # Interrupted: Java may be gone, and Python would complain of that while it ends.
+        sys.stderr.flush()
+        os._exit(code)
     # AWS Glue treats every SystemExit as a failure, so success returns.
     if code:
         sys.exit(code)
@@ -43,12 +50,18 @@ def main(job: str, arguments: Sequence[str] | None = None) -> None:
 def run_job(name: str, arguments: Sequence[str]) -> int:
     """Run a job by name; returns its exit code. An expected failure logs one line on standard error."""
     log.set_up(Log())
+    came = Interrupts()
     try:
-        settings = read_settings(JOBS[name], arguments)
-        record = RunRecord(name, settings)
-        log.set_up(settings.log, job=name, run_id=record.run_id)
-        _execute(JOBS[name], settings, record)
+        with raised(name, came):
+            settings = read_settings(JOBS[name], arguments)
+            record = RunRecord(name, settings)
+            log.set_up(settings.log, job=name, run_id=record.run_id)
+            _execute(JOBS[name], settings, record, came)
+    except KeyboardInterrupt:
+        return came.exit_code
     except Exception as error:
+        if came:
+            return came.exit_code
         failure = _as_job_error(error)
         if failure is None:
             logger.exception("%s: unexpected %s; please report it", name, type(error).__name__)
@@ -92,7 +105,7 @@ def read_settings(job: Job, arguments: Sequence[str]) -> Settings:
 
 def _parser(job: Job) -> ArgumentParser:
     parser = ArgumentParser(
-        prog=f"spark-submit jobs/{job.name}.py",
+        prog=f"spark-submit jobs/{job.name}.py" if _is_submitted() else f"movie-reco run {job.name}",
         description=job.purpose,
         epilog="Exit codes: 0 done, 1 unexpected, 2 usage or configuration, 3 input missing or breaks its contract, "
         "4 too many rejected rows, 5 the model failed its gate, 6 another run holds the lock, 7 storage unreachable or "
@@ -110,6 +123,11 @@ def _parser(job: Job) -> ArgumentParser:
         help="override one setting, such as recommend.n=20; can be repeated",
     )
     return parser
+
+
+def _is_submitted() -> bool:
+    """Whether this process runs one of the scripts in `jobs`, as spark-submit does."""
+    return Path(sys.argv[0]).parent.name == "jobs"
 
 
 def _is_started_by_glue(arguments: Sequence[str]) -> bool:
@@ -148,13 +166,15 @@ def _read_config(path: str | None) -> str | None:
         raise UsageError(f"cannot read the --config file {path}: {why}") from error
 
 
-def _execute(job: Job, settings: Settings, record: RunRecord) -> None:
+def _execute(job: Job, settings: Settings, record: RunRecord, came: Interrupts) -> None:
     """Run a job under the lock of its processed zone, and write a manifest there, also when the job fails."""
     zone = ProcessedZone(settings.processed.path) if settings.processed.path else None
     roots = {"--raw-path": settings.raw.path, "--processed-path": settings.processed.path}
     for option, root in roots.items():
         if s3.is_s3(root):
             s3.check(option, root)
+    if zone and not job.needs_raw:
+        zone.check_exists()  # else the lock would make a folder of a mistyped name
     with contextlib.ExitStack() as stack:
         if zone:
             stack.enter_context(holding("processed", zone.root, record.run_id, settings.storage.lease_seconds))
@@ -165,17 +185,28 @@ def _execute(job: Job, settings: Settings, record: RunRecord) -> None:
         )
         record.versions = versions(spark)
         try:
-            job.run(spark, settings, record)
-        except Exception as error:
+            with raised(job.name, came):  # again, since Spark has set a handler of its own
+                job.run(spark, settings, record)
+        except (Exception, KeyboardInterrupt) as error:
             if zone:
                 # The failure of the job must be reported, even where the manifest cannot be written.
                 with contextlib.suppress(StorageError):
-                    record.write_manifest(zone.manifest(record.run_id), "failed", str(_as_job_error(error) or error))
+                    _write_end(record, zone, error, came)
             raise
         spark.catalog.clearCache()
         if zone:
             record.write_manifest(zone.manifest(record.run_id), "done")
             logger.info("manifest: %s", zone.manifest(record.run_id))
+
+
+def _write_end(record: RunRecord, zone: ProcessedZone, error: BaseException, came: Interrupts) -> None:
+    """Write the manifest of a run that failed or was interrupted. What Spark raises after a signal is no failure."""
+    if came:
+        for stage in record.stages:
+            stage["status"] = stage["status"].replace("failed", "interrupted")
+        record.write_manifest(zone.manifest(record.run_id), "interrupted", came.how)
+    elif isinstance(error, Exception):
+        record.write_manifest(zone.manifest(record.run_id), "failed", str(_as_job_error(error) or error))
 
 
 def _discard(path: str) -> None:

@@ -1,18 +1,19 @@
-"""Resumable downloads with a progress bar, checked against the publisher's checksum."""
+"""Resumable downloads that log their progress, checked against the publisher's checksum."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import time
 from pathlib import Path
 
 import requests
 from requests.adapters import HTTPAdapter
-from tqdm import tqdm
 from urllib3.util import Retry
 
 from spark_app.platform.errors import InputError, StorageError
 from spark_app.platform.log import logger
+from spark_app.platform.progress import POLL_SECONDS
 
 CHUNK = 1 << 20
 TIMEOUT = (10, 60)  # seconds to connect, and seconds to wait for the next byte
@@ -78,13 +79,16 @@ def _fetch(session: requests.Session, url: str, partial: Path) -> None:
         if resumed:
             logger.info("resuming %s after %s bytes", url, f"{done:,}")
         total = int(answer.headers.get("Content-Length", 0)) + (done if resumed else 0)
-        bar = tqdm(total=total or None, initial=done if resumed else 0, unit="B", unit_scale=True, desc=partial.stem)
+        size, logged_at = done if resumed else 0, time.monotonic()
         # The check below reports a body that ends early. urllib3 would raise, and lose the bytes of its last chunk.
         answer.raw.enforce_content_length = False
-        with bar, partial.open("ab" if resumed else "wb") as stream:
+        with partial.open("ab" if resumed else "wb") as stream:
             for chunk in answer.iter_content(CHUNK):
-                stream.write(chunk)
-                bar.update(len(chunk))
+                size += stream.write(chunk)
+                if time.monotonic() - logged_at >= POLL_SECONDS:
+                    logged_at = time.monotonic()
+                    of_all = f" of {total:,}" if total else ""
+                    logger.info("downloading %s: %s%s bytes so far", partial.stem, f"{size:,}", of_all)
         if total and partial.stat().st_size < total:
             raise CutShortError(f"{url} stopped after {partial.stat().st_size:,} of {total:,} bytes")
 

@@ -27,6 +27,7 @@ def set_up(log_settings: Log, **facts: str) -> None:
         )
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S"))
+    logging.disable(logging.NOTSET)  # an interrupted run logs no more
     logger.handlers = [handler]
     logger.setLevel(log_settings.level.upper())
     logger.propagate = False

@@ -80,6 +80,25 @@ def progress(spark: SparkSession, label: str, steps: Steps, poll_seconds: float 
         thread.join(timeout=POLL_SECONDS)
 
 
+@contextlib.contextmanager
+def announced(step: str, repeat_seconds: float = REPEAT_SECONDS) -> Iterator[None]:
+    """Log a step when the block begins, and again from time to time, with its duration so far."""
+    logger.info(step)
+    ended, started = threading.Event(), time.monotonic()
+
+    def repeat() -> None:
+        while not ended.wait(repeat_seconds):
+            logger.info("%s: %s so far", step, format_duration(time.monotonic() - started))
+
+    thread = threading.Thread(target=repeat, name=step, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
 def _log_steps(watch: _Watch, label: str, steps: Steps, poll_seconds: float, ended: threading.Event) -> None:
     started, logged_step, logged_at = time.monotonic(), "", 0.0
     try:

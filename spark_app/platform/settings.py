@@ -693,15 +693,29 @@ def build_settings(
 
     `input_settings` are used where neither says anything of the section `input`.
 
-    Raises UsageError that names the unknown key and the nearest known one, or the value that does not fit.
+    Raises UsageError that names each unknown key with the nearest known one, and each value that does not fit.
     """
+    wrong: list[str] = []
+    parsed: list[str] = []
+    for assignment in assignments:
+        try:
+            parse_assignment(assignment)
+            parsed.append(assignment)
+        except UsageError as error:
+            wrong.append(str(error))
     try:
-        sections = merge_settings(toml, origin, assignments)
+        sections = merge_settings(toml, origin, parsed)
         if input_settings:
             sections.setdefault("input", input_settings.model_dump())
-        return Settings.model_validate(sections)
+        settings = Settings.model_validate(sections)
     except ValidationError as error:
-        raise UsageError(_explain(error.errors()[0])) from error
+        wrong.extend(_explain(each) for each in error.errors())
+    if len(wrong) > 1:
+        listed = " ".join(f"({number}) {each}" for number, each in enumerate(wrong, start=1))
+        raise UsageError(f"{len(wrong)} settings are wrong: {listed}")
+    if wrong:
+        raise UsageError(wrong[0])
+    return settings
 
 
 def merge_settings(toml: str | None = None, origin: str = "", assignments: Iterable[str] = ()) -> dict[str, Any]:

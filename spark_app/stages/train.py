@@ -8,6 +8,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from spark_app.model.bootstrap import RESAMPLES
 from spark_app.model.evaluation import judge_ranking, judge_ratings, movie_facts, quality
 from spark_app.model.fits import Models, fit_models
 from spark_app.model.metrics import Judged
@@ -16,6 +17,7 @@ from spark_app.model.stack import StackWeights
 from spark_app.platform import storage
 from spark_app.platform.errors import InputError
 from spark_app.platform.log import logger
+from spark_app.platform.progress import announced
 from spark_app.platform.settings import Settings
 from spark_app.stages import gate
 from spark_app.zones.manifest import RunRecord
@@ -59,13 +61,16 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     def judge(ranked_by: Models) -> Judged:
         candidates = ranked_by.candidates(movies, settings.recommend.catalogue_bytes)
         users = ranked_by.implicit.users
-        return judge_ranking(spark, training, holdout, candidates, users, facts, settings, unrated)
+        with announced(f"judging the ranking: lists from {len(facts.movie_ids):,} movies beside what was held out"):
+            return judge_ranking(spark, training, holdout, candidates, users, facts, settings, unrated)
 
     judged = judge(models)
     stack, errors = StackWeights(), None
     if models.explicit:
-        stack, errors = judge_ratings(holdout, models.biases, models.explicit, facts, settings)
-    record.metrics |= quality(judged, errors, facts, settings.train)
+        with announced(f"judging the predicted ratings: {record.rows['split']['holdout']:,} held out"):
+            stack, errors = judge_ratings(holdout, models.biases, models.explicit, facts, settings)
+    with announced(f"computing metrics and their intervals: {RESAMPLES:,} samples of {len(judged.seen):,} users"):
+        record.metrics |= quality(judged, errors, facts, settings.train)
     _log_metrics(record.metrics)
     gate.check(judged, published, training, judge, record.metrics, settings)
     training.unpersist()

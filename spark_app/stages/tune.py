@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -16,7 +16,6 @@ from optuna.trial import TrialState
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from sqlalchemy import URL
-from tqdm import tqdm
 
 from spark_app.model import als
 from spark_app.model.als import TrainingSet
@@ -30,6 +29,7 @@ from spark_app.model.stack import fit_stack, with_both_predictions
 from spark_app.platform import storage
 from spark_app.platform.errors import InputError, UsageError
 from spark_app.platform.log import logger
+from spark_app.platform.progress import format_duration
 from spark_app.platform.settings import Input, Settings, Train
 from spark_app.zones.manifest import RunRecord
 from spark_app.zones.processed import ProcessedZone
@@ -281,23 +281,23 @@ def _search(
     done = len(study.get_trials(states=FINISHED))
     if done:
         logger.info("%s: resuming after %d trials", objective.name, done)
-    with tqdm(
-        total=settings.tune.trials, initial=min(done, settings.tune.trials), desc=objective.name, file=sys.stderr
-    ) as bar:
-        while done < settings.tune.trials:
-            study.sampler = optuna.samplers.TPESampler(seed=settings.train.seed + done)
-            if not done and not study.get_trials(states=(TrialState.WAITING,)):
-                study.enqueue_trial(_start(space, settings))
-            trial = study.ask(space)
-            try:
-                value = objective.measure(spark, data, with_values(settings, trial.params))
-                study.tell(trial, value)
-                bar.set_postfix({objective.metric: f"{study.best_value:.4f}"}, refresh=False)
-            except InputError:  # these settings leave nothing to fit
-                study.tell(trial, state=TrialState.PRUNED)
-            save()
-            done += 1
-            bar.update()
+    while done < settings.tune.trials:
+        started = time.monotonic()
+        study.sampler = optuna.samplers.TPESampler(seed=settings.train.seed + done)
+        if not done and not study.get_trials(states=(TrialState.WAITING,)):
+            study.enqueue_trial(_start(space, settings))
+        trial = study.ask(space)
+        try:
+            value = objective.measure(spark, data, with_values(settings, trial.params))
+            study.tell(trial, value)
+            told = f"{objective.metric} {value:.4f}, the best is {study.best_value:.4f}"
+        except InputError:  # these settings leave nothing to fit
+            study.tell(trial, state=TrialState.PRUNED)
+            told = "leaves no ratings to fit"
+        save()
+        done += 1
+        duration = format_duration(time.monotonic() - started)
+        logger.info("%s: trial %d of %d: %s, %s", objective.name, done, settings.tune.trials, told, duration)
 
 
 def _start(space: Space, settings: Settings) -> Values:

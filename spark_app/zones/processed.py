@@ -12,8 +12,9 @@ from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from spark_app.platform import storage
+from spark_app.platform import s3, storage
 from spark_app.platform.errors import InputError
+from spark_app.platform.session import quiet_console
 from spark_app.zones.manifest import RunRecord
 
 MADE_BY = {
@@ -124,6 +125,17 @@ class ProcessedZone:
         """Folder of a Delta table."""
         return storage.join(self.root, "delta", name)
 
+    def check_exists(self) -> None:
+        """Raise InputError where no `etl` has written here; StorageError where S3 cannot be asked."""
+        tables = storage.join(self.root, "delta")
+        try:
+            is_there = storage.exists(tables)
+        except s3.FAILURES as error:
+            raise storage.unreadable(tables, error) from error
+        if not is_there:
+            ratings = self.table("ratings")
+            raise InputError(f"{ratings} is missing: run the stage 'etl' first, or correct --processed-path")
+
     def has_table(self, spark: SparkSession, name: str) -> bool:
         """Whether a Delta table exists."""
         return bool(DeltaTable.isDeltaTable(spark, self.table(name)))
@@ -185,7 +197,7 @@ class ProcessedZone:
         # Delta refuses less than a week, to protect concurrent writers; here there are none. By default it lists the
         # files of even the smallest table in 10,000 tasks.
         listing = str(TASKS_PER_CORE * spark.sparkContext.defaultParallelism)
-        with _set_for_now(spark, {RETENTION_CHECK: "false", LISTING_TASKS: listing}):
+        with _set_for_now(spark, {RETENTION_CHECK: "false", LISTING_TASKS: listing}), quiet_console(spark):
             table.vacuum(history_days * HOURS_PER_DAY)
 
     def replace_final(self, frame: DataFrame) -> None:

@@ -295,3 +295,14 @@ def test_a_stage_without_its_input_names_the_stage_that_makes_it(job: Job, zones
     code, said = job("recommend")
     assert code == 3
     assert "models/current.json is missing: run the stage 'train' first" in said
+
+
+@pytest.mark.parametrize("stage", ["explore", "train", "recommend", "tune", "maintain"])
+def test_a_mistyped_processed_path_leaves_nothing_behind(job: Job, zones: Zones, stage: str) -> None:
+    code, said = job(stage)
+    assert code == 3
+    assert f"{zones.processed}/delta/ratings is missing: run the stage 'etl' first, or correct --processed-path" in said
+    assert not zones.processed.exists()
+    zones.processed.mkdir()
+    assert job(stage)[0] == 3
+    assert not list(zones.processed.iterdir())

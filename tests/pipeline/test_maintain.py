@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from delta.tables import DeltaTable
@@ -11,6 +12,7 @@ from pyspark.sql import SparkSession
 
 from spark_app.cli import run_job
 from spark_app.platform import storage
+from spark_app.platform.session import java_console
 from spark_app.zones.processed import ProcessedZone
 from spark_app.zones.stored_models import publish_models, published_run
 from tests.pipeline.conftest import MOVIES, Zones
@@ -45,8 +47,13 @@ def test_old_models_and_reports_go_and_published_ones_stay(
 
     # Publish the earlier models again: one small file names them.
     publish_models(zone, second)
+    console = java_console(spark)
+    java: Any = spark.sparkContext._jvm
+    printed = java.java.io.ByteArrayOutputStream()
+    console.setOutDirect(java.java.io.PrintStream(printed))
     code, said = job("maintain", "--config", config, "--set", "storage.keep_runs=1")
     assert code == 0
+    assert printed.toString() == "", "Delta prints on the console what it deletes"
     assert runs_in(storage.list_folders(zone.models)) == [second, third]
     assert runs_in(storage.list_files(zone.reports)) == [third]
     assert "removed the models of 0 runs, the reports of 1 and the rejects of 0: storage.keep_runs=1" in said

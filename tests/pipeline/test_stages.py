@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from spark_app.cli import run_job
 from spark_app.platform.lock import holding
 from tests.conftest import FEW_RATINGS
 from tests.pipeline.conftest import ROOT, Submit, Zones
+from tools.conf import CONF
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +83,10 @@ def test_a_failed_gate_is_exit_5_and_the_published_model_stays(
     current = piped.processed / "models" / "current.json"
     before = current.read_bytes()
     assert run_job("train", piped.options("--config", config, "--set", "gate.min_lift=100")) == 5
-    assert "not above 100 x" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "not above 100 x" in told
+    for step in ("judging the ranking: lists from 200 movies", "judging the predicted ratings", "1,000 samples of"):
+        assert step in told
     assert current.read_bytes() == before
     failed = piped.manifests()[-1]
     assert failed["status"] == "failed"
@@ -216,3 +222,41 @@ def test_tune_goes_on_where_it_was_and_writes_settings_that_train_takes(piped: Z
     best = piped.processed / "tuning" / "best.toml"
     assert run_job("train", piped.options("--config", str(best), "--set", "gate.enforce=false")) == 0
     assert piped.manifests()[-1]["settings"]["implicit_als"]["rank"] == second["ranking"]["implicit_als.rank"]
+
+
+def test_ctrl_c_is_one_line_and_exit_130_and_the_manifest_says_interrupted(
+    zones: Zones, config: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        running = subprocess.Popen(
+            [
+                "spark-submit",
+                "--driver-memory",
+                "2g",
+                str(ROOT / "jobs" / "pipeline.py"),
+                *zones.options("--config", config),
+            ],
+            cwd=tmp_path,
+            env={**os.environ, "SPARK_CONF_DIR": str(CONF / "local")},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 200
+        while b"ratings: " not in log.read_bytes() and running.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        before = len(log.read_bytes())
+        os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to Spark and to its Python
+        assert running.wait(60) == 130
+    deadline = time.monotonic() + 30
+    while not zones.manifests() and time.monotonic() < deadline:
+        time.sleep(0.1)  # Java may be gone first
+    (manifest,) = zones.manifests()
+    assert (manifest["status"], manifest["error"]) == ("interrupted", "interrupted by Ctrl-C")
+    assert manifest["stages"][-1]["status"] == "interrupted"
+    told = log.read_bytes()[before:].decode()
+    assert told.count("pipeline: interrupted by Ctrl-C; whatever it did not reach is unchanged") == 1
+    assert not [line for line in told.splitlines() if "Traceback" in line or "\tat " in line], told
+    with holding("processed", str(zones.processed), "20260101T000000Z-beef", 60):
+        pass  # the lock is free

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 
-from tests.pipeline.conftest import MOVIELENS, Submit, Zones
+from tests.pipeline.conftest import MOVIELENS, ROOT, Submit, Zones
 
 COLUMNS = ["userId", "rank", "movieId", "title", "genres", "predicted_rating", "score", "reason"]
 
@@ -141,6 +142,10 @@ def test_plain_spark_sql_finds_the_tables_from_another_process(movielens: Zones,
         "select count(distinct userId) from movie_reco_db.recommendations;"
         "select rating_count from movie_reco_db.final where movieId = 356"
     )
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    going_back = re.findall(r"^spark-sql -e '((?:DESCRIBE HISTORY|RESTORE) [^']+)'", page, re.MULTILINE)
+    assert len(going_back) == 2
+    queries = ";".join((queries, *going_back))
     asked = submit("", "-e", queries, command="spark-sql", folder=movielens.processed.parent)
     assert asked.returncode == 0, asked.stderr[-3000:]
     # Spark 3.5 logs here what Ivy does.

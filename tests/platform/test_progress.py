@@ -12,7 +12,7 @@ from pyspark import StatusTracker
 from pyspark.sql import SparkSession
 
 from spark_app.platform.log import logger
-from spark_app.platform.progress import GROUP, HalfSweeps, Steps, format_duration, progress
+from spark_app.platform.progress import GROUP, HalfSweeps, Steps, announced, format_duration, progress
 
 LABEL = "counting"
 COUNTS = Steps("count", 3, "count at", parts=2)
@@ -147,3 +147,13 @@ def test_at_the_level_debug_each_half_sweep_is_said(clock: list[float], said: li
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (130, "2 min 10 s")])
 def test_durations_are_told_in_minutes_and_seconds(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+def test_a_long_step_is_announced_and_says_that_it_goes_on(said: list[str]) -> None:
+    with announced("judging", repeat_seconds=0.05):
+        time.sleep(0.3)
+    assert said[0] == "judging"
+    assert "judging: 0 s so far" in said[1:]
+    told = len(said)
+    time.sleep(0.2)
+    assert len(said) == told

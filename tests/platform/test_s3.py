@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from spark_app.platform.errors import InputError, LockedError, StorageError
 from spark_app.platform.lock import holding
 from tests.conftest import BUCKET, forget_s3
 from tests.platform.conftest import another_run
+from tools.conf import ROOT
 from tools.s3_server import S3Server
 
 LEASE = 2
@@ -373,3 +376,14 @@ def test_an_answer_that_was_lost_is_no_other_run(in_s3: str) -> None:
         time.sleep(LEASE)
         assert storage.read_json(f"{in_s3}/_lock.json")["renewed"] != "unheard"
     assert not storage.exists(f"{in_s3}/_lock.json")
+
+
+def test_the_server_of_the_demo_starts_again_on_what_it_has(tmp_path: Path) -> None:
+    def beside_it(*words: str) -> str:
+        server = [sys.executable, str(ROOT / "tools" / "s3_server.py"), str(tmp_path / "s3"), *words]
+        return subprocess.run(server, capture_output=True, text=True, check=True, timeout=120).stdout
+
+    code = "from spark_app.platform import storage; storage.write_text('s3://processed/a.txt', 'there')"
+    beside_it("processed", "--", sys.executable, "-c", code)
+    code = "from spark_app.platform import storage; print(storage.read_text('s3://processed/a.txt'))"
+    assert beside_it("--", sys.executable, "-c", code) == "there\n"

@@ -293,3 +293,12 @@ def test_tables_may_call_the_item_differently() -> None:
     assert "does not name 'movieId'" in error_of(None, *assignments)
     assert build_settings(assignments=[*assignments, "movies_file.item=MAL_ID"]).movies_file.item == "MAL_ID"
     assert build_settings(assignments=[*assignments, "raw.movies="]).movies_file.item == ""
+
+
+def test_all_wrong_settings_are_told_at_once() -> None:
+    assert error_of("[gate]\nenforced = true\n", "recommend.m=20", "nonsense", "train.k=ten") == (
+        "4 settings are wrong: (1) --set takes SECTION.KEY=VALUE, such as gate.enforce=false; got 'nonsense' "
+        "(2) setting train.k: Input should be a valid integer, unable to parse string as an integer; got 'ten' "
+        "(3) unknown setting gate.enforced; did you mean gate.enforce? "
+        "(4) unknown setting recommend.m; did you mean recommend.n?"
+    )

@@ -154,3 +154,15 @@ def test_ratings_are_packed_anew_only_where_others_are_left_out(spark: SparkSess
         packed.training_set(ratings, Train(min_user_ratings=3, min_movie_ratings=1))
     assert some.blocks.users.blocks.each(len_of) == []
     assert packed.training_set(ratings, Train(min_user_ratings=2, min_movie_ratings=1)).blocks.count == 4
+
+
+def test_each_trial_is_a_line_of_the_log(tmp_path: Path, said: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    study = search(tmp_path / "trials.db", settings=build_settings(assignments=["tune.trials=2"]))
+    first, second = (trial.value for trial in study.get_trials())
+    assert first is not None
+    assert second is not None
+    assert said == [
+        f"rating: trial 1 of 2: rmse {first:.4f}, the best is {first:.4f}, 0 s",
+        f"rating: trial 2 of 2: rmse {second:.4f}, the best is {min(first, second):.4f}, 0 s",
+    ]
+    assert "\r" not in "".join(capsys.readouterr())
