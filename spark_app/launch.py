@@ -25,11 +25,11 @@ from spark_app.platform.spark_versions import IS_3
 from spark_app.stages.pipeline import JOBS
 
 USAGE = f"""usage: movie-reco run [OPTIONS OF SPARK] JOB [OPTIONS]
-       movie-reco show --processed-path PATH ...
+       movie-reco show ... | movie-reco check ...
 
 JOB is one of {", ".join(JOBS)}; `movie-reco run JOB --help` lists its options.
 Options before JOB are those of spark-submit, such as --driver-memory 12g.
-`movie-reco show --help` lists what can be asked without Spark."""
+`movie-reco show --help` and `movie-reco check --help` list what can be asked without Spark."""
 
 LEFT_BY_OTHERS = (
     *("SPARK_HOME", "SPARK_REMOTE", "SPARK_ENV_LOADED", "SPARK_DIST_CLASSPATH"),
@@ -44,7 +44,8 @@ OF_CHECKOUT = Path(sys.prefix) / "conf" if IS_3 else Path(__file__).parents[1] /
 READ_SPARK_ENV = 'set -a; . "$SPARK_CONF_DIR/spark-env.sh"; env -0'
 
 OF_IVY = re.compile(
-    rb"WARNING: Using incubator|:: |Ivy Default|The jars for|[a-z.]+#.* added as a dep|NOTE: Picked up|"
+    rb"WARNING: Using incubator|Setting default log level|To adjust logging level|"
+    rb":: |Ivy Default|The jars for|[a-z.]+#.* added as a dep|NOTE: Picked up|"
     rb"\t(confs:|found |::|-+$|\||[a-z.]+#.* (by|from [a-z-]+ in) \[|[0-9]+ artifacts)"
 )
 """Lines that Spark prints about its jars at each start, which do not help a user."""
