@@ -56,7 +56,8 @@ def main(arguments: Sequence[str]) -> None:
     before, name, options = _split(arguments)
     if name is None:
         asks = "--help" in before or "-h" in before
-        print(USAGE, file=sys.stdout if asks else sys.stderr)
+        with contextlib.suppress(BrokenPipeError):
+            print(USAGE, file=sys.stdout if asks else sys.stderr, flush=True)
         sys.exit(0 if asks else UsageError.exit_code)
     in_s3 = _is_in_s3(name, options)
     if in_s3 is not None:
