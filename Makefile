@@ -76,7 +76,7 @@ check: setup ## propose settings for the files of a raw folder: make check RAW=.
 notebook: ## open the notebook on the results of the demo, or of a run with PROCESSED=...
 	@tools/setup.sh notebook
 	@processed=$${PROCESSED:-demo/processed}; case $$processed in *://* | /*) ;; *) processed=$$PWD/$$processed ;; esac; \
-	  MOVIE_RECO_PROCESSED=$$processed jupyter lab notebooks/explore.ipynb
+	  MOVIE_RECO_PROCESSED=$$processed jupyter lab $$([ "$$(id -u)" != 0 ] || echo --allow-root) notebooks/explore.ipynb
 
 package: setup ## pack the code for spark-submit --py-files on a cluster: dist/movie_reco.zip
 	@python tools/package.py dist/movie_reco.zip
@@ -124,6 +124,8 @@ lock: ## resolve the dependencies again and write them to requirements/
 	@for group in dev bench notebook s3 java; do \
 	  $(LOCK) --group $$group $$([[ $$group = dev || $$group = bench || $$group = notebook ]] && echo "-c requirements/runtime.lock") \
 	    $$([ $$group = notebook ] && echo "-c requirements/dev.lock") -o requirements/$$group.lock; done
+	@python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["mlflow"])' | \
+	  $(LOCK) - -c requirements/runtime.lock -o requirements/mlflow.lock
 
 clean: ## remove everything that set-up, demo, benchmarks and tests made
 	@rm -rf .venv .venv-3.5 demo dist bench metastore .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,6 +1,6 @@
 """`python -m spark_app show` and `check`: answers in a second, without Spark.
 
-`show` shows a user, a movie or a run from the published files; `check` proposes settings for the files of a raw folder.
+`show` shows a user, a movie or runs from the published files; `check` proposes settings for the files of a raw folder.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from spark_app.platform.errors import InputError, JobError, UsageError
 from spark_app.platform.session import check_schemes, explain
 from spark_app.platform.settings import Log, build_settings
 from spark_app.report import answers
+from spark_app.report.comparison import compare_runs
 from spark_app.serve import Recommender
 from spark_app.zones import published
 from spark_app.zones.processed import ProcessedZone
@@ -26,6 +27,7 @@ from spark_app.zones.raw_check import proposed_settings
 from spark_app.zones.stored_models import fitted_input
 
 LATEST = ""
+SHOWN_RUNS = 20
 
 NAMED = 3
 """Movies that a message names."""
@@ -92,8 +94,17 @@ def _parser() -> argparse.ArgumentParser:
         nargs="?",
         const=LATEST,
         metavar="RUN_ID",
-        help="the manifest of a run (default: the last)",
+        help="the manifest of a run (default: the last pipeline)",
     )
+    question.add_argument(
+        "--runs",
+        nargs="?",
+        type=int,
+        const=SHOWN_RUNS,
+        metavar="COUNT",
+        help=f"the last runs, one in a line (default: {SHOWN_RUNS})",
+    )
+    question.add_argument("--compare", nargs=2, metavar="RUN_ID", help="two runs: settings, data and metrics")
     show.add_argument(
         "--set",
         metavar="recommend.KEY=VALUE",
@@ -120,6 +131,11 @@ def _answer(options: argparse.Namespace) -> None:
         answer, show = published.popular(zone, options.popular), answers.show_popular
     elif options.rate or options.rates:
         answer, show = _on_the_spot(zone, options), answers.show_list
+    elif options.runs is not None:
+        answer, show = published.runs(zone, max(options.runs, 1)), answers.show_runs
+    elif options.compare is not None:
+        before, after = (published.manifest(zone, run_id) for run_id in options.compare)
+        answer, show = compare_runs(before, after), answers.show_comparison
     else:
         answer, show = published.manifest(zone, options.run), answers.show_run
     if options.json:

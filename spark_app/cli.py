@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from spark_app.platform import log, s3, storage
@@ -17,9 +17,10 @@ from spark_app.platform.lock import holding
 from spark_app.platform.log import logger
 from spark_app.platform.session import check_schemes, explain, spark_session
 from spark_app.platform.settings import Log, Settings, build_settings
+from spark_app.stages import tracking
 from spark_app.stages.pipeline import JOBS, Job
-from spark_app.zones.manifest import RunRecord, versions
-from spark_app.zones.processed import ProcessedZone
+from spark_app.zones.manifest import NOTHING_NEW, RunRecord, versions
+from spark_app.zones.processed import ProcessedZone, noting_run
 
 OPTIONS = ("--config", "--raw-path", "--processed-path", "--set", "--help")
 GLUE_OPTIONS = ("--JOB_NAME", "--JOB_ID", "--JOB_RUN_ID")
@@ -180,23 +181,43 @@ def _execute(job: Job, settings: Settings, record: RunRecord, came: Interrupts) 
             stack.enter_context(holding("processed", zone.root, record.run_id, settings.storage.lease_seconds))
             storage.remove(zone.staging)  # left by a killed run
             stack.callback(_discard, zone.staging)
-        spark = stack.enter_context(
-            spark_session(f"movie-reco {job.name}", list(roots.values()), catalogued=job.catalogued)
-        )
-        record.versions = versions(spark)
-        try:
-            with raised(job.name, came):  # again, since Spark has set a handler of its own
+        with _noting_failure(record, zone, came):
+            is_current = _is_current(job, settings, record)
+        if not is_current:
+            spark = stack.enter_context(
+                spark_session(f"movie-reco {job.name}", list(roots.values()), catalogued=job.catalogued)
+            )
+            record.versions = versions(spark)
+            # `raised` again, since Spark has set a handler of its own
+            with _noting_failure(record, zone, came), raised(job.name, came), noting_run(spark, record.run_id):
                 job.run(spark, settings, record)
-        except (Exception, KeyboardInterrupt) as error:
-            if zone:
-                # The failure of the job must be reported, even where the manifest cannot be written.
-                with contextlib.suppress(StorageError):
-                    _write_end(record, zone, error, came)
-            raise
-        spark.catalog.clearCache()
+            spark.catalog.clearCache()
         if zone:
-            record.write_manifest(zone.manifest(record.run_id), "done")
+            record.write_manifest(zone.manifest(record.run_id), NOTHING_NEW if record.is_nothing_new else "done")
             logger.info("manifest: %s", zone.manifest(record.run_id))
+            tracking.export(zone, record.manifest("done"))
+
+
+@contextlib.contextmanager
+def _noting_failure(record: RunRecord, zone: ProcessedZone | None, came: Interrupts) -> Iterator[None]:
+    """Write the manifest of a run that fails or is interrupted in the block."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        if zone:
+            # The failure of the job must be reported, even where the manifest cannot be written.
+            with contextlib.suppress(StorageError):
+                _write_end(record, zone, error, came)
+        raise
+
+
+def _is_current(job: Job, settings: Settings, record: RunRecord) -> bool:
+    """Whether all that the job would write is there already. Then it is done, in a second and without Spark."""
+    if not (job.is_current and job.is_current(settings, record)):
+        return False
+    record.stages.append({"stage": job.name, "status": NOTHING_NEW, "seconds": record.seconds})
+    logger.info("%s: nothing new: what is published is of these files and settings", job.name)
+    return True
 
 
 def _write_end(record: RunRecord, zone: ProcessedZone, error: BaseException, came: Interrupts) -> None:
@@ -206,7 +227,9 @@ def _write_end(record: RunRecord, zone: ProcessedZone, error: BaseException, cam
             stage["status"] = stage["status"].replace("failed", "interrupted")
         record.write_manifest(zone.manifest(record.run_id), "interrupted", came.how)
     elif isinstance(error, Exception):
-        record.write_manifest(zone.manifest(record.run_id), "failed", str(_as_job_error(error) or error))
+        failure = str(_as_job_error(error) or error)
+        record.write_manifest(zone.manifest(record.run_id), "failed", failure)
+        tracking.export(zone, record.manifest("failed", failure))
 
 
 def _discard(path: str) -> None:

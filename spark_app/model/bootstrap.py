@@ -25,10 +25,16 @@ def ratios(numerators: Numbers, denominators: Numbers) -> Numbers:
 
 
 def ratio_intervals(numerators: Numbers, denominators: Numbers, seed: int) -> Numbers:
-    """The 95 % interval (low, high) of each of `ratios`: one row per column of the arguments.
+    """The 95 % interval (low, high) of each of `ratios`: one row per column of the arguments (`resampled_ratios`)."""
+    return intervals(resampled_ratios(numerators, denominators, seed))
 
-    Users are drawn with replacement, each with all of their columns, so all columns share the resamples. The same rows
-    in the same order give the same intervals. The time grows with the number of users.
+
+def resampled_ratios(numerators: Numbers, denominators: Numbers, seed: int) -> Numbers:
+    """`ratios` of RESAMPLES samples of the users: one row per sample, one column per column of the arguments.
+
+    Users are drawn with replacement, each with all of their columns, so all columns share the resamples. So do two
+    calls with the same seed and the same users in the same order: the difference of their results is paired. The time
+    grows with the number of users.
     """
     users, columns = numerators.shape
     both = np.hstack([numerators, denominators])
@@ -40,12 +46,17 @@ def ratio_intervals(numerators: Numbers, denominators: Numbers, seed: int) -> Nu
         drawn = [np.bincount(rng.integers(0, users, users, np.int32), minlength=users) for _ in range(first, last)]
         sums = np.array(drawn, dtype=np.float64) @ both
         resampled[first:last] = _divide(sums[:, :columns], sums[:, columns:])
-    intervals = np.full((columns, 2), np.nan)
+    return resampled
+
+
+def intervals(resampled: Numbers) -> Numbers:
+    """The 95 % interval (low, high) of each column; NaN where no resample has a value."""
+    found = np.full((resampled.shape[1], 2), np.nan)
     for column, values in enumerate(resampled.T):
         known = values[~np.isnan(values)]
         if len(known):
-            intervals[column] = np.percentile(known, BOUNDS)
-    return intervals
+            found[column] = np.percentile(known, BOUNDS)
+    return found
 
 
 def _divide(numerators: Numbers, denominators: Numbers) -> Numbers:

@@ -34,6 +34,8 @@ from spark_app.model.stack import RATING_MODELS, StackWeights, fit_stack, with_b
 from spark_app.platform.settings import Settings, Train
 from spark_app.platform.spark_versions import to_arrow
 
+CALIBRATION_BINS = 10
+
 BLOCK_USERS = 1_000
 """Number of users judged together. Diversity compares all pairs of a list, in memory of users x k x (k + genres)."""
 
@@ -146,17 +148,43 @@ def collect_judged(judged: DataFrame, models: Sequence[str], facts: MovieFacts) 
 
 def judge_ratings(
     holdout: DataFrame, biases: BiasModel, explicit: Factors, facts: MovieFacts, settings: Settings
-) -> tuple[StackWeights, RatingErrors]:
-    """Fit the stack of both rating models to the whole holdout, and sum up the errors of all three models.
+) -> tuple[StackWeights, RatingErrors, list[dict[str, float]]]:
+    """Fit the stack of both rating models to the whole holdout; sum up the errors of all three, calibrate the best.
 
-    The errors are those of the judged users only.
+    Errors and calibration (see `calibration`) are those of the judged users only.
     """
     both = with_both_predictions(holdout.drop("timestamp"), biases, explicit).persist()
     stack, predicted = fit_stack(both, settings.input.scale)
     judged = keep_judged(predicted, facts.users, settings.train)
     errors = collect_rating_sums(rating_sums(judged, RATING_MODELS, facts.popular_from), RATING_MODELS)
+    calibrated = calibration(judged, rating_model(errors), settings.input.scale)
     both.unpersist()
-    return stack, errors
+    return stack, errors, calibrated
+
+
+def rating_model(errors: RatingErrors) -> str:
+    """The rating model with the lowest RMSE."""
+    of_all = errors.means("rmse", np.ones(len(errors.ratings), dtype=bool))
+    return min(RATING_MODELS, key=lambda model: of_all[model])
+
+
+def calibration(predicted: DataFrame, model: str, scale: tuple[float, float]) -> list[dict[str, float]]:
+    """The mean rating where a model predicts about the same, in ascending order: `predicted`, `actual`, `ratings`.
+
+    Takes predicted(rating, and a column for the model). The scale is cut into CALIBRATION_BINS parts of equal width;
+    parts without a prediction are left out. It is the reliability diagram of A. Niculescu-Mizil,
+    R. Caruana: Predicting Good Probabilities with Supervised Learning, ICML 2005.
+    """
+    low, high = scale
+    share = (F.col(model) - F.lit(low)) / F.lit(high - low)
+    part = F.least(F.floor(share * CALIBRATION_BINS), F.lit(CALIBRATION_BINS - 1))
+    means = predicted.groupBy(part.alias("part")).agg(
+        F.avg(model).alias("predicted"), F.avg("rating").alias("actual"), F.count("*").alias("ratings")
+    )
+    rows = means.orderBy("part").collect()
+    return [
+        {"predicted": round(row.predicted, 6), "actual": round(row.actual, 6), "ratings": row.ratings} for row in rows
+    ]
 
 
 def rating_sums(predicted: DataFrame, models: Sequence[str], popular_from: int) -> DataFrame:
@@ -197,13 +225,16 @@ def collect_rating_sums(sums: DataFrame, models: Sequence[str]) -> RatingErrors:
 def quality(judged: Judged, errors: RatingErrors | None, facts: MovieFacts, train: Train) -> dict[str, Any]:
     """All figures for the manifest, with their intervals and slices; only those of the ranking if `errors` is None.
 
-    Keys: ranking and rating (figures by model), intervals (of both, by model), rating_model (the model with the lowest
+    Keys: ranking and rating (figures by model), intervals (of both, by model), differences (the intervals of their
+    differences to the baseline), rating_model (the model with the lowest
     RMSE), slices.
     """
-    ranking, ranking_intervals = ranking_quality(judged, train.k, train.seed)
-    figures: dict[str, Any] = {"ranking": ranking, "intervals": {"ranking": ranking_intervals}}
+    found = {"ranking": ranking_quality(judged, train.k, train.seed)}
     if errors is not None:
-        rating, figures["intervals"]["rating"] = rating_errors(errors, train.seed)
-        figures["rating"] = rating
-        figures["rating_model"] = min(RATING_MODELS, key=lambda model: rating[model]["rmse"])
+        found["rating"] = rating_errors(errors, train.seed)
+    figures: dict[str, Any] = {task: one.figures for task, one in found.items()}
+    figures["intervals"] = {task: one.intervals for task, one in found.items()}
+    figures["differences"] = {task: one.differences for task, one in found.items()}
+    if errors is not None:
+        figures["rating_model"] = rating_model(errors)
     return {**figures, "slices": slices(judged, errors, facts, train.k)}

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from spark_app.model.bootstrap import Numbers, ratio_intervals, ratios
+from spark_app.model.bootstrap import Numbers, intervals, ratios, resampled_ratios
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -153,6 +153,16 @@ def _map(lists: UserLists) -> Ratio:
     first = np.arange(len(lists.is_hit)) - lists.listed.positions
     precision = lists.is_hit * (so_far[1:] - so_far[first]) / (lists.listed.positions + 1)
     return _quotient(lists.listed.totals(precision), np.minimum(lists.relevant.lengths, lists.k)), lists.everyone
+
+
+def _precision(lists: UserLists) -> Ratio:
+    """Relevant movies in the list over k, however short the list is."""
+    return lists.listed.totals(lists.is_hit) / lists.k, lists.everyone
+
+
+def _hit_rate(lists: UserLists) -> Ratio:
+    """1 for a user who has a relevant movie in the list, else 0."""
+    return np.asarray(lists.listed.totals(lists.is_hit) > 0, dtype=np.float64), lists.everyone
 
 
 def _novelty(lists: UserLists) -> Ratio:
@@ -301,6 +311,24 @@ METRICS = (
         at_k=True,
     ),
     Metric(
+        "precision",
+        "precision",
+        Better.HIGHER,
+        "what share of the movies in a list are held-out movies that the user liked",
+        by_user=_precision,
+        at_k=True,
+        is_share=True,
+    ),
+    Metric(
+        "hit_rate",
+        "hit rate",
+        Better.HIGHER,
+        "what share of the users find a held-out movie that they liked in their list",
+        by_user=_hit_rate,
+        at_k=True,
+        is_share=True,
+    ),
+    Metric(
         "novelty",
         "novelty",
         Better.HIGHER,
@@ -431,60 +459,96 @@ class RatingErrors:
         return {model: float(_finished(metric, sums[chosen, place].sum() / count)) for model, sums in self.sums.items()}
 
 
-def ranking_quality(judged: Judged, k: int, seed: int) -> tuple[dict[str, Figures], dict[str, Intervals]]:
-    """The figures of each model over all users, and the 95 % intervals of the metrics that are computed `by_user`.
+@dataclass(frozen=True)
+class Quality:
+    """Figures by model, and the 95 % intervals over users: of each figure, and of its difference to the baseline's.
+
+    A difference is paired, on the same users: it can be certain where the intervals of the two figures overlap.
+    """
+
+    figures: dict[str, Figures]
+    intervals: dict[str, Intervals]
+    differences: dict[str, Intervals]
+
+
+def ranking_quality(judged: Judged, k: int, seed: int, baseline: str = "popularity") -> Quality:
+    """The figures of each model over all users, with intervals of the metrics that are computed `by_user`.
 
     Metrics `by_exposure` are of all lists together and have no interval: a resample of users has fewer different lists,
     and so covers less by construction. A metric that is defined for no user is left out, except a metric at k, which is
     then 0.
     """
     figures: dict[str, Figures] = {}
-    intervals: dict[str, Intervals] = {}
+    sampled = {}
     for model, numbers in judged.numbers.items():
-        ratios_of_users = {metric.key(k): ratio_of(numbers, metric.name) for metric in OF_LISTS}
-        values, intervals[model] = _figures(ratios_of_users, seed)
+        sampled[model] = _Sampled.of({metric.key(k): ratio_of(numbers, metric.name) for metric in OF_LISTS}, seed)
         of_exposure = {
             metric.name: metric.by_exposure(judged.exposure[model]) for metric in OF_EXPOSURE if metric.by_exposure
         }
         figures[model] = {
             **{metric.key(k): 0.0 for metric in OF_LISTS if metric.at_k},
-            **values,
+            **sampled[model].values,
             **{name: value for name, value in of_exposure.items() if not math.isnan(value)},
             "users": len(numbers),
         }
-    return figures, intervals
+    return Quality(figures, {model: one.intervals() for model, one in sampled.items()}, _differences(sampled, baseline))
 
 
-def rating_errors(errors: RatingErrors, seed: int) -> tuple[dict[str, Figures], dict[str, Intervals]]:
-    """OF_ERRORS of each model over all ratings, in units of the ratings, and their 95 % intervals over users."""
+def rating_errors(errors: RatingErrors, seed: int, baseline: str = "bias") -> Quality:
+    """OF_ERRORS of each model over all ratings, in units of the ratings, with their intervals."""
     users, rows = np.unique(errors.users, return_inverse=True)
 
     def by_user(values: Numbers) -> Numbers:
         return np.asarray(np.bincount(rows, weights=values, minlength=len(users)), dtype=np.float64)
 
     count = by_user(errors.ratings)
-    figures: dict[str, Figures] = {}
-    intervals: dict[str, Intervals] = {}
+    sampled = {}
     for model, sums in errors.sums.items():
         means = {metric.name: (by_user(sums[:, place]), count) for place, metric in enumerate(OF_ERRORS)}
-        values, bounds = _figures(means, seed)
-        figures[model] = {name: float(_finished(BY_NAME[name], value)) for name, value in values.items()}
-        intervals[model] = {name: _finished(BY_NAME[name], both).tolist() for name, both in bounds.items()}
-    return figures, intervals
+        sampled[model] = _Sampled.of(means, seed).map(lambda name, mean: _finished(BY_NAME[name], mean))
+    figures = {model: one.values for model, one in sampled.items()}
+    return Quality(figures, {model: one.intervals() for model, one in sampled.items()}, _differences(sampled, baseline))
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """Figures by name, and the same figures of resamples of the users."""
+
+    values: Figures
+    samples: Mapping[str, Numbers]
+
+    @classmethod
+    def of(cls, pairs: Mapping[str, Ratio], seed: int) -> _Sampled:
+        """Ratios of sums over users; those with denominator 0 are left out."""
+        numerators, denominators = (np.column_stack([pair[side] for pair in pairs.values()]) for side in (0, 1))
+        values, samples = ratios(numerators, denominators), resampled_ratios(numerators, denominators, seed)
+        known = [(place, name) for place, name in enumerate(pairs) if not math.isnan(values[place])]
+        return cls({name: float(values[at]) for at, name in known}, {name: samples[:, at] for at, name in known})
+
+    def map(self, change: Callable[[str, Any], Any]) -> _Sampled:
+        """Apply a function of name and value to values and samples."""
+        return _Sampled(
+            {name: float(change(name, value)) for name, value in self.values.items()},
+            {name: np.asarray(change(name, sample)) for name, sample in self.samples.items()},
+        )
+
+    def intervals(self, baseline: _Sampled | None = None) -> Intervals:
+        """The interval of each figure, or of its difference to that of the baseline, if that has it."""
+        names = [name for name in self.samples if baseline is None or name in baseline.samples]
+        samples = (self.samples[name] - (0.0 if baseline is None else baseline.samples[name]) for name in names)
+        return {name: intervals(sample[:, None])[0].tolist() for name, sample in zip(names, samples, strict=True)}
+
+
+def _differences(sampled: Mapping[str, _Sampled], baseline: str) -> dict[str, Intervals]:
+    """The intervals of the differences of each other model to the baseline."""
+    if baseline not in sampled:
+        return {}
+    return {model: one.intervals(sampled[baseline]) for model, one in sampled.items() if model != baseline}
 
 
 def _finished(metric: Metric, mean: Any) -> Any:
     """Compute the metric from the mean of `by_error`: its root if `is_root`."""
     return np.sqrt(mean) if metric.is_root else np.asarray(mean)
-
-
-def _figures(pairs: Mapping[str, Ratio], seed: int) -> tuple[Figures, Intervals]:
-    """Ratios of sums over users by name, with their intervals; ratios with denominator 0 are left out."""
-    numerators, denominators = (np.column_stack([pair[side] for pair in pairs.values()]) for side in (0, 1))
-    values, bounds = ratios(numerators, denominators).tolist(), ratio_intervals(numerators, denominators, seed).tolist()
-    named = zip(pairs, values, bounds, strict=True)
-    known = [(name, value, bound) for name, value, bound in named if not math.isnan(value)]
-    return {name: value for name, value, _ in known}, {name: bound for name, _, bound in known}
 
 
 def slices(judged: Judged, errors: RatingErrors | None, facts: MovieFacts, k: int) -> list[dict[str, Any]]:

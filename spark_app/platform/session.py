@@ -34,6 +34,11 @@ SOCKET_NAME_BYTES = len("/.") + 36 + len(".sock")
 MAX_SOCKET_BYTES = 103
 """The longest path of a Unix socket on macOS; Linux takes 107 bytes."""
 
+NO_METASTORE = "spark.movie-reco.noMetastore"
+"""Our mark of a session that runs without the metastore, because another process holds it."""
+
+METASTORE_TAKEN = r"Another instance of Derby"
+
 SCALA_SUFFIX = re.compile(r"_2\.\d+:")
 """The part of a jar's coordinates that names its version of Scala."""
 
@@ -42,8 +47,9 @@ SCALA_SUFFIX = re.compile(r"_2\.\d+:")
 def spark_session(app: str, roots: Sequence[str], *, catalogued: bool) -> Iterator[SparkSession]:
     """A session for one job on the zones at `roots`. It is stopped at the end, unless it existed before.
 
-    `catalogued` also opens the metastore, which takes seconds: only jobs that register tables need it. Raises
-    UsageError where the configuration of Spark does not fit.
+    `catalogued` also opens the metastore, which takes seconds: only jobs that register tables need it. If another
+    process holds it, the session has none, and `has_metastore` says so. Raises UsageError where the configuration of
+    Spark does not fit.
     """
     existing = SparkSession.getActiveSession()
     if existing is None:
@@ -51,10 +57,17 @@ def spark_session(app: str, roots: Sequence[str], *, catalogued: bool) -> Iterat
         if catalogued:
             _check_metastore()
     in_s3 = [root for root in roots if s3.is_s3(root)]
-    builder = SparkSession.builder.appName(app).config(map={**daemon_settings(), **_socket_settings()})
-    if in_s3:
-        builder = builder.config(map=dict(s3.spark_settings()))
+    options: dict[str, Any] = {
+        **daemon_settings(),
+        **_socket_settings(),
+        **(s3.spark_settings() if in_s3 else {}),
+    }
+    builder = SparkSession.builder.appName(app).config(map=options)
     spark = (builder.enableHiveSupport() if catalogued else builder).getOrCreate()
+    if catalogued and existing is None and _is_metastore_taken(spark):
+        spark.stop()
+        options |= {"spark.sql.catalogImplementation": "in-memory", NO_METASTORE: "true"}
+        spark = SparkSession.builder.appName(app).config(map=options).getOrCreate()
     try:
         _check_generation(spark)
         if DELTA_EXTENSION not in (spark.conf.get("spark.sql.extensions", "") or ""):
@@ -101,6 +114,29 @@ def _stop(spark: SparkSession) -> None:
     with warnings.catch_warnings(), contextlib.suppress(Exception):
         warnings.simplefilter("ignore")
         spark.stop()
+
+
+def has_metastore(spark: SparkSession) -> bool:
+    """Whether tables that are registered in a session stay: not if another process holds the metastore."""
+    return spark.conf.get(NO_METASTORE, None) is None
+
+
+def is_on_derby(spark: SparkSession) -> bool:
+    """Whether the metastore is one on embedded Derby, not the Glue Data Catalog or a server's."""
+    return "derby" in (spark.sparkContext.getConf().get(METASTORE) or "")
+
+
+def _is_metastore_taken(spark: SparkSession) -> bool:
+    """Whether another process holds the metastore. Only Derby is asked: it lets one process in at a time."""
+    if not is_on_derby(spark):
+        return False
+    try:
+        spark.sql("SHOW DATABASES").collect()
+    except Exception as error:
+        if re.search(METASTORE_TAKEN, f"{error}\n{java_trace(error)}"):
+            return True
+        raise
+    return False
 
 
 def daemon_settings() -> Mapping[str, str]:
@@ -216,7 +252,7 @@ def _check_local_paths(spark: SparkSession, roots: Sequence[str]) -> None:
 _KNOWN_FAILURES: tuple[tuple[str, type[JobError], str], ...] = (
     (r"No space left on device", StorageError, "the disk is full: free space and run again"),
     (
-        r"Another instance of Derby",
+        METASTORE_TAKEN,
         LockedError,
         "the metastore (metastore/db) is in use by another process: wait for it",
     ),

@@ -327,6 +327,10 @@ class Train(Section):
     """Movies with fewer ratings are left out of the fits; they are recommended only to users who have
     seen all others."""
 
+    when: Literal["always", "new"] = "always"
+    """When `explore`, `train` and `recommend` work. `always`: each time. `new`: only where the ratings, the movies, the
+    models, or their settings are others than those that they published from; otherwise they end at once."""
+
     refit: bool = True
     """`true`: after the evaluation, fit again on all ratings and publish that. `false`: publish the evaluated
     models."""

@@ -374,6 +374,18 @@ def delta_table(path: str) -> ds.Dataset | None:
 
 
 @s3.retried
+def delta_history(path: str) -> list[dict[str, Any]]:
+    """The commits of a Delta table, the latest first: version, timestamp (ms), operation, userMetadata and more.
+
+    Empty where there is no table.
+    """
+    if not is_delta_table(path):
+        return []
+    commits: list[dict[str, Any]] = _open_delta_table(path).history()
+    return commits
+
+
+@s3.retried
 def _open_delta_table(path: str) -> DeltaTable:
     return DeltaTable(_delta_uri(path), storage_options=_delta_options(path))
 

@@ -10,7 +10,7 @@ import hashlib
 import io
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from spark_app.report.words import THIN, number, percent
+from spark_app.report.words import number, percent
 
 INK, MUTED, LINE, QUIET, ACCENT, SURFACE = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 ROLES = {
@@ -50,8 +50,15 @@ NAMES_OFFSET = 84
 ROW_GAP = 0.4
 """The space between two rows, in lines."""
 
+AXIS_HEIGHT = 18
+"""Room for the scale below the dots, in points."""
+
 DOTS_AREA = (0.3, 0.02, 0.55, 0.96)
 """Left, bottom, width and height of the dots in their drawing: names stand to their left, values to their right."""
+
+YEAR = 12
+LONG_MONTHS = 60
+"""Over more months than this a mean of twelve months is drawn too."""
 
 MIN_LABELLED_SHARE = 0.03
 """Bars with a smaller share have no label, because the labels of small bars would overlap."""
@@ -99,7 +106,7 @@ def columns(values: Mapping[str, float], axis: str = "") -> Markup:
         label_step = 1 + len(heights) // 11
         for place, share in enumerate(shares):
             if share >= MIN_LABELLED_SHARE or len(heights) <= FEW_BARS:
-                axes.annotate(f"{100 * share:.0f}{THIN}%", (place, share), (0, 3), **_label(INK, size=SMALL))
+                axes.annotate(percent(share), (place, share), (0, 3), **_label(INK, size=SMALL))
         names = [_short(name) if place % label_step == 0 else "" for place, name in enumerate(values)]
         axes.set_xticks(range(len(heights)), names)
         axes.set_yticks([])
@@ -107,14 +114,14 @@ def columns(values: Mapping[str, float], axis: str = "") -> Markup:
     return _svg(figure)
 
 
-def ranking(values: Mapping[str, float]) -> Markup:
+def ranking(values: Mapping[str, float], text: Callable[[float], str] = number) -> Markup:
     """A chart of horizontal bars, each with its name and value; the first is on top and highlighted."""
     with _drawing(22 * len(values) + 6) as (figure, axes):
         places = range(len(values))
         numbers = list(values.values())
         axes.barh(places, numbers, height=0.64, color=[ACCENT, *[QUIET] * (len(numbers) - 1)][: len(numbers)])
         for place, value in zip(places, numbers, strict=True):
-            axes.annotate(number(value), (value, place), (4, 0), **_label(INK, at="left", valign="center"))
+            axes.annotate(text(value), (value, place), (4, 0), **_label(INK, at="left", valign="center"))
         axes.set_yticks(places, [_short(name) for name in values])
         axes.tick_params(axis="y", labelsize=TEXT, labelcolor=INK)
         axes.set_xlim(0, 1.2 * max(numbers, default=1) or 1)
@@ -125,14 +132,28 @@ def ranking(values: Mapping[str, float]) -> Markup:
 
 
 def over_time(months: Sequence[str], values: Sequence[float]) -> Markup:
-    """A filled line over months such as `2018-09`; missing months count as 0, and the highest month is labelled."""
+    """A filled line over months such as `2018-09`; missing months count as 0, and the highest month is labelled.
+
+    Over a long time single months hide the way, so the mean of the last twelve months is drawn over them.
+    """
     with _drawing(190) as (figure, axes):
         numbers = np.array([month_number(month) for month in months])
         span = np.arange(numbers.min(), numbers.max() + 1)
         line = np.zeros(len(span))
         line[numbers - numbers.min()] = values
         axes.fill_between(span, line, color=ACCENT, alpha=0.16, linewidth=0)
-        axes.plot(span, line, color=ACCENT, linewidth=1.1, marker="o" if len(span) == 1 else "")
+        is_long = len(span) > LONG_MONTHS
+        axes.plot(
+            span,
+            line,
+            color=ACCENT,
+            linewidth=0.5 if is_long else 1.1,
+            marker="o" if len(span) == 1 else "",
+            alpha=0.5 if is_long else 1.0,
+        )
+        if is_long:
+            means = np.convolve(line, np.full(YEAR, 1 / YEAR), mode="valid")
+            axes.plot(span[YEAR - 1 :], means, color=ACCENT, linewidth=1.8)
         peak = int(np.argmax(line))
         is_late = peak > len(span) / 2
         axes.annotate(
@@ -174,15 +195,25 @@ def long_tail(shares: np.ndarray, marks: Mapping[float, str]) -> Markup:
     return _svg(figure)
 
 
-def dots(rows: Mapping[str, Mapping[str, Estimate]], ours: str, *, from_zero: bool = True) -> Markup:
+def dots(
+    rows: Mapping[str, Mapping[str, Estimate]],
+    ours: str,
+    *,
+    from_zero: bool = True,
+    text: Callable[[float], str] = "{:.3f}".format,
+) -> Markup:
     """A dot plot: under the name of each row a line per model, with its name, its dot and interval, and its value.
 
-    A row is a metric or a slice of the data; all rows share one scale. The model `ours` is highlighted.
+    A row is a metric or a slice of the data; all rows share one scale, whose ends stand below. The model `ours` is
+    highlighted. `text` writes a value.
     """
     lines = sum(1 + len(models) + ROW_GAP for models in rows.values()) - ROW_GAP
-    with _drawing(19 * lines + 6) as (figure, axes):
+    height = 19 * lines + 6
+    with _drawing(height + AXIS_HEIGHT) as (figure, axes):
         figure.set_layout_engine("none")
-        axes.set_position(DOTS_AREA)
+        left, bottom, width, share = DOTS_AREA
+        part = height / (height + AXIS_HEIGHT)
+        axes.set_position((left, 1 - part + bottom * part, width, share * part))
         axes.set_xlim(*_range(rows, from_zero=from_zero))
         at = 0.0
         for row, models in rows.items():
@@ -195,13 +226,75 @@ def dots(rows: Mapping[str, Mapping[str, Estimate]], ours: str, *, from_zero: bo
                     axes.plot([estimate.low, estimate.high], [at, at], color=colour, linewidth=4, alpha=0.35)
                 axes.plot([estimate.value], [at], "o", markersize=7, color=colour, markeredgecolor=SURFACE)
                 axes.annotate(model, (0, at), (-NAMES_OFFSET, 0), **_beside(colour))
-                axes.annotate(f"{estimate.value:.3f}", (1, at), (4, 0), **_beside(colour))
+                axes.annotate(text(estimate.value), (1, at), (4, 0), **_beside(colour))
             at += 1 + ROW_GAP
         axes.set_ylim(at - ROW_GAP - 0.4, -0.6)
-        axes.set_xticks([])
+        axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(4))
+        axes.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _place: _tick(value, text)))
         axes.set_yticks([])
-        axes.spines.bottom.set_visible(False)
     return _svg(figure)
+
+
+def _tick(value: float, text: Callable[[float], str]) -> str:
+    """A value on the scale of a dot plot: as short as it can be, in the form of the values."""
+    return text(value) if text(value).endswith("%") else f"{value:g}"
+
+
+def calibration(points: Sequence[tuple[float, float, int]], ends: tuple[float, float]) -> Markup:
+    """Mean actual ratings over mean predicted ratings, beside the line on which both are equal.
+
+    `points` are (predicted, actual, number of ratings): a dot is larger where there are more. `ends` are those of the
+    scale of the ratings.
+    """
+    with _drawing(230) as (figure, axes):
+        predicted, actual, counts = (np.array(side, dtype=float) for side in zip(*points, strict=True))
+        axes.plot(ends, ends, color=QUIET, linewidth=1.2)
+        axes.annotate("as predicted", (ends[1], ends[1]), (-6, -10), **_label(MUTED, at="right", valign="top"))
+        axes.plot(predicted, actual, color=ACCENT, linewidth=1.4)
+        axes.scatter(predicted, actual, s=10 + 90 * counts / counts.max(), color=ACCENT, edgecolor=SURFACE, zorder=3)
+        axes.set(xlim=ends, ylim=ends, xlabel="predicted rating")
+        axes.set_title("rating given, on average", loc="left", fontsize=SMALL, color=MUTED)
+        axes.grid(axis="y")
+    return _svg(figure)
+
+
+def trend(values: Sequence[float], text: Callable[[float], str] = "{:.3f}".format) -> Markup:
+    """A small line through one value for each run, the earliest first; the last is marked with its value."""
+    with _drawing(70) as (figure, axes):
+        axes.plot(range(len(values)), values, color=ACCENT, linewidth=1.4, marker="o", markersize=2.5)
+        axes.plot([len(values) - 1], [values[-1]], "o", markersize=6, color=ACCENT, markeredgecolor=SURFACE)
+        axes.annotate(
+            text(values[-1]), (len(values) - 1, values[-1]), (8, 0), **_label(INK, at="left", valign="center")
+        )
+        axes.set_xlim(-0.3, (len(values) - 1) * 1.25 + 0.3)
+        low, high = min(values), max(values)
+        margin = 0.25 * ((high - low) or abs(high) or 1.0)
+        axes.set_ylim(low - margin, high + margin)
+        axes.set_xticks([])
+        axes.set_yticks([low, high] if high > low else [high], [text(low), text(high)] if high > low else [text(high)])
+        axes.spines.bottom.set_visible(False)
+        axes.grid(axis="y")
+    return _svg(figure)
+
+
+def name_apart(axes: Any, places: Sequence[tuple[float, float]], names: Sequence[str]) -> list[bool]:
+    """Write names beside points of a plot, and leave out those that would overlap an earlier name or leave the plot.
+
+    Returns for each point whether it is named. The limits of the axes must be final.
+    """
+    taken: list[Any] = []
+    is_named = []
+    frame = axes.get_window_extent()
+    for place, name in zip(places, names, strict=True):
+        text = axes.annotate(_short(name), place, (4, 3), textcoords="offset points", fontsize=8)
+        box = text.get_window_extent().padded(1)
+        is_free = frame.x0 <= box.x0 and box.x1 <= frame.x1 and not any(box.overlaps(other) for other in taken)
+        is_named.append(is_free)
+        if is_free:
+            taken.append(box)
+        else:
+            text.remove()
+    return is_named
 
 
 def _range(rows: Mapping[str, Mapping[str, Estimate]], *, from_zero: bool) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from spark_app.report.drift import population_stability_index, verdict
@@ -47,6 +47,57 @@ def compare(manifest: Mapping[str, Any], earlier: Mapping[str, Any]) -> dict[str
             _both(headline_metrics(earlier["metrics"]), headline_metrics(manifest["metrics"])), earlier, manifest
         ),
         "drift": drift,
+    }
+
+
+def compare_runs(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Two runs of any jobs, from their manifests, as JSON values.
+
+    Keys: `runs` (the head of both), `settings` and `versions` (those that differ), `rows`, `seconds` (by stage), and
+    what `compare` gives: `changed`, `volumes`, `metrics`, `drift`. A setting that one of two versions does not know is
+    None there. Paths of the zones are left out.
+    """
+    old, new = (
+        {
+            f"{section}.{key}": value
+            for section, group in run.get("settings", {}).items()
+            for key, value in group.items()
+        }
+        for run in (before, after)
+    )
+    rows, seconds = ([dict(of(run)) for run in (before, after)] for of in (_rows, _seconds))
+    head = ("run_id", "job", "status", "started", "seconds")
+    profiled = [{**run, "profile": run.get("profile") or {}} for run in (before, after)]
+    found = compare(profiled[1], profiled[0])
+    return {
+        "runs": [{key: run.get(key) for key in head} for run in (before, after)],
+        "settings": _differing(old, new, leave_out=("raw.path", "processed.path")),
+        "versions": _differing(*(run.get("versions", {}) for run in (before, after))),
+        "rows": _both(*rows),
+        "seconds": _both(*seconds),
+        **{key: found[key] for key in ("changed", "volumes", "metrics", "drift")},
+    }
+
+
+def _rows(manifest: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    for table, parts in manifest["rows"].items():
+        for part, count in parts.items():
+            yield f"{table}: {part}", count
+
+
+def _seconds(manifest: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for stage in manifest["stages"]:
+        yield stage["stage"], stage["seconds"]
+
+
+def _differing(
+    before: Mapping[str, Any], after: Mapping[str, Any], leave_out: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """`before` and `after` of each key whose values differ; None where a side does not have it."""
+    return {
+        key: {"before": before.get(key), "after": after.get(key)}
+        for key in dict.fromkeys([*before, *after])
+        if before.get(key) != after.get(key) and key not in leave_out
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +15,19 @@ from numpy.typing import NDArray
 from spark_app.model.metrics import OF_ERRORS, Better, label_of, metric_of
 from spark_app.report import charts
 from spark_app.report.charts import Estimate
-from spark_app.report.words import MODEL_NAMES, THIN, number, percent, plural
+from spark_app.report.words import MODEL_NAMES, THIN, as_read, minute, number, percent, plural
 
 GENRES_SHOWN = 12
 RANKINGS = ("implicit", "popularity")
 TAIL_POINTS = 400
 """Points on the curve of the long tail; more would not be visible."""
+
+LISTS, HISTORIES = "recommended", "rated"
+CLASSES = (0.01, 0.1)
+"""Shares of the movies, the most rated first, that are shown apart."""
+
+YEAR_AT_END = re.compile(r" \(\d{4}\)$")
+"""The year of a title, which a label on a chart has no room for."""
 
 DASH = "\N{EN DASH}"
 """Shown where a value is unknown."""
@@ -291,6 +299,120 @@ def _errors(rating: Mapping[str, Any], intervals: Mapping[str, Any], published: 
             for metric in OF_ERRORS
             for model in rating
         ],
+    )
+
+
+def of_lists(recommended: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[Chart]:
+    """The charts of what is recommended: which movies most, and how popular they are beside what people rate.
+
+    `recommended` has `users`, `top` (title, lists), and `lists` and `ratings` of every movie, the most rated first.
+    """
+    if not recommended or not recommended["users"]:
+        return []
+    drawn = [_most_recommended(recommended)]
+    if len(recommended["ratings"]) >= 1 / min(CLASSES):
+        drawn.append(_popularity(recommended, metrics))
+    return drawn
+
+
+def _most_recommended(recommended: Mapping[str, Any]) -> Chart:
+    users = recommended["users"]
+    titles = [as_read(title) for title, _ in recommended["top"]]
+    counts = [count / users for _, count in recommended["top"]]
+    short = [YEAR_AT_END.sub("", title) for title in titles]
+    is_clear = len(set(short)) == len(short)
+    shares = dict(zip(short if is_clear else titles, counts, strict=True))
+    message = f"{titles[0]} is in the lists of {percent(counts[0])} of the users."
+    return Chart(
+        "Recommended most",
+        message,
+        charts.ranking(shares, percent),
+        f"Bar chart of the {len(shares)} movies that are in most lists, by share of users. {message}",
+        ("movie", "lists", "share of users"),
+        [(as_read(title), number(count), percent(count / users)) for title, count in recommended["top"]],
+    )
+
+
+def _popularity(recommended: Mapping[str, Any], metrics: Mapping[str, Any]) -> Chart:
+    lists, ratings = (recommended[side].astype(float) for side in ("lists", "ratings"))
+    edges = [0, *(round(share * len(ratings)) for share in CLASSES), len(ratings)]
+    names = (f"the most rated 1{THIN}%", f"the next 9{THIN}%", "all others")
+    rows, table = {}, []
+    for name, first, last in zip(names, edges, edges[1:], strict=False):
+        shares = [float(side[first:last].sum() / max(side.sum(), 1)) for side in (lists, ratings)]
+        rows[f"{name} of movies" if "%" in name else name] = {
+            label: Estimate(share) for label, share in zip((LISTS, HISTORIES), shares, strict=True)
+        }
+        table.append((name, number(last - first), *(percent(share) for share in shares)))
+    head = [float(side[: edges[1]].sum() / max(side.sum(), 1)) for side in (lists, ratings)]
+    message = (
+        f"The most rated 1{THIN}% of movies make up {percent(head[0])} of what is recommended, "
+        f"and {percent(head[1])} of what users rated."
+    )
+    if lift := metrics.get("ranking", {}).get("implicit", {}).get("popularity_lift"):
+        message += f" A recommended movie has {lift:.1f} times as many ratings as one that its user rated."
+    return Chart(
+        "How popular lists are, beside histories",
+        message,
+        charts.dots(rows, LISTS, text=percent),
+        f"Dot plot of recommendations and ratings by how often a movie was rated. {message}",
+        ("movies", "how many", LISTS, HISTORIES),
+        table,
+    )
+
+
+def calibrated(metrics: Mapping[str, Any], scale: tuple[float, float]) -> list[Chart]:
+    """The chart of predicted against actual ratings; none where no ratings are predicted."""
+    parts = metrics.get("calibration", [])
+    if not parts:
+        return []
+    total = sum(part["ratings"] for part in parts)
+    gap = sum(abs(part["actual"] - part["predicted"]) * part["ratings"] for part in parts) / total
+    message = (
+        f"Where the model predicts a rating, users gave on average one that is {gap:.2f} away. "
+        "On the line, predicted and given are the same."
+    )
+    values = "; ".join(f"predicted {part['predicted']:.2f}, given {part['actual']:.2f}" for part in parts)
+    points = [(part["predicted"], part["actual"], part["ratings"]) for part in parts]
+    return [
+        Chart(
+            "Predicted against given",
+            message,
+            charts.calibration(points, scale),
+            f"Mean rating given over mean rating predicted. {values}. {message}",
+            ("predicted", "given", "held-out ratings"),
+            [(f"{predicted:.2f}", f"{actual:.2f}", number(count)) for predicted, actual, count in points],
+        )
+    ]
+
+
+def of_runs(history: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """Small lines of the figures of the last runs, the earliest first; none where there are fewer than two runs.
+
+    Each run has `started` and `figures` by name: metrics as in the manifest, and `ratings`.
+    """
+    drawn = []
+    for name in ("ndcg", "rmse", "ratings"):
+        points = [(run["started"], key, value) for run in history for key, value in run["figures"].items()]
+        points = [point for point in points if point[1].partition("@")[0] == name]
+        if len(points) > 1:
+            drawn.append(_trend(points))
+    return drawn
+
+
+def _trend(points: Sequence[tuple[str, str, float]]) -> Chart:
+    key, values = points[-1][1], [value for _, _, value in points]
+    is_count = key == "ratings"
+    text = number if is_count else "{:.4f}".format
+    title = "Ratings" if is_count else label_of(key)
+    message = f"{len(points)} runs, from {text(values[0])} to {text(values[-1])}."
+    return Chart(
+        title,
+        message,
+        charts.trend(values, text),
+        f"Line of {title} over the last runs. {message}",
+        ("run of", title),
+        [(minute(started), text(value)) for started, _, value in points],
     )
 
 

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from numpy.typing import NDArray
 
-from spark_app.model.metrics import METRICS, label_of, metric_of
+from spark_app.model.metrics import label_of, metric_of
 from spark_app.report import charts, figures
 from spark_app.report.drift import MAJOR, STABLE
 from spark_app.report.verdicts import SAME, at_the_gate, verdict
-from spark_app.report.words import MODEL_NAMES, THIN, day, duration, minute, number, percent, plural, size
+from spark_app.report.words import (
+    MODEL_NAMES,
+    THIN,
+    as_read,
+    day,
+    duration,
+    minute,
+    number,
+    percent,
+    plural,
+    reason_as_read,
+    size,
+)
 
 SHOWN = 6
 """Movies shown of a user's history, and of their list."""
+
+EARLIER = " (an earlier run)"
+"""Stands after figures that are not those of the run itself."""
 
 NOT_COMPARABLE = "not comparable"
 
@@ -26,7 +41,9 @@ VERDICTS = {
     "moved": "The distribution of ratings has moved",
     "another": "The ratings are distributed quite differently",
 }
-SHARES = ("share_of_movies_rated", "density", *(metric.name for metric in METRICS if metric.is_share))
+SHARES = ("share_of_movies_rated", "density")
+"""Shares among the volumes."""
+
 MIN_CHANGE = 0.0005
 """Smaller changes would read as 0 %, so they are reported as nearly the same."""
 
@@ -39,7 +56,8 @@ class Facts:
 
     `rows` and `rejects` come from the manifest, or from the latest run that counted them. `metrics` are those of the
     published models, which the run `model_run` fitted. `users_by_activity` and `ratings_of_movies` are what
-    `figures.of_data` takes. `most_rated` are rows of `final`; `users` are answers of `published.user`.
+    `figures.of_data` takes. `most_rated` are rows of `final`; `users` are answers of `published.user`. `recommended` is
+    what `figures.of_lists` takes, and `history` what `figures.of_runs` takes.
     """
 
     manifest: Mapping[str, Any]
@@ -52,6 +70,8 @@ class Facts:
     most_rated: Sequence[Mapping[str, Any]]
     users: Sequence[Mapping[str, Any]]
     lists_are_new: bool
+    recommended: Mapping[str, Any] = field(default_factory=dict)
+    history: Sequence[Mapping[str, Any]] = ()
 
 
 def render(facts: Facts) -> str:
@@ -65,7 +85,7 @@ def render(facts: Facts) -> str:
     )
     environment.filters |= {
         **{"number": number, "percent": percent, "size": size, "duration": duration, "minute": minute},
-        **{"decimal": figures.decimal, "label": label_of},
+        **{"decimal": figures.decimal, "label": label_of, "as_read": as_read, "reason_as_read": reason_as_read},
     }
     manifest, profile = facts.manifest, facts.manifest["profile"]
     return environment.get_template("report.html").render(
@@ -83,6 +103,9 @@ def render(facts: Facts) -> str:
         drift=_drift(manifest["comparison"]),
         model_charts=figures.of_models(facts.metrics),
         slice_charts=figures.of_slices(facts.metrics),
+        found=_found(facts),
+        list_charts=[*figures.of_lists(facts.recommended, facts.metrics), *_calibrated(facts)],
+        run_charts=figures.of_runs(facts.history),
         gate=at_the_gate(facts.metrics["gate"]) if facts.metrics.get("gate") else [],
         qualities=_qualities(facts.metrics),
         users=[_person(user) for user in facts.users],
@@ -118,27 +141,64 @@ def _verdict(facts: Facts) -> str:
     return verdict
 
 
+def _found(facts: Facts) -> str:
+    """How many recommended movies users liked, in words; empty where an earlier version did not count them."""
+    ranking = facts.metrics.get("ranking", {})
+    name = next((name for name in ranking.get("implicit", {}) if name.startswith("precision@")), None)
+    if name is None:
+        return ""
+    k = int(name.partition("@")[2])
+    is_later = facts.manifest["settings"]["train"]["holdout"] == "time"
+    liked = "went on to like" if is_later else "also liked, but which were hidden from the model"
+    ours, popular = (ranking[model] for model in ("implicit", "popularity"))
+    return (
+        f"Of {k} recommended movies, {k * ours[name]:.1f} are ones that their user {liked}; of the {k} most popular "
+        f"ones, {k * popular[name]:.1f}. {percent(ours[f'hit_rate@{k}'])} of the users find at least one in their list "
+        f"(popular lists: {percent(popular[f'hit_rate@{k}'])}). They may like others too; nobody "
+        "knows, since they have not rated them."
+    )
+
+
+def _calibrated(facts: Facts) -> list[figures.Chart]:
+    scale = facts.manifest["settings"]["input"]
+    return figures.calibrated(facts.metrics, (scale["scale_min"], scale["scale_max"]))
+
+
 def _headlines(facts: Facts) -> list[tuple[str, str, str]]:
     """The main figures, each as a label, a value and a note."""
     profile, metrics = facts.manifest["profile"], facts.metrics
+    is_own = facts.manifest.get("profile_run", facts.manifest["run_id"]) == facts.manifest["run_id"]
+    of_before = "" if is_own else EARLIER
     headlines: list[tuple[str, str, str]] = []
     if profile:
         mean = f"{profile['average_rating']:.2f} on average" if profile["ratings"] else ""
         headlines += [
-            ("Ratings", number(profile["ratings"]), mean),
-            ("Users", number(profile["users"]), _typical(profile.get("user_activity", {}))),
-            ("Movies", number(profile["movies"]), f"{percent(profile['share_of_movies_rated'])} have a rating"),
+            ("Ratings", number(profile["ratings"]), f"{mean}{of_before}"),
+            ("Users", number(profile["users"]), f"{_typical(profile.get('user_activity', {}))}{of_before}"),
+            (
+                "Movies",
+                number(profile["movies"]),
+                f"{percent(profile['share_of_movies_rated'])} have a rating{of_before}",
+            ),
         ]
     if lists := facts.rows.get("recommendations"):
-        headlines.append(("Recommendations", number(lists["rows"]), f"for {plural(lists['users'], 'user')}"))
+        note = f"for {plural(lists['users'], 'user')}{'' if facts.lists_are_new else EARLIER}"
+        headlines.append(("Recommendations", number(lists["rows"]), note))
+    of_model = "" if facts.model_run in ("", facts.manifest["run_id"]) else EARLIER
     if ranking := metrics.get("ranking"):
         lead = figures.accuracy_metrics(ranking)[0]
         headlines.append(
-            (label_of(lead), f"{ranking['implicit'][lead]:.3f}", f"popularity {ranking['popularity'][lead]:.3f}")
+            (
+                label_of(lead),
+                f"{ranking['implicit'][lead]:.3f}",
+                f"popularity {ranking['popularity'][lead]:.3f}{of_model}",
+            )
         )
     if rating := metrics.get("rating"):
         published = rating[metrics["rating_model"]]
-        headlines.append(("RMSE", f"{published['rmse']:.3f}", f"{MODEL_NAMES['bias']} {rating['bias']['rmse']:.3f}"))
+        headlines.append(
+            ("RMSE", f"{published['rmse']:.3f}", f"{MODEL_NAMES['bias']} {rating['bias']['rmse']:.3f}{of_model}")
+        )
     return headlines
 
 
@@ -146,8 +206,8 @@ def _typical(activity: Mapping[str, float]) -> str:
     return f"the median user gave {plural(activity['median'], 'rating')}" if activity else ""
 
 
-def _comparison(comparison: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Rows of the comparison with the run before: label, value before, value now, change.
+def _comparison(comparison: Mapping[str, Any]) -> list[tuple[str, str, str, tuple[str, str]]]:
+    """Rows of the comparison with the run before: label, value before, value now, (better or worse, change).
 
     Where settings changed on which metrics depend, there is no verdict on metrics.
     """
@@ -157,21 +217,21 @@ def _comparison(comparison: Mapping[str, Any]) -> list[tuple[str, str, str, str]
         for key, both in comparison.get(kind, {}).items():
             before, after = both["before"], both["after"]
             name = VOLUME_NAMES.get(key, key.replace("_", " ")) if kind == "volumes" else label_of(key)
-            change = _change(before, after)
+            change = SAME, _change(before, after)
             if kind == "metrics":
-                change = _metric_change(key, both) if is_comparable else NOT_COMPARABLE
+                change = _metric_change(key, both) if is_comparable else (SAME, NOT_COMPARABLE)
             rows.append((name, _amount(key, kind, before), _amount(key, kind, after), change))
     return rows
 
 
-def _metric_change(key: str, both: Mapping[str, Any]) -> str:
+def _metric_change(key: str, both: Mapping[str, Any]) -> tuple[str, str]:
     """The change of a metric, and whether it is better or worse; nothing is claimed that may be chance."""
     which, said = verdict(key, both["after"], both["before"], both.get("interval_after"), both.get("interval_before"))
-    return said if which == SAME else f"{_change(both['before'], both['after'])}, {which}"
+    return which, said if which == SAME else f"{_change(both['before'], both['after'])}, {which}"
 
 
 def _amount(key: str, kind: str, value: float) -> str:
-    if key in SHARES:
+    if is_share(key):
         return percent(value)
     return number(value) if kind == "volumes" else figures.decimal(value, 4)
 
@@ -200,8 +260,14 @@ def _drift(comparison: Mapping[str, Any]) -> str:
     )
 
 
-def _qualities(metrics: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """Each ranking metric: its label, its meaning, and (value, interval) for the model and for popularity."""
+def is_share(name: str) -> bool:
+    """Whether a volume or a metric is a share, which is shown as a percentage."""
+    metric = metric_of(name)
+    return name in SHARES or (metric is not None and metric.is_share)
+
+
+def _qualities(metrics: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[str, str]], tuple[str, str]]]:
+    """Each ranking metric: label, meaning, (value, interval) for the model and for popularity, and their verdict."""
     ranking = metrics.get("ranking")
     if not ranking:
         return []
@@ -209,24 +275,32 @@ def _qualities(metrics: Mapping[str, Any]) -> list[tuple[str, str, list[tuple[st
     return [
         (
             label_of(name),
-            metric.meaning if (metric := metric_of(name)) else "",
+            f"{metric.meaning}; {metric.better} is better" if (metric := metric_of(name)) else "",
             [
                 (_quality(name, ranking[model].get(name)), _bounds(bounds, model, name))
                 for model in ("implicit", "popularity")
             ],
+            verdict(
+                name,
+                ranking["implicit"][name],
+                ranking["popularity"][name],
+                bounds.get("implicit", {}).get(name),
+                bounds.get("popularity", {}).get(name),
+                metrics.get("differences", {}).get("ranking", {}).get("implicit", {}).get(name),
+            ),
         )
         for name in ranking["implicit"]
-        if name != "users"
+        if name in ranking["popularity"] and name != "users"
     ]
 
 
 def _quality(name: str, value: float | None) -> str:
-    return percent(value) if name in SHARES and value is not None else figures.decimal(value, 3)
+    return percent(value) if is_share(name) and value is not None else figures.decimal(value, 3)
 
 
 def _bounds(bounds: Mapping[str, Any], model: str, metric: str) -> str:
     low, high = bounds.get(model, {}).get(metric, (None, None))
-    return "" if low is None else f"{low:.3f} to\N{NO-BREAK SPACE}{high:.3f}"
+    return "" if low is None else f"{_quality(metric, low)} to\N{NO-BREAK SPACE}{_quality(metric, high)}"
 
 
 def _person(user: Mapping[str, Any]) -> dict[str, Any]:

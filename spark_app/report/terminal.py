@@ -9,27 +9,40 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spark_app.model.metrics import label_of, metric_of
-from spark_app.report.words import MODEL_NAMES
+from spark_app.model.metrics import OF_ERRORS, label_of, metric_of
+from spark_app.report.verdicts import BETTER, SAME, WORSE, at_the_gate, verdict
+from spark_app.report.words import MODEL_NAMES, as_read, percent, reason_as_read
 
-MIN_WIDTH = 110
+MIN_WIDTH = 80
+"""Columns that the tables need; a terminal that is narrower breaks their lines."""
+
 MAX_CELL = 300
 """Characters of a title or a reason that are shown."""
-"""Columns that the tables need."""
+
+STYLES = {BETTER: "green", WORSE: "yellow", SAME: ""}
 
 
-def show_results(manifest: Mapping[str, Any], top: Sequence[Mapping[str, str]], places: Mapping[str, str]) -> None:
-    """Print the metrics beside their baselines, the top N of one user, and the paths of the outputs.
+def show_results(
+    manifest: Mapping[str, Any],
+    top: Sequence[Mapping[str, str]],
+    places: Mapping[str, str],
+    commands: Sequence[str] = (),
+) -> None:
+    """Print the metrics beside their baselines, the top N of one user, the paths of the outputs, and what to run next.
 
-    Takes a run's manifest, the rows of the published CSV for one user, and the paths by name.
+    Takes a run's manifest, the rows of the published CSV for one user, the paths by name, and commands.
     """
     console = wide_console()
     console.print()
-    console.print(metrics_table(manifest["metrics"]))
+    print_metrics(console, manifest["metrics"])
     if top:
         console.print(recommendations_table(f"Top {len(top)} for user {top[0]['userId']}", top))
     for name, path in places.items():
         console.print(Text(f"{name:<16}", style="bold") + Text(path), soft_wrap=True)
+    if commands:
+        console.print("\nGo on with", style="bold")
+    for command in commands:
+        console.print(Text(f"  {command}"), soft_wrap=True)
 
 
 def wide_console() -> Console:
@@ -38,50 +51,63 @@ def wide_console() -> Console:
     return console if console.width >= MIN_WIDTH else Console(highlight=False, width=MIN_WIDTH, soft_wrap=True)
 
 
-def metrics_table(metrics: Mapping[str, Any]) -> Table:
-    """A table of the models' metrics beside those of their baselines, from a manifest's `metrics`."""
-    table = Table(title="On ratings held out, never seen in training", title_justify="left")
-    for heading in ("metric", "model", "", "baseline", "", ""):
-        table.add_column(heading, justify="right" if heading == "" else "left")
-    captions = []
+def print_metrics(console: Console, metrics: Mapping[str, Any]) -> None:
+    """Print a manifest's metrics beside those of the baselines: how good models are, apart from what lists are like."""
     rating_model = metrics.get("rating_model")
-    published = "explicit" if rating_model in (None, "bias") else rating_model
-    for task, model, baseline in (("rating", published, "bias"), ("ranking", "implicit", "popularity")):
-        if task not in metrics:
-            continue
-        values, baseline_values = metrics[task][model], metrics[task][baseline]
-        bounds = metrics.get("intervals", {}).get(task, {})
-        if bounds:
-            captions = ["in brackets: 95 % intervals, bootstrap over users"]
-        for metric in values:
-            if metric == "users" or metric not in baseline_values:
-                continue
-            table.add_row(
-                label_of(metric),
-                MODEL_NAMES[model],
-                _with_interval(values[metric], bounds.get(model, {}).get(metric)),
-                MODEL_NAMES[baseline],
-                _with_interval(baseline_values[metric], bounds.get(baseline, {}).get(metric)),
-                _verdict(metric, values[metric], baseline_values[metric]),
-            )
+    shown = "explicit" if rating_model in (None, "bias") else rating_model
+    parts = (
+        ("Finding what people like", "ranking", "implicit", "popularity", is_of_accuracy),
+        ("Predicted ratings", "rating", shown, "bias", is_of_accuracy),
+        ("What the lists are like", "ranking", "implicit", "popularity", lambda name: not is_of_accuracy(name)),
+    )
+    for title, task, model, baseline, is_shown in parts:
+        names = [name for name in metrics.get(task, {}).get(model, {}) if name != "users" and is_shown(name)]
+        if names:
+            console.print(_metrics_table(title, metrics, task, (model, baseline), names))
+    if any(metrics.get("intervals", {}).values()):
+        console.print("On ratings held out. In brackets: 95 % intervals, bootstrap over users.", style="dim")
     if rating_model:
-        captions.append(f"predicted_rating comes from: {MODEL_NAMES[rating_model]}")
-    table.caption = "\n".join(captions)
+        console.print(f"predicted_rating comes from: {MODEL_NAMES[rating_model]}", style="dim")
+    for sentence in at_the_gate(metrics["gate"]) if "gate" in metrics else ():
+        console.print(plain(sentence))
+
+
+def is_of_accuracy(name: str) -> bool:
+    """Whether a metric says how good a model is, and not what lists are like."""
+    metric = metric_of(name)
+    return metric is None or metric.at_k or metric in OF_ERRORS
+
+
+def _metrics_table(
+    title: str, metrics: Mapping[str, Any], task: str, models: tuple[str, str], names: Sequence[str]
+) -> Table:
+    model, baseline = models
+    table = Table(title=title, title_justify="left")
+    table.add_column("metric")
+    for heading in (*(MODEL_NAMES[one] for one in models), "beside it"):
+        table.add_column(heading, justify="right")
+    values, bounds = metrics[task], metrics.get("intervals", {}).get(task, {})
+    differences = metrics.get("differences", {}).get(task, {}).get(model, {})
+    for name in names:
+        if name not in values[baseline]:
+            continue
+        ends = bounds.get(model, {}).get(name), bounds.get(baseline, {}).get(name)
+        which, said = verdict(
+            name, values[model][name], values[baseline][name], *ends, difference=differences.get(name)
+        )
+        cells = (_with_interval(name, values[one][name], both) for one, both in zip(models, ends, strict=True))
+        table.add_row(label_of(name), *cells, Text(said, style=STYLES[which]))
     return table
 
 
-def _with_interval(value: float, bounds: Sequence[float] | None) -> Text:
-    text = Text(f"{value:.4f}")
-    return text + Text(f" ({bounds[0]:.3f}-{bounds[1]:.3f})", style="dim") if bounds else text
-
-
-def _verdict(metric: str, value: float, baseline: float) -> str:
-    if value == baseline:
-        return "the same"
-    known = metric_of(metric)
-    better = known.is_better(value, baseline) if known else value > baseline
-    ratio = f"{value / baseline:.2f} x" if baseline else "-"
-    return f"[green]{ratio} better[/green]" if better else f"[yellow]{ratio} worse[/yellow]"
+def _with_interval(name: str, value: float, bounds: Sequence[float] | None) -> Text:
+    metric = metric_of(name)
+    is_share = metric is not None and metric.is_share
+    text = Text(percent(value) if is_share else f"{value:.3f}")
+    if not bounds:
+        return text
+    low, high = (f"{100 * end:.0f}" if is_share else f"{end:.3f}" for end in bounds)
+    return text + Text(f" ({low}-{high})", style="dim")
 
 
 def recommendations_table(title: str, rows: Iterable[Mapping[str, Any]]) -> Table:
@@ -91,13 +117,13 @@ def recommendations_table(title: str, rows: Iterable[Mapping[str, Any]]) -> Tabl
         table.add_column(heading, justify="left" if heading in ("title and genres", "why") else "right")
     for row in rows:
         predicted = f"{float(row['predicted_rating']):.3f}" if row["predicted_rating"] else "-"
-        table.add_row(str(row["rank"]), title_and_genres(row), predicted, plain(_short(row["reason"])))
+        table.add_row(str(row["rank"]), title_and_genres(row), predicted, plain(_short(reason_as_read(row["reason"]))))
     return table
 
 
 def title_and_genres(row: Mapping[str, Any]) -> Text:
     """A movie in two lines: its title, then its genres."""
-    return plain(_short(row["title"])) + "\n" + plain(row["genres"].replace("|", ", "), style="dim")
+    return plain(_short(as_read(row["title"]))) + "\n" + plain(row["genres"].replace("|", ", "), style="dim")
 
 
 def _short(text: str) -> str:

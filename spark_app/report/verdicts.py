@@ -21,17 +21,26 @@ Bounds = Sequence[float] | None
 
 
 def verdict(
-    name: str, value: float, reference: float, bounds: Bounds = None, reference_bounds: Bounds = None
+    name: str,
+    value: float,
+    reference: float,
+    bounds: Bounds = None,
+    reference_bounds: Bounds = None,
+    difference: Bounds = None,
 ) -> tuple[str, str]:
     """How a metric compares with its reference: (BETTER, WORSE or SAME, and the same in words).
 
-    `name` is that of the manifest, such as `ndcg@10`. Where both have intervals and these overlap, the difference may
-    be chance: it is SAME.
+    `name` is that of the manifest, such as `ndcg@10`. If the interval of their `difference` on the same users
+    holds 0, or is not known and the intervals of both overlap, the difference may be chance: it is SAME.
     """
     if value == reference:
         return SAME, "the same"
-    overlap = bounds and reference_bounds and bounds[0] <= reference_bounds[1] and reference_bounds[0] <= bounds[1]
-    if overlap:
+    may_be_chance = False
+    if difference:
+        may_be_chance = difference[0] <= 0 <= difference[1]
+    elif bounds and reference_bounds:
+        may_be_chance = bounds[0] <= reference_bounds[1] and reference_bounds[0] <= bounds[1]
+    if may_be_chance:
         return SAME, NO_DIFFERENCE
     known = metric_of(name)
     is_better = known.is_better(value, reference) if known else value > reference

@@ -8,6 +8,7 @@ from spark_app.data import contract
 from spark_app.platform import storage
 from spark_app.platform.log import logger
 from spark_app.platform.metastore import drop_raw_table, register_csv, register_table, start_crawler
+from spark_app.platform.session import has_metastore, is_on_derby
 from spark_app.platform.settings import Settings
 from spark_app.zones.manifest import RunRecord
 from spark_app.zones.processed import MADE_BY, ProcessedZone
@@ -18,21 +19,40 @@ from spark_app.zones.raw_check import surveyed
 def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     """Check the raw files against their contract, and register the tables of both zones."""
     tables = note_inputs(record, *surveyed(settings))
-    record.outputs.extend(name for table in tables if table and (name := register_raw(spark, table)))
+    if has_metastore(spark):
+        record.outputs.extend(name for table in tables if table and (name := register_raw(spark, table)))
     record.outputs.extend(register_processed(spark, ProcessedZone(settings.processed.path)))
     if settings.catalog.crawler:
         start_crawler(spark, settings.catalog.crawler)
 
 
 def register_processed(spark: SparkSession, zone: ProcessedZone) -> list[str]:
-    """Register the tables of the processed zone that exist; returns their names."""
+    """Register the tables of the processed zone that exist; returns their names.
+
+    If another process holds the metastore, a mark in the zone says that this is still to do: tables that are registered
+    already show new rows all the same.
+    """
+    if not has_metastore(spark):
+        logger.warning(
+            "another process holds the metastore (metastore/db): no tables are registered now; the next run of "
+            "'catalog' or 'pipeline' does it"
+        )
+        storage.write_text(zone.owed_to_catalog, "")
+        return []
     names = [
         register_table(spark, table, "delta", zone.table(table)) for table in MADE_BY if zone.has_table(spark, table)
     ]
     if storage.exists(zone.final_file):
         names.append(register_table(spark, "final", "parquet", storage.spark_path(zone.final)))
+    if is_on_derby(spark) and storage.exists(zone.owed_to_catalog):
+        storage.remove(zone.owed_to_catalog)
     logger.info("registered %s of %s", ", ".join(names) or "no table yet", zone.root)
     return names
+
+
+def is_owed(settings: Settings) -> bool:
+    """Whether an earlier run could not register its tables."""
+    return storage.exists(ProcessedZone(settings.processed.path).owed_to_catalog)
 
 
 def register_raw(spark: SparkSession, table: RawTable) -> str:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
+from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+import spark_app
 from spark_app.data import clean, rules
 from spark_app.data.aggregates import final_movies, movie_stats
 from spark_app.data.ids import Codes, are_ids, with_original_ids
+from spark_app.platform import storage
 from spark_app.platform.errors import TooManyRejectsError
 from spark_app.platform.log import logger
 from spark_app.platform.settings import Settings
 from spark_app.zones.checked import Checked
-from spark_app.zones.deliveries import Delivery, find_delivery, why_movies_need_all
+from spark_app.zones.deliveries import (
+    Delivery,
+    digest,
+    find_delivery,
+    has_taken_all,
+    read_taken,
+    why_movies_need_all,
+)
 from spark_app.zones.id_codes import check_no_codes, coded_before, find_codes, keep_codes, texts_in
 from spark_app.zones.manifest import RunRecord
 from spark_app.zones.plain_ratings import check_plain_files, plain_files
@@ -50,12 +60,13 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     tables = note_inputs(record, *surveyed(settings))
     if settings.input.ids == "integer":
         check_no_codes(spark, zone)
-    coded = coded_before(spark, zone).union(*(table.coded for table in tables if table))
+    coded = coded_before(zone).union(*(table.coded for table in tables if table))
     judged = _judge(spark, zone, settings, record, tables, coded)
     while settings.input.ids == "auto" and (texts := _columns_of_texts(judged, settings, record)):
         judged.unpersist()
         coded |= texts
         judged = _judge(spark, zone, settings, record, tables, coded)
+    movies_from = _movies_from(tables[0], settings, coded)
     checked, movies, codes, delivery = judged.checked, judged.movies, judged.codes, judged.delivery
     for table in checked:
         _log_rejects(table, record, settings)
@@ -67,7 +78,7 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     if movies is not None:
         _warn_of_genres(movies, settings)
         _note_kept(record, "movies", checked["movies"])
-        _publish_movies(movies, zone, record)
+        _publish_movies(movies, zone, record, movies_from)
     if delivery.is_new:
         _publish_ratings(spark, checked["ratings"], delivery, settings, zone, record)
         _note_kept(record, "ratings", checked["ratings"])
@@ -80,14 +91,55 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
         _account_for_all(record, delivery, ratings.count(), unrated, settings)
     if movies is None:
         movies = clean.rated_movies(ratings, codes)
-        _publish_movies(movies, zone, record)
+        _publish_movies(movies, zone, record, movies_from)
     stats = movie_stats(movies, ratings, settings.clean.damping).orderBy("movieId").persist()
-    zone.overwrite(stats, "movie_stats")
-    record.note_output(zone.table("movie_stats"))
     zone.replace_final(final_movies(movies, stats).transform(with_original_ids, codes))
     record.note_output(zone.final_file)
+    # Last of all: its note says that everything before it is complete.
+    zone.overwrite(stats, "movie_stats", made_from=_stats_from(zone, settings))
+    record.note_output(zone.table("movie_stats"))
     judged.unpersist()
     stats.unpersist()
+
+
+def is_current(settings: Settings, record: RunRecord) -> bool:
+    """Whether the processed zone already holds what the stage would write, so that it need not run; without Spark.
+
+    It does if the files and all that decides how rows are judged are those of the last time, and nobody else has
+    changed the tables since.
+    """
+    zone = ProcessedZone(settings.processed.path)
+    tables = note_inputs(record, *surveyed(settings))
+    coded = coded_before(zone).union(*(table.coded for table in tables if table))
+    taken = read_taken(zone)
+    if (
+        taken is None
+        or not has_taken_all(taken, tables[1], settings, coded)
+        or not zone.is_made_from("movies", _movies_from(tables[0], settings, coded))
+        or not zone.is_made_from("movie_stats", _stats_from(zone, settings))
+        or not storage.exists(zone.final_file)
+    ):
+        return False
+    delivery, _ = find_delivery(zone, settings, tables[1], coded)
+    has_unrated = zone.version("unrated") is not None
+    unrated = zone.dataset("unrated").count_rows() if has_unrated else 0
+    _account_for_all(record, delivery, zone.dataset("ratings").count_rows(), unrated, settings)
+    return True
+
+
+def _movies_from(movies: RawTable | None, settings: Settings, coded: Collection[str]) -> dict[str, Any]:
+    """What the table of movies is made from: its files, or the ratings if there are none, and all that judges rows."""
+    return {
+        "files": sorted(file.sha256 for file in movies.files) if movies else None,
+        "movies_file": settings.movies_file.model_dump(mode="json"),
+        "rules": digest(settings, coded),
+        "version": spark_app.__version__,
+    }
+
+
+def _stats_from(zone: ProcessedZone, settings: Settings) -> dict[str, Any]:
+    """What the aggregates are made from."""
+    return {**zone.versions("ratings", "movies"), "damping": settings.clean.damping, "version": spark_app.__version__}
 
 
 @dataclass(frozen=True)
@@ -122,7 +174,7 @@ def _judge(
 ) -> _Judged:
     """Judge and count the rows of the delivery. `coded` names the columns, of userId and movieId, that need codes."""
     raw_movies, raw_ratings = tables
-    delivery, all_files = find_delivery(spark, zone, settings, raw_ratings, coded)
+    delivery, all_files = find_delivery(zone, settings, raw_ratings, coded)
     movie_fields = read_fields(spark, raw_movies) if raw_movies else None
     rating_fields = read_fields(spark, delivery.table) if delivery.is_new else None
     codes, new_codes = find_codes(
@@ -320,8 +372,8 @@ def _warn_of_genres(movies: DataFrame, settings: Settings) -> None:
         )
 
 
-def _publish_movies(movies: DataFrame, zone: ProcessedZone, record: RunRecord) -> None:
-    zone.overwrite(movies.orderBy("movieId"), "movies")
+def _publish_movies(movies: DataFrame, zone: ProcessedZone, record: RunRecord, made_from: Mapping[str, Any]) -> None:
+    zone.overwrite(movies.orderBy("movieId"), "movies", made_from=made_from)
     record.note_output(zone.table("movies"))
 
 
@@ -339,11 +391,11 @@ def _publish_ratings(
     delivery again, and adds no pair twice.
     """
     _publish_unrated(spark, checked.unrated, delivery, settings, zone, record)
-    note = delivery.then_taken(checked.lines, checked.missing_lines, record.rejects["ratings"], record.run_id).to_json()
+    note = delivery.then_taken(checked.lines, checked.missing_lines, record.rejects["ratings"], record.run_id).as_note()
     if delivery.taken is not None:
         checked.hold()  # a merge reads it twice
     if delivery.taken is None:
-        zone.overwrite(checked.kept, "ratings", note)
+        zone.overwrite(checked.kept, "ratings", **note)
         checked.kept_rows = checked.kept_rows or zone.read(spark, "ratings").count()  # from the log of the table
     elif settings.input.feedback == "counts":
         sums = {"rating": "old.rating + new.rating", "timestamp": "greatest(old.timestamp, new.timestamp)"}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pyspark.sql import SparkSession
 
+import spark_app
 from spark_app.data import profile
 from spark_app.data.features import features
 from spark_app.data.ids import with_original_ids
@@ -22,10 +25,11 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     codes = read_codes(spark, zone)
     found = features(ratings, movies)
     users = found.users.transform(with_original_ids, codes).persist()
-    zone.overwrite(users, "user_features")
+    made_from = _made_from(settings)
+    zone.overwrite(users, "user_features", made_from=made_from)
     record.note_output(zone.table("user_features"))
     rated_movies = found.movies.transform(with_original_ids, codes).persist()
-    zone.overwrite(rated_movies, "movie_features")
+    zone.overwrite(rated_movies, "movie_features", made_from=made_from)
     record.note_output(zone.table("movie_features"))
 
     histogram = profile.rating_histogram(found.values, settings.input.feedback)
@@ -56,3 +60,16 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
         100 * record.profile["share_of_movies_rated"],
         100 * record.profile["movie_popularity"].get("top_1_percent", 0.0),
     )
+
+
+def is_current(settings: Settings, record: RunRecord) -> bool:
+    """Whether the features are those that the stage would make (`train.when` = "new"); without Spark."""
+    zone, made_from = ProcessedZone(settings.processed.path), _made_from(settings)
+    tables = ("user_features", "movie_features")
+    return settings.train.when == "new" and all(zone.is_made_from(table, made_from) for table in tables)
+
+
+def _made_from(settings: Settings) -> dict[str, Any]:
+    """What the features are made from."""
+    tables = ProcessedZone(settings.processed.path).versions("ratings", "movies")
+    return {**tables, "feedback": settings.input.feedback, "version": spark_app.__version__}

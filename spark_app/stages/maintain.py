@@ -68,7 +68,7 @@ def _forget_rejects(spark: SparkSession, zone: ProcessedZone, keep_runs: int) ->
     runs = sorted(row["run_id"] for row in zone.read(spark, "rejects").select("run_id").distinct().collect())
     if len(runs) <= keep_runs:
         return 0
-    taken = read_taken(spark, zone)
+    taken = read_taken(zone)
     if taken is None and zone.has_table(spark, "ratings"):
         return 0  # restored by hand: only the next etl knows whose rejects belong to it
     old = _older(runs, keep_runs, taken.runs if taken else ())

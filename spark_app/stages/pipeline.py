@@ -11,7 +11,7 @@ from spark_app.platform.errors import GateError
 from spark_app.platform.log import logger
 from spark_app.platform.settings import Settings
 from spark_app.stages import catalog, etl, explore, ingest, maintain, recommend, report, summary, train, tune
-from spark_app.zones.manifest import RunRecord
+from spark_app.zones.manifest import NOTHING_NEW, RunRecord
 from spark_app.zones.processed import ProcessedZone
 
 REPORT = "report"
@@ -19,10 +19,16 @@ REPORT = "report"
 
 StageFunction = Callable[[SparkSession, Settings, RunRecord], None]
 
+IsCurrent = Callable[[Settings, RunRecord], bool]
+"""Whether everything that a job would write is there already; found out without Spark."""
+
 
 @dataclass(frozen=True)
 class Job:
-    """What an entry point runs, which roots it needs, and whether it registers tables in a catalogue."""
+    """What an entry point runs, which roots it needs, and whether it registers tables in a catalogue.
+
+    A job that `is_current` is done before Spark starts.
+    """
 
     name: str
     purpose: str
@@ -30,6 +36,7 @@ class Job:
     needs_raw: bool = True
     needs_processed: bool = True
     catalogued: bool = False
+    is_current: IsCurrent | None = None
 
 
 def _run_all(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
@@ -53,11 +60,16 @@ def _run_all(spark: SparkSession, settings: Settings, record: RunRecord) -> None
     summary.show(settings, record)
 
 
-def _explore_and_report(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
-    """Run `explore` as a job of its own, with a report. In a pipeline, one report at the end covers all stages."""
-    EXPLORE.run(spark, settings, record)
-    with record.stage(REPORT):
-        report.write(settings, record)
+def _reporting(stage: Job) -> Job:
+    """A stage as a job that leaves a report. In a pipeline, one report at the end covers all stages."""
+
+    def run_and_report(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
+        stage.run(spark, settings, record)
+        if not record.is_nothing_new:
+            with record.stage(REPORT):
+                report.write(settings, record)
+
+    return replace(stage, run=run_and_report)
 
 
 def _stage(
@@ -68,31 +80,70 @@ def _stage(
     raw: bool = True,
     processed: bool = True,
     catalogued: bool = False,
+    is_current: IsCurrent | None = None,
 ) -> Job:
-    """A stage as a job of its own, which logs its start and end and records its duration."""
+    """A stage as a job of its own, which logs its start and end and records its duration. If it is current, it ends."""
 
     def timed(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
-        with record.stage(name):
-            function(spark, settings, record)
+        with record.stage(name) as stage:
+            if is_current and is_current(settings, record):
+                stage.status = NOTHING_NEW
+            else:
+                function(spark, settings, record)
 
-    return Job(name, purpose, timed, needs_raw=raw, needs_processed=processed, catalogued=catalogued)
+    return Job(
+        name, purpose, timed, needs_raw=raw, needs_processed=processed, catalogued=catalogued, is_current=is_current
+    )
+
+
+def _all_is_current(settings: Settings, record: RunRecord) -> bool:
+    """Whether every stage is current. Only a run that fetches files finds out whether its source has new ones."""
+    return (
+        not settings.ingest.source
+        and settings.train.when == "new"
+        and not catalog.is_owed(settings)
+        and all(stage.is_current(settings, record) for stage in STAGES if stage.is_current)
+    )
 
 
 EXPLORE = _stage(
-    "explore", "delta/ratings -> features of users and movies, a profile, a report.", explore.run, raw=False
+    "explore",
+    "delta/ratings -> features of users and movies, a profile, a report.",
+    explore.run,
+    raw=False,
+    is_current=explore.is_current,
+)
+
+TRAIN = _stage(
+    "train", "delta/ratings -> models that beat their baselines.", train.run, raw=False, is_current=train.is_current
+)
+
+RECOMMEND = _stage(
+    "recommend",
+    "Models -> delta/recommendations and the CSV.",
+    recommend.run,
+    raw=False,
+    is_current=recommend.is_current,
 )
 
 STAGES = (
     _stage("ingest", "A download, a folder, a zip or the generator -> raw zone.", ingest.run, processed=False),
     _stage("catalog", "Files of both zones -> tables by name for Spark SQL.", catalog.run, catalogued=True),
-    _stage("etl", "Raw zone -> delta/ratings, movies, movie_stats, rejects, and final/.", etl.run),
+    _stage(
+        "etl",
+        "Raw zone -> delta/ratings, movies, movie_stats, rejects, and final/.",
+        etl.run,
+        is_current=etl.is_current,
+    ),
     EXPLORE,
-    _stage("train", "delta/ratings -> models that beat their baselines.", train.run, raw=False),
-    _stage("recommend", "Models -> delta/recommendations and the CSV.", recommend.run, raw=False),
+    TRAIN,
+    RECOMMEND,
 )
 """Every stage, in an order in which each finds its inputs."""
 
-PIPELINE = Job("pipeline", "All stages, in order, in one Spark session.", _run_all, catalogued=True)
+PIPELINE = Job(
+    "pipeline", "All stages, in order, in one Spark session.", _run_all, catalogued=True, is_current=_all_is_current
+)
 
 TUNE = _stage("tune", "delta/ratings -> tuning/best.toml, settings for --config.", tune.run, raw=False)
 
@@ -100,4 +151,4 @@ MAINTAIN = _stage(
     "maintain", "Processed zone -> the same zone, without the leftovers of old runs.", maintain.run, raw=False
 )
 
-JOBS = {job.name: job for job in (*STAGES, replace(EXPLORE, run=_explore_and_report), PIPELINE, TUNE, MAINTAIN)}
+JOBS = {job.name: job for job in (*STAGES, _reporting(EXPLORE), _reporting(RECOMMEND), PIPELINE, TUNE, MAINTAIN)}

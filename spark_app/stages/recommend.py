@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+import spark_app
 from spark_app.data.ids import Codes, with_original_ids
 from spark_app.data.liked import AND, YOU_LIKED
 from spark_app.data.popular import popular_lists
@@ -32,7 +34,7 @@ from spark_app.zones.choice import chosen_movies, chosen_users, movies_with_coun
 from spark_app.zones.id_codes import read_codes
 from spark_app.zones.manifest import RunRecord
 from spark_app.zones.processed import ProcessedZone
-from spark_app.zones.stored_models import fitted_to, load_models, published_models
+from spark_app.zones.stored_models import fitted_to, load_models, published_models, published_run
 
 COLUMNS = ("userId", "rank", "movieId", "title", "genres", "predicted_rating", "score", "reason")
 
@@ -54,7 +56,7 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     chosen = chosen_movies(zone, options, settings.input)
     rating_model = _rating_model(models, rating_model_name, settings)
     ratings = _of_chosen_users(spark, zone, ratings, settings)
-    if options.fold_in != "none" and fitted_to(folder) != zone.version(spark, "ratings"):
+    if options.fold_in != "none" and fitted_to(folder) != zone.version("ratings"):
         models, folded_in = with_fold_in(models, ratings, options.fold_in)
         logger.info("folded in %s users who have ratings that the fit has not seen", f"{folded_in:,}")
 
@@ -66,7 +68,10 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
         top = _not_empty(top.persist(), options)
     explained = _with_liked_movies_as_reason(top, movies, options)
     codes = read_codes(spark, zone)
-    zone.overwrite(_as_published(explained, movies).transform(with_original_ids, codes), "recommendations")
+    made_by = {"run_id": F.lit(record.run_id), "recommended_at": F.lit(record.started)}
+    published = _as_published(explained, movies).transform(with_original_ids, codes).withColumns(made_by)
+    made_from = _made_from(settings)
+    zone.overwrite(published, "recommendations", made_from=made_from)
     record.note_output(zone.table("recommendations"))
 
     published = zone.read(spark, "recommendations")
@@ -78,15 +83,17 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     zone.replace_csv(_as_text(published), zone.recommendations_csv)
     record.note_output(zone.recommendations_csv)
 
-    popular = popular_lists(_movies_for_anyone(zone, models, rating_model, chosen), options.n)
-    zone.overwrite(from_arrow(spark, popular).transform(with_original_ids, codes), "popular_movies")
-    record.note_output(zone.table("popular_movies"))
     if settings.similar.n:
         similar = _similar(spark, zone, models, chosen, settings.similar)
         zone.overwrite(similar.transform(_with_original_ids_of_both, codes), "similar_movies")
         record.note_output(zone.table("similar_movies"))
         zone.replace_csv(_similar_as_text(zone.read(spark, "similar_movies")), zone.similar_movies_csv)
         record.note_output(zone.similar_movies_csv)
+    popular = popular_lists(_movies_for_anyone(zone, models, rating_model, chosen), options.n)
+    # Last of all: its note says that everything before it is complete.
+    popular_movies = from_arrow(spark, popular).transform(with_original_ids, codes)
+    zone.overwrite(popular_movies, "popular_movies", made_from=made_from)
+    record.note_output(zone.table("popular_movies"))
 
 
 def _note_lists(options: Recommend, record: RunRecord) -> None:
@@ -94,6 +101,33 @@ def _note_lists(options: Recommend, record: RunRecord) -> None:
     for path in map(storage.normalise, (*options.items, *options.exclude, *options.users)):
         facts = asdict(storage.describe(path)) if storage.is_file(path) else {"path": path}
         record.note_input(**facts)
+
+
+def is_current(settings: Settings, record: RunRecord) -> bool:
+    """Whether the published lists are those that the stage would make (`train.when` = "new"); without Spark.
+
+    They are not if settings name files: nobody has noted what was in these.
+    """
+    zone, options = ProcessedZone(settings.processed.path), settings.recommend
+    return (
+        settings.train.when == "new"
+        and not (options.items or options.exclude or options.users)
+        and published_run(zone) is not None
+        and zone.is_made_from("recommendations", _made_from(settings))
+        and storage.exists(zone.recommendations_csv)
+        and zone.is_made_from("popular_movies", _made_from(settings))
+    )
+
+
+def _made_from(settings: Settings) -> dict[str, Any]:
+    """What the lists are made from."""
+    zone = ProcessedZone(settings.processed.path)
+    return {
+        "models": published_run(zone),
+        **zone.versions("ratings", "movies", "movie_stats"),
+        "settings": settings.model_dump(mode="json", include={"recommend", "similar", "input"}),
+        "version": spark_app.__version__,
+    }
 
 
 def _rating_model(models: Models, name: str | None, settings: Settings) -> RatingModel | None:

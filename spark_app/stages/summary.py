@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import itertools
+import shlex
+from collections.abc import Mapping, Sequence
 
 from spark_app.platform import storage
 from spark_app.platform.settings import Settings
 from spark_app.report.terminal import show_results
 from spark_app.zones.manifest import RunRecord
 from spark_app.zones.processed import ProcessedZone
+from spark_app.zones.stored_models import model_facts
 
 MAX_FIELD = 2**31 - 1
 """Characters of a field of the CSV: Python's own limit, 131,072, is less than a title may have."""
@@ -30,4 +33,13 @@ def show(settings: Settings, record: RunRecord) -> None:
         "report": zone.report(record.run_id),
         "manifest": zone.manifest(record.run_id),
     }
-    show_results(record.manifest("done"), top, places)
+    metrics = record.metrics or model_facts(zone).get("metrics", {})
+    show_results({**record.manifest("done"), "metrics": metrics}, top, places, _commands(zone, top))
+
+
+def _commands(zone: ProcessedZone, top: Sequence[Mapping[str, str]]) -> list[str]:
+    """What to ask next, as commands."""
+    show = f"python -m spark_app show --processed-path {shlex.quote(zone.root)}"
+    of_lists = [f"{show} --user {shlex.quote(row['userId'])}" for row in top[:1]]
+    of_movies = [f"{show} --movie {shlex.quote(row['movieId'])}" for row in top[:1]]
+    return [*of_lists, *of_movies, f"{show} --runs"]

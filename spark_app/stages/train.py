@@ -8,6 +8,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+import spark_app
 from spark_app.model.bootstrap import RESAMPLES
 from spark_app.model.evaluation import judge_ranking, judge_ratings, movie_facts, quality
 from spark_app.model.fits import Models, fit_models
@@ -22,7 +23,7 @@ from spark_app.platform.settings import Settings
 from spark_app.stages import gate
 from spark_app.zones.manifest import RunRecord
 from spark_app.zones.processed import ProcessedZone
-from spark_app.zones.stored_models import publish_models, save_models
+from spark_app.zones.stored_models import model_facts, publish_models, save_models
 
 PERSISTED_RATINGS = 2_000_000
 """The largest number of ratings whose two parts are persisted. To split more again, for each of the few readers, takes
@@ -65,12 +66,14 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
             return judge_ranking(spark, training, holdout, candidates, users, facts, settings, unrated)
 
     judged = judge(models)
-    stack, errors = StackWeights(), None
+    stack, errors, calibrated = StackWeights(), None, None
     if models.explicit:
         with announced(f"judging the predicted ratings: {record.rows['split']['holdout']:,} held out"):
-            stack, errors = judge_ratings(holdout, models.biases, models.explicit, facts, settings)
+            stack, errors, calibrated = judge_ratings(holdout, models.biases, models.explicit, facts, settings)
     with announced(f"computing metrics and their intervals: {RESAMPLES:,} samples of {len(judged.seen):,} users"):
         record.metrics |= quality(judged, errors, facts, settings.train)
+    if calibrated:
+        record.metrics["calibration"] = calibrated
     _log_metrics(record.metrics)
     gate.check(judged, published, training, judge, record.metrics, settings)
     training.unpersist()
@@ -84,13 +87,33 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     facts_of_fit = {
         "metrics": record.metrics,
         "settings": record.settings.model_dump(mode="json"),
-        "fitted_to": zone.version(spark, "ratings") if settings.train.refit else None,
+        "fitted_to": zone.version("ratings") if settings.train.refit else None,
         "held_out_from": held_out_from,
+        "made_from": _made_from(settings),
     }
     rating_model, kept = record.metrics.get("rating_model"), fitted_to_training if settings.train.refit else None
     record.note_output(save_models(models, rating_model, zone, record.run_id, facts_of_fit, judged=kept))
     publish_models(zone, record.run_id)
     record.note_output(zone.current_model)
+
+
+def is_current(settings: Settings, record: RunRecord) -> bool:
+    """Whether the published models are fitted to the ratings of today as they are set (`train.when` = "new").
+
+    It needs no Spark.
+    """
+    zone = ProcessedZone(settings.processed.path)
+    return settings.train.when == "new" and model_facts(zone).get("made_from") == _made_from(settings)
+
+
+def _made_from(settings: Settings) -> dict[str, Any]:
+    """What the models are made from, as JSON values."""
+    sections = ("input", "train", "explicit_als", "implicit_als", "biases")
+    return {
+        **ProcessedZone(settings.processed.path).versions("ratings", "movies"),
+        "settings": settings.model_dump(mode="json", include=set(sections), exclude={"train": {"when"}}),
+        "version": spark_app.__version__,
+    }
 
 
 def _held_out_from(holdout: DataFrame, settings: Settings) -> int | None:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
 from spark_app.data import rules
@@ -20,9 +19,6 @@ from spark_app.platform.log import logger
 from spark_app.platform.settings import Settings
 from spark_app.zones.processed import ProcessedZone
 from spark_app.zones.raw import RawTable
-
-NEUTRAL = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES"})
-"""Operations of Delta that do not change the rows of a table."""
 
 NOT_JUDGING = {"input": {"take", "preset"}, "clean": {"max_reject_share", "max_lost_share", "damping"}}
 """The settings of [input] and [clean] that do not affect how a row is judged. All others do, also new ones."""
@@ -54,18 +50,16 @@ class Taken:
             {**self.files, **files}, rules, self.rows + rows, added, [*self.runs, run_id], self.missing + missing
         )
 
-    def to_json(self) -> str:
-        """The note of a commit."""
-        return json.dumps(
-            {
-                "files": dict(self.files),
-                "rules": self.rules,
-                "rows": self.rows,
-                "rejects": dict(self.rejects),
-                "runs": list(self.runs),
-                "missing": self.missing,
-            }
-        )
+    def as_note(self) -> dict[str, Any]:
+        """The values for the note of a commit."""
+        return {
+            "files": dict(self.files),
+            "rules": self.rules,
+            "rows": self.rows,
+            "rejects": dict(self.rejects),
+            "runs": list(self.runs),
+            "missing": self.missing,
+        }
 
 
 @dataclass(frozen=True)
@@ -91,7 +85,6 @@ class Delivery:
 
 
 def find_delivery(
-    spark: SparkSession,
     zone: ProcessedZone,
     settings: Settings,
     ratings: RawTable,
@@ -106,8 +99,8 @@ def find_delivery(
     """
     ratings = _without_copies(ratings)
     files = {file.sha256: file.path for file in ratings.files}
-    all_files = Delivery(ratings, files, _digest(settings, coded))
-    taken = read_taken(spark, zone) if settings.input.take == "new" else None
+    all_files = Delivery(ratings, files, digest(settings, coded))
+    taken = read_taken(zone) if settings.input.take == "new" else None
     if taken is None:
         return all_files, all_files
     new_files = {checksum: path for checksum, path in files.items() if checksum not in taken.files}
@@ -117,6 +110,12 @@ def find_delivery(
     table = replace(ratings, files=[file for file in ratings.files if file.path in new_files.values()])
     logger.info("ratings: %d of %d files are new", len(new_files), len(files))
     return Delivery(table, new_files, all_files.rules, taken), all_files
+
+
+def has_taken_all(taken: Taken, ratings: RawTable, settings: Settings, coded: Collection[str]) -> bool:
+    """Whether the ratings table has taken these files and no others, by the rules of today."""
+    files = {file.sha256 for file in ratings.files}
+    return settings.input.take == "new" and files == set(taken.files) and taken.rules == digest(settings, coded)
 
 
 def why_movies_need_all(
@@ -163,7 +162,7 @@ def _without_copies(table: RawTable) -> RawTable:
     return replace(table, files=[file for file in table.files if file.path in first.values()])
 
 
-def _digest(settings: Settings, coded: Collection[str]) -> str:
+def digest(settings: Settings, coded: Collection[str]) -> str:
     """Digest of everything that decides whether a row is accepted and which values it gets."""
     judged_by = {
         "rules": rules.RULES_VERSION,
@@ -176,26 +175,16 @@ def _digest(settings: Settings, coded: Collection[str]) -> str:
     return hashlib.sha256(json.dumps(judged_by, sort_keys=True).encode()).hexdigest()
 
 
-def read_taken(spark: SparkSession, zone: ProcessedZone) -> Taken | None:
-    """What the ratings table has taken, from the note of the latest commit that changed its rows.
+def read_taken(zone: ProcessedZone) -> Taken | None:
+    """What the ratings table has taken, from the note of the latest commit that changed its rows, read without Spark.
 
     None if there is no table, or if a writer other than `etl` made that commit.
     """
-    if not zone.has_table(spark, "ratings"):
+    change = zone.last_change("ratings")
+    if change is None:
         return None
-    history = DeltaTable.forPath(spark, zone.table("ratings")).history().select("operation", "userMetadata")
-    for commit in history.collect():
-        if commit["operation"] not in NEUTRAL:
-            taken = _from_json(commit["userMetadata"])
-            if taken is None:
-                logger.info("ratings: all files are read again, since the last %s was not by etl", commit["operation"])
-            return taken
-    return None
-
-
-def _from_json(text: str | None) -> Taken | None:
-    try:
-        facts: dict[str, Any] = json.loads(text or "")
-        return Taken(**facts)
-    except (ValueError, TypeError):
+    facts: dict[str, Any] = {key.name: change.note[key.name] for key in fields(Taken) if key.name in change.note}
+    if not {"files", "rules"} <= facts.keys():
+        logger.info("ratings: all files are read again, since the last %s was not by etl", change.operation)
         return None
+    return Taken(**facts)

@@ -30,9 +30,9 @@ def read_codes(spark: SparkSession, zone: ProcessedZone) -> Codes:
     return Codes(users=tables.get("userId"), movies=tables.get("movieId"))
 
 
-def coded_before(spark: SparkSession, zone: ProcessedZone) -> frozenset[str]:
-    """The columns, of userId and movieId, of which some ids have codes since an earlier run."""
-    return frozenset(column for column, table in TABLES.items() if zone.has_table(spark, table))
+def coded_before(zone: ProcessedZone) -> frozenset[str]:
+    """The columns, of userId and movieId, of which some ids have codes since an earlier run; found without Spark."""
+    return frozenset(column for column, table in TABLES.items() if storage.is_delta_table(zone.table(table)))
 
 
 def texts_in(fields: DataFrame, column: str) -> DataFrame:

@@ -27,6 +27,17 @@ def _new_id() -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
 
 
+NOTHING_NEW = "nothing new"
+"""The status of a stage that found that all it would write is there already."""
+
+
+@dataclass
+class StageState:
+    """How a stage ends if it does not fail."""
+
+    status: str = "done"
+
+
 @dataclass
 class RunRecord:
     """What a run has done so far; every attribute except the clock is a key of the manifest."""
@@ -47,17 +58,27 @@ class RunRecord:
     clock: float = field(default_factory=time.monotonic)
 
     @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time a stage, and log its start and end."""
+    def stage(self, name: str) -> Iterator[StageState]:
+        """Time a stage, and log its start and end. Within, its status can be set to NOTHING_NEW."""
         logger.info("%s: started", name)
-        start, status = time.monotonic(), "failed"
+        start, state, status = time.monotonic(), StageState(), "failed"
         try:
-            yield
-            status = "done"
+            yield state
+            status = state.status
         finally:
             seconds = round(time.monotonic() - start, 1)
             self.stages.append({"stage": name, "status": status, "seconds": seconds})
             logger.info("%s: %s in %.1f s", name, status, seconds)
+
+    @property
+    def is_nothing_new(self) -> bool:
+        """Whether every stage so far found nothing new."""
+        return bool(self.stages) and all(stage["status"] == NOTHING_NEW for stage in self.stages)
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken so far."""
+        return round(time.monotonic() - self.clock, 1)
 
     def note_input(self, path: str, **facts: Any) -> None:
         """Note a path that was read, with facts that identify its content; a second note of it changes nothing."""
@@ -86,7 +107,7 @@ class RunRecord:
             "status": status,
             "error": error,
             "started": self.started.isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - self.clock, 1),
+            "seconds": self.seconds,
             "versions": self.versions,
             "settings": self.settings.model_dump(mode="json"),
             "inputs": self.inputs,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_app.platform import s3, storage
@@ -40,7 +43,27 @@ LISTING_TASKS = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
 TASKS_PER_CORE = 4
 
 COMMIT_NOTE = "spark.databricks.delta.commitInfo.userMetadata"
-"""Delta's setting for the note of a commit that is not made by a DataFrameWriter."""
+"""Delta's setting for the note of the commits of a session."""
+
+MADE_FROM = "made_from"
+"""The key of a commit's note that says what the rows were made from."""
+
+NEUTRAL = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES"})
+"""Operations of Delta that do not change the rows of a table."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A commit that changed the rows of a table: its version and time, its operation, and its note (JSON values)."""
+
+    version: int
+    at: datetime
+    operation: str
+    note: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        """The version with its time, since a table made anew begins at version 0 again."""
+        return f"{self.version} of {self.at.isoformat()}"
 
 
 @dataclass(frozen=True)
@@ -100,6 +123,16 @@ class ProcessedZone:
     def runs(self) -> str:
         """Folder of the manifests; their names begin with the time."""
         return storage.join(self.root, "runs")
+
+    def manifests(self) -> list[str]:
+        """The manifests of all runs, the latest first."""
+        files = storage.list_files(self.runs) if storage.exists(self.runs) else []
+        return sorted((path for path in files if path.endswith(".json")), reverse=True)
+
+    @property
+    def owed_to_catalog(self) -> str:
+        """An empty file that is there while tables still have to be registered."""
+        return storage.join(self.runs, "catalog.owed")
 
     @property
     def tuning(self) -> str:
@@ -171,24 +204,36 @@ class ProcessedZone:
         frame = self.read(spark, name)
         if record.has_written(self.table(name)):
             return frame
-        record.note_input(self.table(name), version=self._latest(spark, name)["version"])
+        history = DeltaTable.forPath(spark, self.table(name)).history(1)
+        record.note_input(self.table(name), version=history.select("version").collect()[0]["version"])
         return frame
 
-    def version(self, spark: SparkSession, name: str) -> str:
-        """The current version of a Delta table, with its time, since a table made anew begins at version 0 again."""
-        latest = self._latest(spark, name)
-        return f"{latest['version']} of {latest['timestamp'].isoformat()}"
+    def last_change(self, name: str) -> Change | None:
+        """The latest commit that changed the rows of a Delta table, read without Spark; None if there is no table."""
+        for commit in storage.delta_history(self.table(name)):
+            if commit["operation"] not in NEUTRAL:
+                at = datetime.fromtimestamp(commit["timestamp"] / 1000, UTC)
+                return Change(commit["version"], at, commit["operation"], _as_note(commit.get("userMetadata")))
+        return None
 
-    def _latest(self, spark: SparkSession, name: str) -> Row:
-        """The number and the time of the latest version of a Delta table."""
-        history = DeltaTable.forPath(spark, self.table(name)).history(1)
-        (latest,) = history.select("version", "timestamp").collect()
-        return latest
+    def version(self, name: str) -> str | None:
+        """The version of a Delta table that last changed its rows, with its time; None if there is no table."""
+        change = self.last_change(name)
+        return None if change is None else str(change)
 
-    def overwrite(self, frame: DataFrame, name: str, note: str | None = None) -> None:
-        """Replace a Delta table by a frame, in one commit that carries the note."""
+    def versions(self, *names: str) -> dict[str, str | None]:
+        """The `version` of each of these tables."""
+        return {name: self.version(name) for name in names}
+
+    def is_made_from(self, name: str, facts: Mapping[str, Any]) -> bool:
+        """Whether the rows of a Delta table were made from these facts (JSON values), as its note says."""
+        change = self.last_change(name)
+        return change is not None and change.note.get(MADE_FROM) == json.loads(json.dumps(facts))
+
+    def overwrite(self, frame: DataFrame, name: str, **note: Any) -> None:
+        """Replace a Delta table by a frame, in one commit. The JSON values of `note` are added to the commit's note."""
         writer = frame.write.format("delta").mode("overwrite").option("overwriteSchema", True)
-        (writer.option("userMetadata", note) if note else writer).save(self.table(name))
+        writer.option("userMetadata", _with_note(frame.sparkSession, note)).save(self.table(name))
 
     def compact(self, spark: SparkSession, name: str, history_days: int) -> None:
         """Merge the small files of a Delta table; remove files needed only by versions older than `history_days`."""
@@ -243,9 +288,15 @@ class ProcessedZone:
         frame.write.format("delta").mode("append").save(self.table(name))
 
     def merge(
-        self, frame: DataFrame, name: str, keys: Sequence[str], replace: str, values: Mapping[str, str], note: str
+        self,
+        frame: DataFrame,
+        name: str,
+        keys: Sequence[str],
+        replace: str,
+        values: Mapping[str, str],
+        note: Mapping[str, Any],
     ) -> None:
-        """Merge a frame with one row per key into a Delta table, in one commit that carries the note.
+        """Merge a frame with one row per key into a Delta table, in one commit, to whose note `note` is added.
 
         If a key is in both and the condition `replace` is true, the row of the table gets the `values`. Condition and
         values are SQL over the rows `old` and `new`. Rows with new keys are added.
@@ -254,17 +305,41 @@ class ProcessedZone:
         is_same = " AND ".join(f"old.{key} = new.{key}" for key in keys)
         merge = DeltaTable.forPath(spark, self.table(name)).alias("old").merge(frame.alias("new"), is_same)
         merge = merge.whenMatchedUpdate(condition=replace, set=dict(values)).whenNotMatchedInsertAll()
-        with _set_for_now(spark, {COMMIT_NOTE: note}):
+        with _set_for_now(spark, {COMMIT_NOTE: _with_note(spark, note)}):
             merge.execute()
 
 
 @contextlib.contextmanager
 def _set_for_now(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
-    """Set settings of Spark for one command, and unset them after it."""
+    """Set settings of Spark for a while, and give them their values of before after it."""
+    before = {key: spark.conf.get(key, None) for key in values}
     for key, value in values.items():
         spark.conf.set(key, value)
     try:
         yield
     finally:
-        for key in values:
-            spark.conf.unset(key)
+        # After Ctrl-C there may be no Java left; what fails here must not hide why a run ends.
+        with contextlib.suppress(Exception):
+            for key, earlier in before.items():
+                if earlier is None:
+                    spark.conf.unset(key)
+                else:
+                    spark.conf.set(key, earlier)
+
+
+def noting_run(spark: SparkSession, run_id: str) -> contextlib.AbstractContextManager[None]:
+    """Put the id of a run into the note of each Delta commit, so that the history of a table can be read."""
+    return _set_for_now(spark, {COMMIT_NOTE: json.dumps({"run_id": run_id})})
+
+
+def _with_note(spark: SparkSession, more: Mapping[str, Any]) -> str:
+    """The note of the commits of a session, with more values."""
+    return json.dumps({**_as_note(spark.conf.get(COMMIT_NOTE, None)), **more})
+
+
+def _as_note(text: str | None) -> dict[str, Any]:
+    """The note of a commit; empty if it has none, or one that this package did not write."""
+    with contextlib.suppress(ValueError):
+        if isinstance(note := json.loads(text or ""), dict):
+            return note
+    return {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +19,17 @@ from spark_app.zones.id_codes import code_of, has_codes, is_delivered_id, with_d
 from spark_app.zones.manifest import read_manifest
 from spark_app.zones.processed import ProcessedZone
 from spark_app.zones.stored_models import factors_of_movies
+
+MADE_BY = ("run_id", "recommended_at")
+"""The columns that say which run recommended a list, and when."""
+
+PIPELINE = "pipeline"
+"""The job whose last run is shown if no run is named."""
+
+SEARCHED_RUNS = 50
+"""How many runs are searched for a pipeline: where stages run one by one there may be none."""
+
+FILES_AT_ONCE = 8
 
 
 def user(zone: ProcessedZone, user_id: str) -> dict[str, Any]:
@@ -50,8 +62,11 @@ def user(zone: ProcessedZone, user_id: str) -> dict[str, Any]:
             }
             for row in history.to_pylist()
         ],
+        # Lists of an earlier version do not say who made them.
+        **{column: str(row[column]) for row in recommended[:1] for column in MADE_BY if column in row},
         "recommendations": [
-            {column: value for column, value in row.items() if column != "userId"} for row in recommended
+            {column: value for column, value in row.items() if column not in ("userId", *MADE_BY)}
+            for row in recommended
         ],
     }
 
@@ -150,14 +165,40 @@ def _titles(zone: ProcessedZone, movie_ids: pa.ChunkedArray) -> pa.Table:
 
 
 def manifest(zone: ProcessedZone, run_id: str = "") -> Any:
-    """The manifest of a run, or of the last run if `run_id` is empty. Raises InputError if there is none."""
-    path = zone.manifest(run_id)
-    if not run_id:
-        runs = storage.list_files(zone.runs) if storage.exists(zone.runs) else []
-        path = max(runs, default="")  # names begin with the time
-    if not path or not storage.exists(path):
-        raise InputError(f"{path or zone.runs}: there is no manifest of a run; is {zone.root} a processed zone?")
-    return read_manifest(path)
+    """The manifest of a run; if `run_id` is empty, of the last pipeline, or of the last run if no pipeline is near.
+
+    Raises InputError if there is no such run.
+    """
+    if run_id:
+        path = zone.manifest(run_id)
+        if not storage.exists(path):
+            raise InputError(f"{path}: there is no manifest of a run; is {zone.root} a processed zone?")
+        return read_manifest(path)
+    last: Any = None
+    for path in zone.manifests()[:SEARCHED_RUNS]:
+        found = read_manifest(path)
+        if found["job"] == PIPELINE:
+            return found
+        last = last or found
+    if last is None:
+        raise _no_runs(zone)
+    return last
+
+
+def runs(zone: ProcessedZone, count: int) -> dict[str, Any]:
+    """The manifests of the last `count` runs of any job, the latest first, and the number of all runs.
+
+    Raises InputError if there are none.
+    """
+    paths = zone.manifests()
+    if not paths:
+        raise _no_runs(zone)
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        return {"runs": list(pool.map(read_manifest, paths[:count])), "of": len(paths)}
+
+
+def _no_runs(zone: ProcessedZone) -> InputError:
+    return InputError(f"{zone.runs}: there is no manifest of a run; is {zone.root} a processed zone?")
 
 
 def movie_factors(zone: ProcessedZone) -> tuple[list[int] | list[str], Floats]:

@@ -24,8 +24,7 @@ NEIGHBOURS = 20
 
 def earlier_manifests(zone: ProcessedZone, run_id: str) -> Iterator[dict[str, Any]]:
     """The manifests of successful runs before the run `run_id`, the latest first; each is read when it is needed."""
-    runs = storage.list_files(zone.runs) if storage.exists(zone.runs) else []
-    for path in sorted(runs, reverse=True):
+    for path in zone.manifests():
         if storage.name_of(path) < f"{run_id}.json":
             manifest = read_manifest(path)
             if manifest["status"] == "done":
@@ -33,7 +32,12 @@ def earlier_manifests(zone: ProcessedZone, run_id: str) -> Iterator[dict[str, An
 
 
 def users_by_activity(zone: ProcessedZone) -> dict[int, int]:
-    """The number of users by their number of ratings; memory does not grow with the number of users."""
+    """The number of users by their number of ratings; memory does not grow with the number of users.
+
+    Empty before `explore` has run.
+    """
+    if not storage.is_delta_table(zone.table("user_features")):
+        return {}
     activity: Counter[int] = Counter()
     for batch in zone.dataset("user_features").scanner(columns=["rating_count"]).to_batches():
         counts, users = np.unique(batch["rating_count"].to_numpy(), return_counts=True)
@@ -42,7 +46,9 @@ def users_by_activity(zone: ProcessedZone) -> dict[int, int]:
 
 
 def ratings_of_movies(zone: ProcessedZone) -> NDArray[np.int64]:
-    """The number of ratings of every movie, the largest first."""
+    """The number of ratings of every movie, the largest first; empty before `explore` has run."""
+    if not storage.is_delta_table(zone.table("movie_features")):
+        return np.array([], dtype=np.int64)
     counts = zone.rows("movie_features", columns=["rating_count"])["rating_count"].to_numpy()
     return np.sort(counts)[::-1]
 
@@ -55,6 +61,33 @@ def most_rated(zone: ProcessedZone, count: int) -> list[dict[str, Any]]:
     table = storage.parquet(zone.final_file).to_table(filter=ds.field("rating_count") > 0, columns=columns)
     order = [("rating_count", "descending"), ("movieId", "ascending")]
     return list(table.sort_by(order).slice(0, count).to_pylist())
+
+
+def recommended(zone: ProcessedZone, count: int) -> dict[str, Any]:
+    """What the published lists hold, movie by movie; empty before there are lists. Memory grows with the movies only.
+
+    `users` have a list. `top` are the movies in most lists: (title, lists), ties by movieId. `lists` and `ratings` are
+    the number of lists and of ratings of every movie, the most rated first.
+    """
+    if not (storage.is_delta_table(zone.table("recommendations")) and storage.exists(zone.final_file)):
+        return {}
+    in_lists: Counter[Any] = Counter()
+    users = 0
+    for batch in zone.dataset("recommendations").scanner(columns=["movieId", "rank"]).to_batches():
+        for found in pc.value_counts(batch["movieId"]).to_pylist():
+            in_lists[found["values"]] += found["counts"]
+        users += pc.sum(pc.equal(batch["rank"], 1)).as_py() or 0
+    movies = storage.parquet(zone.final_file).to_table(columns=["movieId", "title", "rating_count"]).sort_by("movieId")
+    lists = np.array([in_lists[movie] for movie in movies["movieId"].to_pylist()], dtype=np.int64)
+    ratings = movies["rating_count"].to_numpy()
+    titles, most_listed = movies["title"].to_pylist(), np.argsort(-lists, kind="stable")[:count]
+    most_rated = np.argsort(-ratings, kind="stable")
+    return {
+        "users": users,
+        "top": [(titles[place], int(lists[place])) for place in most_listed.tolist() if lists[place]],
+        "lists": lists[most_rated],
+        "ratings": ratings[most_rated],
+    }
 
 
 def sample_users(zone: ProcessedZone, places: Sequence[float]) -> list[dict[str, Any]]:

@@ -154,9 +154,11 @@ def fit_settings(facts: dict[str, Any]) -> FitSettings:
 def model_facts(zone: ProcessedZone) -> dict[str, Any]:
     """The facts of the published models, read without Spark: their run, metrics and settings.
 
-    Empty if none are published.
+    Empty if none are published, or if their files are gone.
     """
-    return facts_of(published_models(zone)) if published_run(zone) is not None else {}
+    run_id = published_run(zone)
+    is_there = run_id is not None and storage.exists(storage.join(zone.model(run_id), "model.json"))
+    return facts_of(zone.model(run_id)) if run_id is not None and is_there else {}
 
 
 def factors_of_movies(zone: ProcessedZone) -> FactorMatrix:

@@ -62,12 +62,18 @@ def judge(
 
 
 def quality(spark: SparkSession, top: Lists, relevant: Lists, k: int = K, **kwargs: Any) -> dict[str, float]:
-    return metrics.ranking_quality(judge(spark, top, relevant, k, **kwargs), k, seed=1)[0]["implicit"]
+    return metrics.ranking_quality(judge(spark, top, relevant, k, **kwargs), k, seed=1).figures["implicit"]
 
 
 def accuracy(spark: SparkSession, top: Lists, relevant: Lists, k: int = K) -> dict[str, float]:
     found = quality(spark, top, relevant, k)
     return {name: found[name] for name in (f"ndcg@{k}", f"recall@{k}", f"map@{k}", "coverage", "users")}
+
+
+def found_of(spark: SparkSession, top: Lists, relevant: Lists, k: int = K) -> tuple[float, float]:
+    """Precision and hit rate."""
+    found = quality(spark, top, relevant, k)
+    return found[f"precision@{k}"], found[f"hit_rate@{k}"]
 
 
 def by_trec(top: Lists, relevant: Lists, measure: str) -> dict[int, float]:
@@ -84,7 +90,8 @@ def test_rating_errors_agree_with_scikit_learn(spark: SparkSession) -> None:
     rows = zip(users.tolist(), given.tolist(), predicted.tolist(), rng.integers(1, 9, 200).tolist(), strict=True)
     frame = spark.createDataFrame(list(rows), "userId INT, rating DOUBLE, guess DOUBLE, movie_ratings INT")
     sums = evaluation.rating_sums(frame.withColumn("user_ratings", F.lit(3)), ["guess"], popular_from=5)
-    found, intervals = rating_errors(evaluation.collect_rating_sums(sums, ["guess"]), seed=1)
+    judged = rating_errors(evaluation.collect_rating_sums(sums, ["guess"]), seed=1)
+    found, intervals = judged.figures, judged.intervals
     assert found["guess"] == pytest.approx(
         {"rmse": root_mean_squared_error(given, predicted), "mae": mean_absolute_error(given, predicted)}
     )
@@ -104,6 +111,16 @@ def test_ranking_metrics_agree_with_trec_eval_and_a_set(spark: SparkSession) -> 
             "users": 40,
         }
     )
+
+
+def test_precision_and_hit_rate_agree_with_trec_eval_and_by_hand(spark: SparkSession) -> None:
+    top, relevant = made_lists(2, most_relevant=K)
+    precision = mean(by_trec(top, relevant, "P.10").values())
+    hits = mean(by_trec(top, relevant, "success.10").values())
+    assert found_of(spark, top, relevant) == pytest.approx((precision, hits))
+    # User 1 finds one of two, user 2 has a shorter list with the only one, user 3 finds nothing, user 4 has no list.
+    lists = {1: [5, 7], 2: [8], 3: [1, 2]}
+    assert found_of(spark, lists, {1: [7, 6], 2: [8], 3: [4], 4: [4]}, 2) == pytest.approx((1 / 4, 1 / 2))
 
 
 def test_ranking_metrics_agree_with_mllib_whatever_is_relevant(spark: SparkSession) -> None:
@@ -159,9 +176,15 @@ def test_users_without_list_found_nothing_and_users_without_relevant_movies_do_n
 
 def test_quality_is_zero_and_no_nan_where_nobody_liked_anything(spark: SparkSession) -> None:
     judged = judge(spark, {1: [7]}, {})
-    assert metrics.ranking_quality(judged, K, 1) == (
-        {"implicit": {"ndcg@10": 0, "recall@10": 0, "map@10": 0, "coverage": 0, "users": 0}},
+    assert metrics.ranking_quality(judged, K, 1) == metrics.Quality(
+        {
+            "implicit": {
+                **{"ndcg@10": 0, "recall@10": 0, "map@10": 0, "precision@10": 0, "hit_rate@10": 0},
+                **{"coverage": 0, "users": 0},
+            }
+        },
         {"implicit": {}},
+        {},
     )
     assert slices(judged, None, ALIKE, K) == []
 
@@ -245,7 +268,7 @@ def test_the_ids_of_movies_may_be_negative(spark: SparkSession) -> None:
     top, relevant = {1: [-3, -2], 2: [-3, 5], 3: [-1, -2]}, {1: [-2], 2: [-3], 3: [-3]}
     facts = facts_of({-3: 3.0, -2: 2.0, -1: 1.0, 5: 1.0}, {-3: [1], -2: [1], -1: [1], 5: [1]}, 3)
     judged = judge(spark, top, relevant, k=2, facts=facts)
-    figures, _ = metrics.ranking_quality(judged, 2, seed=1)
+    figures = metrics.ranking_quality(judged, 2, seed=1).figures
     second_place = 1 / np.log2(3)
     assert figures["implicit"]["ndcg@2"] == pytest.approx((second_place + 1 + 0) / 3)
     assert figures["implicit"]["recall@2"] == pytest.approx(2 / 3)
@@ -256,3 +279,20 @@ def test_lists_judged_in_blocks_give_the_same(spark: SparkSession, monkeypatch: 
     whole = judge(spark, top, relevant)
     monkeypatch.setattr(evaluation, "BLOCK_USERS", 7)
     np.testing.assert_array_equal(judge(spark, top, relevant).numbers["implicit"], whole.numbers["implicit"])
+
+
+def test_a_small_steady_difference_is_certain_where_the_intervals_overlap() -> None:
+    rng = np.random.default_rng(1)
+    users = np.arange(300)
+    squares = rng.exponential(1.0, 300)
+    better = np.column_stack([0.95 * squares, 0.97 * np.sqrt(squares)])
+    sums = {"bias": np.column_stack([squares, np.sqrt(squares)]), "explicit": better}
+    none = np.zeros(300, dtype=bool)
+    found = rating_errors(metrics.RatingErrors(users, none, users, np.ones(300), sums), seed=1)
+    (_, high), (low, _) = (found.intervals[model]["rmse"] for model in ("explicit", "bias"))
+    assert high > low
+    assert found.differences["explicit"]["rmse"][1] < 0
+    scale = 1 - np.sqrt(0.95)  # each resample's RMSE shrinks by this share
+    expected = [-scale * end for end in reversed(found.intervals["bias"]["rmse"])]
+    assert found.differences["explicit"]["rmse"] == pytest.approx(expected)
+    assert "bias" not in found.differences

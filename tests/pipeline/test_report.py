@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from spark_app.cli import run_job
+from spark_app.report.words import reason_as_read
 from spark_app.zones import report_data
 from spark_app.zones.processed import ProcessedZone
 from tests.pipeline.conftest import MOVIELENS, RATINGS, Zones
@@ -61,7 +62,10 @@ def test_the_users_shown_are_those_of_the_published_lists(movielens: Zones) -> N
         user = str(alike.userId.min())
         assert f"User {user} " in text
         first = lists[(lists.userId == user) & (lists["rank"] == "1")].iloc[0]
-        assert first.reason.replace("'", "&#39;").replace("&", "&amp;").replace("&amp;#39;", "&#39;") in text
+        assert (
+            reason_as_read(first.reason).replace("'", "&#39;").replace("&", "&amp;").replace("&amp;#39;", "&#39;")
+            in text
+        )
 
 
 @pytest.mark.parametrize("width", [360, 1280])

@@ -41,8 +41,14 @@ PROFILE = {
     "months": MONTHS,
 }
 RANKING = {
-    "implicit": {"ndcg@10": 0.3, "recall@10": 0.2, "coverage": 0.4, "gini": 0.9, "users": 2},
-    "popularity": {"ndcg@10": 0.15, "recall@10": 0.1, "coverage": 0.1, "gini": 0.99, "users": 2},
+    "implicit": {
+        **{"ndcg@10": 0.3, "recall@10": 0.2, "precision@10": 0.21, "hit_rate@10": 0.72},
+        **{"popularity_lift": 2.0, "coverage": 0.4, "gini": 0.9, "users": 2},
+    },
+    "popularity": {
+        **{"ndcg@10": 0.15, "recall@10": 0.1, "precision@10": 0.11, "hit_rate@10": 0.5},
+        **{"popularity_lift": 3.0, "coverage": 0.1, "gini": 0.99, "users": 2},
+    },
 }
 METRICS: dict[str, Any] = {
     "rating": {
@@ -70,6 +76,10 @@ METRICS: dict[str, Any] = {
         },
     ],
     "rating_model": "stacked",
+    "calibration": [
+        {"predicted": 2.5, "actual": 2.2, "ratings": 1},
+        {"predicted": 3.6, "actual": 3.7, "ratings": 3},
+    ],
     "gate": {"metric": "ndcg@10", "implicit": 0.3, "popularity": 0.15, "min_lift": 1.0, "passed": True},
 }
 COMPARISON = {
@@ -107,6 +117,12 @@ MANIFEST: dict[str, Any] = {
     "stages": [{"stage": "etl", "status": "done", "seconds": 12.5}],
     "outputs": ["/processed/delta/ratings"],
 }
+RECOMMENDED = {
+    "users": 4,
+    "top": [(HOSTILE, 3), ("Fugitive, The (1993)", 1)],
+    "lists": np.array([3, 1, *[0] * 98]),
+    "ratings": np.array([6, 2, 1, 1, *[0] * 96]),
+}
 USER = {
     "userId": "anna-\u00fc",
     "rating_count": 3,
@@ -136,6 +152,14 @@ def facts(**changes: Any) -> Facts:
         ],
         "users": [USER],
         "lists_are_new": True,
+        "recommended": RECOMMENDED,
+        "history": [
+            {
+                "started": f"2026-01-0{day}T03:00:00+00:00",
+                "figures": {"ndcg@10": 0.25 + day / 100, "ratings": 2.0 * day},
+            }
+            for day in (1, 2, 3)
+        ],
     }
     fields |= {key: value for key, value in changes.items() if key in fields and key not in MANIFEST}
     return Facts(manifest=manifest, **fields)

@@ -99,7 +99,7 @@ def test_every_chart_has_a_text_for_screen_readers(browser: Browser, report: Pat
     page = browser.new_page()
     page.goto(report.as_uri())
     charts = page.get_by_role("img").all()
-    assert len(charts) == page.locator("figure").count() == 12
+    assert len(charts) == page.locator("figure").count() == 17
     assert all(len(chart.get_attribute("aria-label") or "") > 40 for chart in charts)
     headings = page.locator("h1, h2, h3, h4").evaluate_all("(all) => all.map((heading) => Number(heading.tagName[1]))")
     assert headings[0] == 1

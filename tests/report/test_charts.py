@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from spark_app.report import charts
 from spark_app.report.charts import Estimate
@@ -17,6 +18,12 @@ DRAWINGS = {
     "ranking": charts.ranking({HOSTILE: 3, "Drama": 1}),
     "over_time": charts.over_time(["2001-11", "2002-01"], [3, 1]),
     "one month": charts.over_time(["2001-11"], [3]),
+    "many months": charts.over_time(
+        [f"{year}-{month:02}" for year in range(2000, 2006) for month in range(1, 13)], range(72)
+    ),
+    "calibration": charts.calibration([(2.5, 2.2, 1), (3.5, 3.7, 9)], (0.5, 5.0)),
+    "trend": charts.trend([0.3, 0.31, 0.3]),
+    "one figure again and again": charts.trend([0.3, 0.3]),
     "long_tail": charts.long_tail(np.array([0, 0.5, 1]), {0.5: "half"}),
     "dots": charts.dots({"NDCG@10": {"ALS": Estimate(0.3, 0.2, 0.4), "popularity": Estimate(0.1)}}, "ALS"),
     "equal dots": charts.dots({"NDCG@10": {"ALS": Estimate(0.0), "popularity": Estimate(0.0)}}, "ALS"),
@@ -68,3 +75,17 @@ def test_the_same_data_gives_the_same_drawing() -> None:
 @pytest.mark.filterwarnings("error")
 def test_letters_without_a_glyph_in_the_font_of_the_drawing_are_kept() -> None:
     assert "七人の侍" in charts.ranking({"七人の侍": 3})
+
+
+def test_names_of_points_do_not_overlap() -> None:
+    figure = Figure(figsize=(6, 4))
+    axes = figure.add_subplot()
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    figure.canvas.draw()
+    places = [(0.1, 0.5), (0.12, 0.5), (0.1, 0.9), (0.97, 0.2)]
+    assert charts.name_apart(axes, places, ["The first", "The second", "The third", "Beyond the edge"]) == [
+        *(True, False, True, False)
+    ]
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) == 2
+    assert not boxes[0].overlaps(boxes[1])

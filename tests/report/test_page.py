@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from spark_app.platform.settings import Settings, Train
 from spark_app.report.page import render
 from tests.report.conftest import COMPARISON, HOSTILE, MANIFEST, METRICS, PROFILE, RANKING, USER, facts
 
@@ -77,6 +78,56 @@ def test_small_and_odd_changes() -> None:
     assert "population stability index" not in text
 
 
+def test_it_begins_with_what_is_recommended_and_how_much_of_it_is_liked() -> None:
+    text = page().text
+    assert (
+        "Of 10 recommended movies, 2.1 are ones that their user also liked, but which were hidden from the model; "
+        "of the 10 most popular ones, 1.1. 72 % of the users find at least one in their list (popular lists: 50 %)."
+    ) in text
+    assert "The Fugitive (1993) 1 25 %" in text  # a movie, its lists, the share of the four users
+    assert "The most rated 1 % of movies make up 75 % of what is recommended, and 60 % of what users rated." in text
+    assert "the next 9 % 9 25 % 40 %" in text
+    assert "users gave on average one that is 0.15 away" in text  # (0.3 x 1 + 0.1 x 3) / 4
+    assert "2.50 2.20 1" in text
+    assert text.index("What is recommended") < text.rindex("Since the last run ") < text.index("How good the model is")
+
+
+def test_a_holdout_by_time_is_what_users_went_on_to_like() -> None:
+    settings = Settings(train=Train(holdout="time")).model_dump(mode="json")
+    assert "are ones that their user went on to like;" in page(settings=settings).text
+
+
+def test_the_last_runs_are_small_lines() -> None:
+    text = page().text
+    assert "The last runs" in text
+    assert "NDCG@10 3 runs, from 0.2600 to 0.2800." in text
+    assert "Ratings 3 runs, from 2 to 6." in text
+    assert "The last runs" not in page(history=[]).text
+    assert "The last runs" not in page(history=facts().history[:1]).text
+
+
+def test_better_and_worse_are_marked_where_they_are_real() -> None:
+    html = render(facts())
+    assert '<span class="better">2.0 times</span>' in html
+    assert '<span class="worse">\N{MINUS SIGN}25.0\u202f%, worse</span>' in html
+    bounds = {model: {"ndcg@10": [0.1, 0.4]} for model in ("implicit", "popularity")}
+    html = render(facts(metrics={**METRICS, "intervals": {"ranking": bounds, "rating": {}}}))
+    assert '<span class="same">no real difference</span>' in html
+
+
+def test_figures_of_an_earlier_run_say_so() -> None:
+    text = page(model_run="another", lists_are_new=False).text
+    assert "popularity 0.150 (an earlier run)" in text
+    assert "for 2 users (an earlier run)" in text
+    assert "(an earlier run)" not in page().text
+
+
+def test_a_predicted_rating_stands_beside_the_mean_of_its_user() -> None:
+    text = page().text
+    assert "predicted rating 4.2 (their mean: 4.0)" in text
+    assert text.count("ordered by score, not by predicted rating") == 1
+
+
 def test_texts_from_the_data_are_escaped() -> None:
     html = render(facts())
     assert "<script" not in html
@@ -110,7 +161,7 @@ def test_it_is_one_file_without_any_address() -> None:
 def test_every_chart_has_a_text_with_figures_and_a_table() -> None:
     html = render(facts())
     figures = re.findall(r'<figure role="img" aria-label="([^"]*)">', html)
-    assert len(figures) == html.count("<figure") == html.count("<svg") == 12
+    assert len(figures) == html.count("<figure") == html.count("<svg") == 17
     assert all(len(words) > 40 and re.search(r"\d", words) for words in figures)
     charts = re.findall(r'<article class="card chart">.*?</article>', html, flags=re.DOTALL)
     assert all("<details>" in chart and "<tbody>" in chart for chart in charts)
@@ -120,7 +171,9 @@ def test_intervals_and_slices_are_shown_where_they_are_known() -> None:
     text = page().text
     assert "NDCG@10 implicit ALS 0.3000 0.2800 to 0.3200" in text
     assert "RMSE explicit ALS 0.8800 \N{EN DASH}" in text
-    assert "positions near the top count more 0.300 0.280 to 0.320 0.150 0.130 to 0.170" in text
+    meaning = "positions near the top count more; higher is better"
+    assert f"{meaning} 0.300 0.280 to 0.320 0.150 0.130 to 0.170 2.0 times" in text
+    assert "a few movies get almost all; lower is better 0.900 0.990 9.1 % lower" in text
     assert "users with 1 to 35 ratings 203 0.2000 0.1000" in text
     assert "implicit ALS is best in 1 of 2 slices." in text
 

@@ -49,3 +49,11 @@ def test_the_published_ranking_stands_beside_it() -> None:
     assert at_the_gate({**GATE, "published": withheld})[1] == (
         "It was not compared with the ranking published before (run r1): train.seed was 1 and is 2 now."
     )
+
+
+def test_a_difference_on_the_same_users_decides_where_it_is_known() -> None:
+    overlapping = ([0.816, 0.866], [0.840, 0.891])
+    assert verdict("rmse", 0.84, 0.8647, *overlapping)[0] == "same"
+    which, said = verdict("rmse", 0.84, 0.8647, *overlapping, [-0.03, -0.02])
+    assert (which, said.replace("\u202f", " ")) == ("better", "2.9 % lower error")
+    assert verdict("rmse", 0.84, 0.8647, [0.8, 0.81], [0.9, 0.91], [-0.03, 0.001])[0] == "same"

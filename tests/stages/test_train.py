@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_app.model.als import explicit_problem, implicit_problem
-from spark_app.model.evaluation import judge_ranking, judge_ratings, movie_facts
+from spark_app.model.evaluation import calibration, judge_ranking, judge_ratings, movie_facts
 from spark_app.model.factors import Factors, as_solution
 from spark_app.model.fits import Models, fit_models, training_set
 from spark_app.model.half_sweep import Problem
@@ -98,7 +98,7 @@ def test_candidates_in_blocks_are_judged_as_the_whole(spark: SparkSession, fitte
 
 def test_predicted_ratings_are_judged_on_the_same_users_and_stacked_on_all(fitted: Fitted) -> None:
     assert fitted.models.explicit
-    (weights, everybody), (same_weights, some) = (
+    (weights, everybody, calibrated), (same_weights, some, _) = (
         judge_ratings(fitted.holdout, fitted.models.biases, fitted.models.explicit, fitted.facts, settings)
         for settings in (ALL, SOME)
     )
@@ -107,6 +107,16 @@ def test_predicted_ratings_are_judged_on_the_same_users_and_stacked_on_all(fitte
     assert 0 < is_judged.sum() < len(everybody.users) / 2
     np.testing.assert_array_equal(some.users, everybody.users[is_judged])
     np.testing.assert_allclose(some.sums["stacked"], everybody.sums["stacked"][is_judged])
+    assert sum(part["ratings"] for part in calibrated) == everybody.ratings.sum()
+
+
+def test_calibration_is_the_mean_rating_where_about_the_same_is_predicted(spark: SparkSession) -> None:
+    # On a scale from 0.5 to 5, parts are 0.45 wide.
+    pairs = [(0.5, 1.0), (0.94, 2.0), (0.96, 3.0), (3.0, 3.0), (5.0, 4.0), (4.9, 5.0)]
+    frame = spark.createDataFrame(pairs, "explicit DOUBLE, rating DOUBLE")
+    found = [tuple(part.values()) for part in calibration(frame, "explicit", (0.5, 5.0))]
+    expected = [(0.72, 1.5, 2), (0.96, 3.0, 1), (3.0, 3.0, 1), (4.95, 4.5, 2)]
+    assert found == [pytest.approx(part) for part in expected]
 
 
 # The stage as a whole

@@ -15,7 +15,8 @@ import pytest
 from spark_app.data import clean, contract, dialect, ids, latest, lines, plain_lines, records, rules
 from spark_app.platform.settings import Clean, Input, Settings, build_settings
 from spark_app.zones import plain_ratings, raw
-from spark_app.zones.deliveries import NOT_JUDGING, _digest
+from spark_app.zones.deliveries import NOT_JUDGING
+from spark_app.zones.deliveries import digest as digest_of
 
 JUDGES = (rules, clean, lines, plain_lines, latest, contract, ids, raw, plain_ratings, dialect, records)
 """The modules that decide what becomes of a row."""
@@ -50,7 +51,7 @@ def test_the_version_of_the_rules_changes_with_the_code_that_judges_rows() -> No
 
 
 def digest(**sections: dict[str, Any]) -> str:
-    return _digest(Settings.model_validate(sections), ())
+    return digest_of(Settings.model_validate(sections), ())
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_settings_that_do_not_matter_are_settings(section: str, key: str) -> Non
 
 def test_rows_are_judged_alike_whatever_else_is_set() -> None:
     assert digest() == digest(clean={"max_reject_share": 0.5, "damping": 1.0}, input={"take": "all"})
-    assert digest() == _digest(build_settings(assignments=["recommend.n=3", "train.k=5"]), ())
+    assert digest() == digest_of(build_settings(assignments=["recommend.n=3", "train.k=5"]), ())
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_whatever_decides_on_a_row_is_part_of_the_digest(sections: dict[str, dic
 
 
 def test_ids_that_need_codes_and_the_version_of_the_rules_are_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _digest(Settings(), ("userId",)) != digest()
+    assert digest_of(Settings(), ("userId",)) != digest()
     before = digest()
     monkeypatch.setattr(rules, "RULES_VERSION", rules.RULES_VERSION + 1)
     assert digest() != before
