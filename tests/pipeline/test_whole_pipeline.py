@@ -52,7 +52,7 @@ def test_the_csv_reads_the_same_in_python_pandas_and_spark(movielens: Zones, spa
     assert by_python[0] == COLUMNS == list(by_pandas.columns)
     assert by_python[1:] == by_pandas.to_numpy().tolist()
     assert by_python[1:] == [["" if cell is None else cell for cell in row] for row in by_spark]
-    assert {path.name for path in path.parent.iterdir()} == {path.name}
+    assert {path.name for path in path.parent.iterdir()} == {path.name, "similar_movies.csv"}
 
 
 def test_the_delta_table_holds_the_same_as_the_csv(movielens: Zones, spark: SparkSession) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from spark_app.platform.errors import TooManyRejectsError
 from spark_app.platform.settings import Clean, Settings
-from spark_app.stages.etl import _check_reject_share
+from spark_app.stages.accounts import check_reject_share
 from spark_app.zones.checked import Checked
 from spark_app.zones.manifest import RunRecord
 from spark_app.zones.processed import ProcessedZone
@@ -21,7 +21,7 @@ def check(rejected: int) -> RunRecord:
     checked = Checked(MagicMock(), None, 10 - rejected, reasons, kept_rows=10 - rejected)
     record = RunRecord("pipeline", Settings())
     record.rows = {"downloads": {"files": 2}}
-    _check_reject_share(record, {"ratings": checked}, ZONE, GATE)
+    check_reject_share(record, {"ratings": checked}, ZONE, GATE)
     return record
 
 

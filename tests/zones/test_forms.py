@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from spark_app.data.ids import Codes, with_original_ids
 from spark_app.platform.settings import Settings, build_settings, preset_names
-from spark_app.stages import etl
+from spark_app.zones.judged import judge
 from spark_app.zones.manifest import RunRecord
 from spark_app.zones.processed import ProcessedZone
 from spark_app.zones.raw import note_inputs, survey
@@ -44,8 +44,7 @@ def check(spark: SparkSession, form: Form, settings: Settings, folder: Path) -> 
     zone, record = ProcessedZone(str(folder / "processed")), RunRecord("etl", settings)
     tables = survey(settings)
     tables = note_inputs(record, *tables)
-    coded = frozenset().union(*(table.coded for table in tables if table))
-    judged = etl._judge(spark, zone, settings, record, tables, coded)
+    judged = judge(spark, zone, settings, record, tables)
     assert not record.rejects["ratings"]
     assert not record.rejects.get("movies")
 

@@ -1,0 +1,160 @@
+"""A delivery whose rows are judged and counted, and not yet published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pyspark.sql import DataFrame, SparkSession
+
+from spark_app.data import clean, rules
+from spark_app.data.ids import Codes, are_ids
+from spark_app.platform.log import logger
+from spark_app.platform.settings import Settings
+from spark_app.zones.checked import Checked
+from spark_app.zones.deliveries import Delivery, find_delivery, why_movies_need_all
+from spark_app.zones.id_codes import coded_before, find_codes, texts_in
+from spark_app.zones.manifest import RunRecord
+from spark_app.zones.plain_ratings import check_plain_files, plain_files
+from spark_app.zones.processed import ProcessedZone
+from spark_app.zones.raw import RawTable, read_fields
+
+MOVIE_COLUMNS = ("movieId", "title", "year", "genres")
+RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A delivery whose rows are judged and counted.
+
+    `fields` has the parsed lines and `checked` the judged rows of each table that is read, `movies` the kept movies
+    (None if there is no table of them), `coded` the columns, of userId and movieId, that need codes.
+    """
+
+    delivery: Delivery
+    fields: Mapping[str, DataFrame]
+    checked: Mapping[str, Checked]
+    movies: DataFrame | None
+    codes: Codes
+    new_codes: dict[str, DataFrame]
+    coded: frozenset[str]
+
+    def unpersist(self) -> None:
+        """Free the memory of the rows."""
+        for checked in self.checked.values():
+            checked.unpersist()
+        for codes in self.new_codes.values():
+            codes.unpersist()
+
+
+def judge(
+    spark: SparkSession,
+    zone: ProcessedZone,
+    settings: Settings,
+    record: RunRecord,
+    tables: tuple[RawTable | None, RawTable],
+) -> Judged:
+    """Judge and count the rows of a delivery, and note in the record how many are rejected for which reason.
+
+    Each file is parsed once. Only where ids turn out to be texts, although the first lines of the files have integers,
+    everything is read again.
+    """
+    coded = coded_before(zone).union(*(table.coded for table in tables if table))
+    judged = _judge_once(spark, zone, settings, record, tables, coded)
+    while settings.input.ids == "auto" and (texts := _columns_of_texts(judged, settings, record)):
+        judged.unpersist()
+        judged = _judge_once(spark, zone, settings, record, tables, judged.coded | texts)
+    return judged
+
+
+def _judge_once(
+    spark: SparkSession,
+    zone: ProcessedZone,
+    settings: Settings,
+    record: RunRecord,
+    tables: tuple[RawTable | None, RawTable],
+    coded: frozenset[str],
+) -> Judged:
+    """Judge and count the rows of the delivery. `coded` names the columns, of userId and movieId, that need codes."""
+    raw_movies, raw_ratings = tables
+    delivery, all_files = find_delivery(zone, settings, raw_ratings, coded)
+    movie_fields = read_fields(spark, raw_movies) if raw_movies else None
+    rating_fields = read_fields(spark, delivery.table) if delivery.is_new else None
+    codes, new_codes = find_codes(
+        spark,
+        zone,
+        {"userId": rating_fields, "movieId": rating_fields if movie_fields is None else movie_fields},
+        coded,
+    )
+    fields: dict[str, DataFrame] = {}
+    checked: dict[str, Checked] = {}
+    movies = lost = None
+    if movie_fields is not None:
+        fields["movies"] = movie_fields
+        rows = clean.checked_movies(movie_fields, settings.input, codes).persist()
+        checked["movies"] = Checked.of_rows(rows, MOVIE_COLUMNS)
+        _note_lines(record, "movies", checked["movies"])
+        lost = clean.lost_movies(rows) if record.rejects["movies"] else None
+        movies = checked["movies"].kept
+        if reason := why_movies_need_all(spark, zone, delivery, movies, settings):
+            logger.info("ratings: all files are read again, since %s", reason)
+            delivery = all_files
+    if delivery.is_new:
+        fields["ratings"] = read_fields(spark, delivery.table)
+        checked["ratings"] = _checked_ratings(
+            spark, delivery.table, fields["ratings"], movies, lost, settings, codes, record
+        )
+        _note_lines(record, "ratings", checked["ratings"])
+    return Judged(delivery, fields, checked, movies, codes, new_codes, coded)
+
+
+def _checked_ratings(
+    spark: SparkSession,
+    table: RawTable,
+    fields: DataFrame,
+    movies: DataFrame | None,
+    lost: DataFrame | None,
+    settings: Settings,
+    codes: Codes,
+    record: RunRecord,
+) -> Checked:
+    """The ratings of a table, checked: in blocks where most lines are plain, else by the rules for rows (`fields`)."""
+    today = datetime.now(UTC).date()
+    if files := plain_files(table, settings, codes, today):
+        sizes = {noted["path"]: noted["bytes"] for noted in record.inputs if "bytes" in noted}
+        return check_plain_files(spark, table, files, sizes, movies, lost, settings, today)
+    rows = clean.checked_ratings(fields, movies, settings.input, settings.clean, today, codes, lost)
+    return Checked.of_rows(rows, RATING_COLUMNS, has_marks=rules.has_marks(settings.input))
+
+
+def _columns_of_texts(judged: Judged, settings: Settings, record: RunRecord) -> frozenset[str]:
+    """The columns, of userId and movieId, that were judged as integers and hold texts that are ids.
+
+    A text is no reason to give codes where it is a broken integer. For a user, or where there is no table of movies,
+    the number of such rows tells (`are_ids`). A movie is one that is both listed and rated. Reads the lines again, but
+    only where some ids were rejected.
+    """
+    names = {"userId": settings.input.user, "movieId": settings.input.item}
+    found = set()
+    for column, name in names.items():
+        reason = rules.not_an_integer(name)
+        is_in_both = column == "movieId" and "movies" in judged.checked
+        sources = ("movies", "ratings") if is_in_both else ("ratings",)
+        if not all(table in judged.fields and reason in record.rejects[table] for table in sources):
+            continue
+        texts = [texts_in(judged.fields[table], column) for table in sources]
+        if is_in_both:
+            is_found = not texts[0].join(texts[1], on="id", how="left_semi").isEmpty()
+        else:
+            is_found = are_ids(texts[0].count(), record.rows["ratings"]["in"])
+        if is_found:
+            logger.info('%s: some ids are no integers: they get codes; input.ids = "integer" rejects them', name)
+            found.add(column)
+    return frozenset(found)
+
+
+def _note_lines(record: RunRecord, table: str, checked: Checked) -> None:
+    """Note how many lines of a table there are, and how many are rejected for which reason."""
+    record.rows[table] = {"in": checked.lines, "rejected": checked.rejected_lines}
+    record.rejects[table] = dict(checked.rejects)
