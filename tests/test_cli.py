@@ -20,7 +20,7 @@ def test_a_settings_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> Non
 
 def test_show_is_silent_where_its_reader_has_seen_enough(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
-    manifest = {"schema_version": 2, "run_id": "r", "profile": {"long": "x" * 1_000_000}}
+    manifest = {"schema_version": 2, "run_id": "r", "job": "pipeline", "profile": {"long": "x" * 1_000_000}}
     (tmp_path / "runs" / "20260101T000000Z-0000.json").write_text(json.dumps(manifest))
     asked = subprocess.Popen(
         [sys.executable, "-m", "spark_app", "show", "--processed-path", str(tmp_path), "--run", "--json"],
