@@ -95,8 +95,8 @@ PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: setup-dev ## run the tests; those of `make test-all` apart
 	@$(PYTEST) -m 'not long'
 
-test-all: test ## run the long tests too: kills, faults, clusters, starts as on AWS, the other generation of Spark, upkeep
-	@$(PYTEST) -m long
+test-all: test ## run the long tests too, or those in LONG=...: kills, faults, clusters, starts as on AWS, Spark 3.5, upkeep
+	@$(PYTEST) -m long $(LONG)
 
 soak: setup-dev ## run the long form of tests/reliability: more kills, runs and rows, for an hour
 	@MOVIE_RECO_SOAK=1 pytest tests/reliability

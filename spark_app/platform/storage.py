@@ -281,7 +281,7 @@ def remove(path: str) -> None:
 
 
 def describe(path: str, see: Callable[[bytes], None] | None = None) -> FileFacts:
-    """The size and SHA-256 of a file. A packed file is also unpacked, to prove that it is whole.
+    """The size and SHA-256 of a file of text. A packed one is also unpacked, to prove that it is whole.
 
     `see` is called with the content, piece by piece, unpacked. Raises InputError where the file is damaged or cannot be
     read, StorageError where S3 cannot be read.
@@ -294,11 +294,16 @@ def describe(path: str, see: Callable[[bytes], None] | None = None) -> FileFacts
                 size += len(chunk)
             if see:
                 see(chunk)
-    if content.packed_as:
-        with _explaining_reads(path), _filesystem(path).open(path, "rb") as stream:
-            while chunk := stream.read(CHUNK):
-                digest.update(chunk)
-                size += len(chunk)
+    return fingerprint(path) if content.packed_as else FileFacts(path, size, digest.hexdigest())
+
+
+def fingerprint(path: str) -> FileFacts:
+    """The size and SHA-256 of a file of any format. Raises errors as `describe` does."""
+    digest, size = hashlib.sha256(), 0
+    with _explaining_reads(path), _filesystem(path).open(path, "rb") as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
     return FileFacts(path, size, digest.hexdigest())
 
 

@@ -99,7 +99,7 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
 def _note_lists(options: Recommend, record: RunRecord) -> None:
     """Note the lists of ids as inputs; files with their size and checksum. Lists that are missing are told later."""
     for path in map(storage.normalise, (*options.items, *options.exclude, *options.users)):
-        facts = asdict(storage.describe(path)) if storage.is_file(path) else {"path": path}
+        facts = asdict(storage.fingerprint(path)) if storage.is_file(path) else {"path": path}
         record.note_input(**facts)
 
 

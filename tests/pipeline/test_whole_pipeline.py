@@ -57,7 +57,7 @@ def test_the_csv_reads_the_same_in_python_pandas_and_spark(movielens: Zones, spa
 
 def test_the_delta_table_holds_the_same_as_the_csv(movielens: Zones, spark: SparkSession) -> None:
     table = spark.read.format("delta").load(str(movielens.processed / "delta" / "recommendations"))
-    assert table.columns == COLUMNS
+    assert table.columns == [*COLUMNS, "run_id", "recommended_at"]
     rows = table.orderBy("userId", "rank").collect()
     for in_table, in_csv in zip(rows, movielens.recommendations(), strict=True):
         assert [str(in_table[name]) for name in ("userId", "rank", "movieId", "title", "genres", "reason")] == [
