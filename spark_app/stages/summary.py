@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import itertools
+import os
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from spark_app.platform import storage
 from spark_app.platform.settings import Settings
@@ -39,7 +42,8 @@ def show(settings: Settings, record: RunRecord) -> None:
 
 def _commands(zone: ProcessedZone, top: Sequence[Mapping[str, str]]) -> list[str]:
     """What to ask next, as commands."""
-    show = f"python -m spark_app show --processed-path {shlex.quote(zone.root)}"
+    python = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(Path.cwd()) else sys.executable
+    show = f"{shlex.quote(python)} -m spark_app show --processed-path {shlex.quote(zone.root)}"
     of_lists = [f"{show} --user {shlex.quote(row['userId'])}" for row in top[:1]]
     of_movies = [f"{show} --movie {shlex.quote(row['movieId'])}" for row in top[:1]]
     return [*of_lists, *of_movies, f"{show} --runs"]
