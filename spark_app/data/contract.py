@@ -6,7 +6,7 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spark_app.data.dialect import PLAIN, Dialect, movies_dialect, ratings_dialect, split_fields
 from spark_app.data.ids import is_plain_id
@@ -70,13 +70,14 @@ class Column:
 class Contract:
     """A raw table: its name in the catalogue, its columns by our names for them, and our names of columns it lacks.
 
-    `dialect` says how its files are written.
+    `dialect` says how its files are written. `marks` are the values of a rating or a time that stand for none.
     """
 
     table: str
     columns: dict[str, Column]
     absent: tuple[str, ...] = ()
     dialect: Dialect = PLAIN
+    marks: frozenset[str] = frozenset()
 
     @property
     def names(self) -> dict[str, str]:
@@ -104,7 +105,8 @@ def ratings_contract(input_settings: Input, file: RatingsFile | None = None) -> 
         "rating": Column(input_settings.rating, NUMBER),
         "timestamp": Column(input_settings.timestamp, TIME_KINDS[input_settings.time_format]),
     }
-    return _contract("ratings_csv", wanted, ratings_dialect(input_settings, file or RatingsFile()))
+    made = _contract("ratings_csv", wanted, ratings_dialect(input_settings, file or RatingsFile()))
+    return replace(made, marks=frozenset([*input_settings.unrated_values, *input_settings.missing_values]))
 
 
 def _contract(table: str, wanted: dict[str, Column], dialect: Dialect) -> Contract:
@@ -157,7 +159,9 @@ def infer_types(contract: Contract, header: Sequence[str], rows: Sequence[Sequen
     if "rating" in contract.columns and contract.dialect.decimal == ",":
         place = header.index(contract.columns["rating"].name)
         values[place] = [value.translate(COMMA_AND_POINT) for value in values[place]]
-    return tuple(map(infer_type, values))
+    return tuple(
+        infer_type([value for value in of_column if value.strip() not in contract.marks]) for of_column in values
+    )
 
 
 def coded_ids(contract: Contract, header: Sequence[str], rows: Sequence[Sequence[str]]) -> frozenset[str]:

@@ -141,7 +141,8 @@ def genres_of(movies: DataFrame) -> Genres:
     encoded = pa.compute.dictionary_encode(lists.flatten())
     names = encoded.dictionary.to_pylist()
     in_order = sorted(names)
-    places = np.array([in_order.index(name) for name in names], dtype=np.int32)
+    place_of = {name: place for place, name in enumerate(in_order)}
+    places = np.array([place_of[name] for name in names], dtype=np.int32)
     of = places[encoded.indices.to_numpy()] if names else np.empty(0, dtype=np.int32)
     counts = pa.compute.fill_null(pa.compute.list_value_length(lists), 0).to_numpy()
     starts = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts, dtype=np.int64)])

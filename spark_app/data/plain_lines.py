@@ -80,6 +80,10 @@ class PlainForm:
             table = table.filter(pa.array(is_good))
         return self._ratings(table, file, places[is_plain] + start), _others(lines, places + start, ~is_plain)
 
+    def is_plain(self, line: str) -> bool:
+        """Whether a line is plain."""
+        return len(self.split(line.encode(), 0, 0, None)[0]) > 0
+
     def _matches(self, lines: pa.Array, block: bytes) -> NDArray[np.bool_]:
         pattern = self._pattern(is_text=block.isascii() or _is_utf8(block))
         matches = pc.match_substring_regex(lines, pattern)

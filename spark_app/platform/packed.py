@@ -58,7 +58,7 @@ def format_of(head: bytes) -> str:
 
 def can_hadoop_read(path: str, packed_as: str) -> bool:
     """Whether Hadoop, which goes by the name, reads a file as we do."""
-    return _HADOOP_FORMATS.get(posixpath.splitext(path)[1].lower(), "") == packed_as
+    return _HADOOP_FORMATS.get(posixpath.splitext(path)[1], "") == packed_as
 
 
 @dataclass(frozen=True)

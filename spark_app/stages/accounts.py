@@ -66,10 +66,10 @@ def check_reject_share(
     """Raise TooManyRejectsError if more than `clean.max_reject_share` of the rows of a table were rejected."""
     max_share = settings.clean.max_reject_share
     for table, rows in checked.items():
-        share = rows.rejected_lines / rows.lines if rows.lines else 1.0
+        share = rows.rejected_lines / rows.lines if rows.lines else 0.0  # a further file may have no rows
         if share > max_share:
             _note_all(record, checked)
-            reason = _with_remedy(next(iter(rows.rejects), "there are no rows"), settings)
+            reason = _with_remedy(next(iter(rows.rejects)), settings)
             raise TooManyRejectsError(
                 f"{rows.rejected_lines:,} of {rows.lines:,} rows of {table} ({share:.1%}) were rejected, more than "
                 f"clean.max_reject_share={max_share:g}; most often: {reason}. Only these rejects were published: "

@@ -165,6 +165,8 @@ def plain_files(table: RawTable, settings: Settings, codes: Codes, today: date) 
         form = plain_form(columns, settings.input, settings.ratings_file, settings.clean, today)
         if form is None:
             return None
+        if file.header is not None and form.is_plain(file.header):
+            return None  # the reader knows a header by its not being plain
         files.append(PlainFile(file.path, file.header is not None, form))
     return files if files and _is_mostly_plain(files[0]) else None
 

@@ -174,3 +174,10 @@ def test_a_rating_may_have_a_decimal_comma() -> None:
     columns = ["userId", "movieId", "rating", "timestamp"]
     assert contract.infer_types(expected, columns, [["1", "2", "3,5", "4"]] * 2) == (INTEGER, INTEGER, NUMBER, INTEGER)
     assert contract.infer_types(RATINGS, columns, [["1", "2", "3,5", "4"]] * 2)[2] == TEXT
+
+
+def test_values_that_stand_for_none_do_not_decide_on_the_type_of_a_column() -> None:
+    named = ratings_contract(Input(missing_values=["NA", "\\N"], unrated_values=["-1"]))
+    header = ("userId", "movieId", "rating", "timestamp")
+    rows = [["1", "1", "NA", "\\N"], ["1", "2", "NA", "\\N"], ["1", "3", "4.5", "1000000000"]]
+    assert contract.infer_types(named, header, rows) == (INTEGER, INTEGER, NUMBER, INTEGER)

@@ -35,3 +35,8 @@ def test_too_many_rejects_name_share_reason_and_place() -> None:
     assert "3 of 10 rows of ratings (30.0%) were rejected, more than clean.max_reject_share=0.2" in str(failure.value)
     assert "most often: rating is not on the scale" in str(failure.value)
     assert "/out/delta/rejects" in str(failure.value)
+
+
+def test_a_further_file_may_have_no_rows() -> None:
+    checked = Checked(MagicMock(), None, 0, {}, kept_rows=0)
+    check_reject_share(RunRecord("etl", Settings()), {"ratings": checked}, ZONE, GATE)

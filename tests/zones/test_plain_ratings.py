@@ -188,3 +188,12 @@ def test_rows_of_a_user_lie_together_in_order(spark: SparkSession, tmp_path: Pat
     rows = [tuple(row) for row in kept.select(F.spark_partition_id(), "userId", "movieId").collect()]
     assert rows == sorted(rows)
     assert len({(part, user) for part, user, _ in rows}) == 40
+
+
+def test_a_header_of_numbers_is_no_rating(spark: SparkSession, tmp_path: Path) -> None:
+    deliver(tmp_path, {"a.csv": b"0,1,2\n1,5,4.0\n2,5,4.0\nx,y\n"})
+    names: dict[str, Any] = {"user": "0", "item": "1", "rating": "2", "timestamp": ""}
+    options = Settings(raw=Raw(path=str(tmp_path), movies="", ratings="ratings"), input=Input(ids="integer", **names))
+    _, table = survey(options)
+    assert plain_files(table, options, Codes(), TODAY) is None
+    assert facts(by_rules(spark, table, None, options))["lines"] == 3
