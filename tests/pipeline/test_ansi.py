@@ -59,7 +59,9 @@ def results(spark: SparkSession, zones: Zones) -> dict[str, Any]:
     """All published rows and counts, without the ids of runs."""
     zone = ProcessedZone(str(zones.processed))
     tables = [name for name in MADE_BY if zone.has_table(spark, name)]
-    rows = {name: sorted(map(str, zone.read(spark, name).drop("run_id", "recommended_at").collect())) for name in tables}
+    rows = {
+        name: sorted(map(str, zone.read(spark, name).drop("run_id", "recommended_at").collect())) for name in tables
+    }
     manifests = zones.manifests()
     return {
         "tables": rows,
