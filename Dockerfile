@@ -25,9 +25,9 @@ RUN pip install --no-cache-dir --no-deps --no-build-isolation .
 # The jars go among Spark's own, so that a container fetches nothing when it starts.
 WORKDIR /
 RUN SPARK_CONF_DIR=/build/conf/s3 python -c 'from pyspark.sql import SparkSession; SparkSession.builder.getOrCreate().stop()' \
- && cp /root/.ivy2.5.2/jars/*.jar "$(python -c 'import pyspark; print(pyspark.__path__[0])')/jars/" \
+ && cp ~root/.ivy2.5.2/jars/*.jar "$(python -c 'import pyspark; print(pyspark.__path__[0])')/jars/" \
  && sed -i '/^spark\.jars\./d' "$(python -c 'import spark_app; print(spark_app.__path__[0])')"/conf/4.1/*/spark-defaults.conf \
- && rm -rf /root/.ivy2.5.2/* /build
+ && rm -rf ~root/.ivy2.5.2/* /build
 
 # Anyone may run jobs here: the metastore of a run lies in this folder.
 WORKDIR /work

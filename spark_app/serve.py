@@ -225,14 +225,7 @@ class Recommender:
     def _rating_model(self) -> RatingModel | None:
         if self.models.explicit is None:
             return None
-        weights, options = self.models.rating_weights, self.options
-        return RatingModel(
-            self.models.mean,
-            self.models.input.scale,
-            *(weights.constant, weights.user, weights.movie),
-            least=options.min_predicted_rating,
-            above_mean=options.min_above_mean,
-        )
+        return RatingModel.of(self.models.mean, self.models.input.scale, self.models.rating_weights, self.options)
 
     @cached_property
     def _top(self) -> TopN:

@@ -90,7 +90,7 @@ def features(ratings: DataFrame, movies: DataFrame) -> Features:
     come to the driver.
     """
     spark = ratings.sparkSession
-    keys = partition_keys(spark, int(spark.conf.get("spark.sql.shuffle.partitions") or 1))
+    keys = partition_keys(spark)
     genres = genres_of(movies)
     shared = spark.sparkContext.broadcast(genres)
     micros = F.coalesce(F.unix_micros("timestamp"), F.lit(NO_TIME)).alias("micros")

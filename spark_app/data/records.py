@@ -254,10 +254,6 @@ class Ahead(Iterator[str]):
             raise
 
 
-def _next(source: Iterator[str], ahead: deque[str]) -> str | None:
-    return ahead.popleft() if ahead else next(source, None)
-
-
 def netflix_records(lines: Iterable[str]) -> Iterator[str]:
     """Records `ITEM,USER,RATING,DATE` from blocks of a line `ITEM:` and lines `USER,RATING,DATE`."""
     item = ""

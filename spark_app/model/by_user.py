@@ -60,12 +60,11 @@ def together_by_user(users: DataFrame, rows: DataFrame, *more: DataFrame) -> ByU
     `more` are further frames of (userId, ...).
     """
     spark = users.sparkSession
-    partitions = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
-    keys = partition_keys(spark, partitions)
+    keys = partition_keys(spark)
     frames = (users.select(*USERS.names), rows, *more)
     packed = (frame.mapInArrow(_Packer(keys, part), PACKED) for part, frame in enumerate(frames))
     schemas = (USERS, *(to_arrow_schema(frame.schema) for frame in frames[1:]))
-    return ByUser(reduce(DataFrame.union, packed).repartition(partitions, "partition"), schemas)
+    return ByUser(reduce(DataFrame.union, packed).repartition(len(keys), "partition"), schemas)
 
 
 def _unpacked(batches: Iterable[pa.RecordBatch], schemas: tuple[pa.Schema, ...]) -> UserPartition:

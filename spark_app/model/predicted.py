@@ -14,6 +14,8 @@ import pyarrow as pa
 
 from spark_app.model.half_sweep import Bools, Doubles, Floats, Ints
 from spark_app.model.matrices import FactorMatrix, Ids, found_among
+from spark_app.model.stack import StackWeights
+from spark_app.platform.settings import Recommend
 
 RATING_DECIMALS = 3
 """Predicted ratings are rounded before they are compared or published."""
@@ -41,6 +43,12 @@ class RatingModel:
     movie: float
     least: float | None = None
     above_mean: float | None = None
+
+    @classmethod
+    def of(cls, mean: float, scale: tuple[float, float], weights: StackWeights, options: Recommend) -> RatingModel:
+        """The model with these weights, and the lowest ratings that the settings name."""
+        weighed = (weights.constant, weights.user, weights.movie)
+        return cls(mean, scale, *weighed, options.min_predicted_rating, options.min_above_mean)
 
     @property
     def has_lowest(self) -> bool:

@@ -48,12 +48,16 @@ def from_bytes(packed: bytes | pa.Buffer) -> pa.Table:
     return pa.ipc.open_stream(packed).read_all()
 
 
-@functools.cache
-def partition_keys(spark: SparkSession, partitions: int) -> NDArray[np.int32]:
-    """For each partition, a number that Spark's hash assigns to it.
+def partition_keys(spark: SparkSession) -> NDArray[np.int32]:
+    """For each partition of the session's shuffles, a number that Spark's hash assigns to it.
 
     With the partition numbers themselves as keys, some partitions would get the rows of two and others would be empty.
     """
+    return _keys_of(spark, int(spark.conf.get("spark.sql.shuffle.partitions") or 1))
+
+
+@functools.cache
+def _keys_of(spark: SparkSession, partitions: int) -> NDArray[np.int32]:
     tried = 16 * partitions
     while True:
         numbers = spark.range(tried).select(F.col("id").cast("int").alias("key"))

@@ -18,7 +18,6 @@ from spark_app.report.charts import Estimate
 from spark_app.report.words import MODEL_NAMES, THIN, as_read, minute, number, percent, plural
 
 GENRES_SHOWN = 12
-RANKINGS = ("implicit", "popularity")
 TAIL_POINTS = 400
 """Points on the curve of the long tail; more would not be visible."""
 

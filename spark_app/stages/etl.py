@@ -25,15 +25,13 @@ from spark_app.zones.deliveries import (
     has_taken_all,
     read_taken,
 )
-from spark_app.zones.id_codes import check_no_codes, coded_before, keep_codes
-from spark_app.zones.judged import judge
+from spark_app.zones.id_codes import check_no_codes, keep_codes
+from spark_app.zones.judged import columns_coded, judge
 from spark_app.zones.manifest import RunRecord
 from spark_app.zones.processed import ProcessedZone
 from spark_app.zones.raw import RawTable, note_inputs
 from spark_app.zones.raw_check import surveyed
 
-MOVIE_COLUMNS = ("movieId", "title", "year", "genres")
-RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
 KEYS = ("userId", "movieId")
 UNRATED = "userId INT, movieId INT"
 REJECT_COLUMNS = ("file", "reason", "raw", "raw_bytes")
@@ -77,8 +75,7 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     else:
         ratings = zone.read(spark, "ratings")
     if delivery.taken is not None:
-        unrated = zone.read(spark, "unrated").count() if zone.has_table(spark, "unrated") else 0
-        account_for_all(record, delivery, ratings.count(), unrated, settings)
+        account_for_all(record, delivery, ratings.count(), _count_unrated(zone), settings)
     if movies is None:
         movies = clean.rated_movies(ratings, codes)
         _publish_movies(movies, zone, record, movies_from)
@@ -100,7 +97,7 @@ def is_current(settings: Settings, record: RunRecord) -> bool:
     """
     zone = ProcessedZone(settings.processed.path)
     tables = note_inputs(record, *surveyed(settings))
-    coded = coded_before(zone).union(*(table.coded for table in tables if table))
+    coded = columns_coded(zone, tables)
     taken = read_taken(zone)
     if (
         taken is None
@@ -111,10 +108,13 @@ def is_current(settings: Settings, record: RunRecord) -> bool:
     ):
         return False
     delivery, _ = find_delivery(zone, settings, tables[1], coded)
-    has_unrated = zone.version("unrated") is not None
-    unrated = zone.dataset("unrated").count_rows() if has_unrated else 0
-    account_for_all(record, delivery, zone.dataset("ratings").count_rows(), unrated, settings)
+    account_for_all(record, delivery, zone.dataset("ratings").count_rows(), _count_unrated(zone), settings)
     return True
+
+
+def _count_unrated(zone: ProcessedZone) -> int:
+    """The number of pairs that were seen without a rating, in all deliveries."""
+    return zone.dataset("unrated").count_rows() if zone.version("unrated") is not None else 0
 
 
 def _movies_from(movies: RawTable | None, settings: Settings, coded: Collection[str]) -> dict[str, Any]:

@@ -143,14 +143,7 @@ def _rating_model(models: Models, name: str | None, settings: Settings) -> Ratin
                 "recommend.min_above_mean, or run the stage 'train' on ratings"
             )
         return None
-    weights = weights_of(name, models.stack)
-    return RatingModel(
-        models.biases.mean,
-        settings.input.scale,
-        *(weights.constant, weights.user, weights.movie),
-        least=options.min_predicted_rating,
-        above_mean=options.min_above_mean,
-    )
+    return RatingModel.of(models.biases.mean, settings.input.scale, weights_of(name, models.stack), options)
 
 
 def _of_chosen_users(spark: SparkSession, zone: ProcessedZone, ratings: DataFrame, settings: Settings) -> DataFrame:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from spark_app.data.choice import unknown_genres, verdicts
-from spark_app.model.matrices import found_among
+from spark_app.model.matrices import Ids, found_among
 from spark_app.platform.errors import InputError
 from spark_app.platform.log import logger
 from spark_app.platform.settings import Input, Recommend
@@ -19,8 +19,6 @@ from spark_app.zones.processed import ProcessedZone
 
 NAMED = 5
 """Unknown ids that a message names."""
-
-Ids = NDArray[np.int32]
 
 
 def chosen_movies(zone: ProcessedZone, options: Recommend, names: Input) -> Ids | None:

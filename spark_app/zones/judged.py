@@ -60,12 +60,16 @@ def judge(
     Each file is parsed once. Only where ids turn out to be texts, although the first lines of the files have integers,
     everything is read again.
     """
-    coded = coded_before(zone).union(*(table.coded for table in tables if table))
-    judged = _judge_once(spark, zone, settings, record, tables, coded)
+    judged = _judge_once(spark, zone, settings, record, tables, columns_coded(zone, tables))
     while settings.input.ids == "auto" and (texts := _columns_of_texts(judged, settings, record)):
         judged.unpersist()
         judged = _judge_once(spark, zone, settings, record, tables, judged.coded | texts)
     return judged
+
+
+def columns_coded(zone: ProcessedZone, tables: tuple[RawTable | None, RawTable]) -> frozenset[str]:
+    """The columns, of userId and movieId, that need codes: for an earlier delivery, or for the first lines of this."""
+    return coded_before(zone).union(*(table.coded for table in tables if table))
 
 
 def _judge_once(
@@ -99,11 +103,11 @@ def _judge_once(
         movies = checked["movies"].kept
         if reason := why_movies_need_all(spark, zone, delivery, movies, settings):
             logger.info("ratings: all files are read again, since %s", reason)
-            delivery = all_files
-    if delivery.is_new:
-        fields["ratings"] = read_fields(spark, delivery.table)
+            delivery, rating_fields = all_files, read_fields(spark, all_files.table)
+    if rating_fields is not None:
+        fields["ratings"] = rating_fields
         checked["ratings"] = _checked_ratings(
-            spark, delivery.table, fields["ratings"], movies, lost, settings, codes, record
+            spark, delivery.table, rating_fields, movies, lost, settings, codes, record
         )
         _note_lines(record, "ratings", checked["ratings"])
     return Judged(delivery, fields, checked, movies, codes, new_codes, coded)

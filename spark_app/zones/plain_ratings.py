@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import reduce
-from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -24,12 +23,12 @@ from spark_app.data import clean, latest
 from spark_app.data.dialect import Dialect
 from spark_app.data.ids import Codes
 from spark_app.data.plain_lines import PlainForm, plain_form
-from spark_app.platform import s3, storage
+from spark_app.platform import storage
 from spark_app.platform.pieces import partition_keys
 from spark_app.platform.settings import Settings
 from spark_app.platform.spark_versions import from_arrow, to_arrow
 from spark_app.zones.checked import Checked
-from spark_app.zones.raw import RawFile, RawTable, fields_of, tasks_can_read
+from spark_app.zones.raw import RawFile, RawTable, as_uri, fields_of, tasks_can_read
 
 SPLIT_BYTES = 32 * 2**20
 """The size of what one task reads at a time, of a file that is not compressed."""
@@ -205,7 +204,7 @@ def check_plain_files(
         kept = pa.Table.from_batches(merger(pieces), latest.TYPES)
         return Checked.of_judged(from_arrow(spark, kept), others, pc.sum(plain["rows"]).as_py() or 0, len(kept))
 
-    keys = partition_keys(spark, int(spark.conf.get("spark.sql.shuffle.partitions") or 1))
+    keys = partition_keys(spark)
     reader, packer, merger = _Reader(files, known, keys), _Packer(keys, has_times), _Merger(has_times, summed)
     tasks = spark.sparkContext.parallelize(splits, len(splits))
     in_tasks = spark.createDataFrame(tasks, SPLITS).mapInArrow(reader, READ).persist(StorageLevel.MEMORY_AND_DISK)
@@ -228,7 +227,7 @@ def _judged(
     today: date,
 ) -> DataFrame:
     """The lines that are not plain, judged by the rules for rows."""
-    uris = F.create_map(*(F.lit(word) for number, file in enumerate(files) for word in (number, _uri(file.path))))
+    uris = F.create_map(*(F.lit(word) for number, file in enumerate(files) for word in (number, as_uri(file.path))))
     placed = lines.select(
         F.col("line").cast("string").alias("value"),
         uris[F.col("file")].alias("file"),
@@ -254,7 +253,7 @@ def _good(judged: DataFrame, files: Sequence[PlainFile], has_times: bool) -> Dat
     good = judged.filter(F.col("reject").isNull())
     if has_times:
         return good.select("userId", "movieId", "rating", "timestamp")
-    numbers = F.create_map(*(F.lit(word) for number, file in enumerate(files) for word in (_uri(file.path), number)))
+    numbers = F.create_map(*(F.lit(word) for number, file in enumerate(files) for word in (as_uri(file.path), number)))
     place = F.col("position.block_start").alias("place")
     return good.select("userId", "movieId", "rating", numbers[F.col("position.file")].alias("file_number"), place)
 
@@ -276,8 +275,7 @@ def _growth(path: str) -> int:
 
 def _has_plain_text(file: RawFile, dialect: Dialect) -> bool:
     """Whether the records of a file are lines of UTF-8, as they are or packed by gzip."""
-    is_read_in_lines = file.has_lines_for_spark(dialect) and not file.has_line_breaks
-    return is_read_in_lines and file.encoding == "utf-8" and file.packed_as in ("", "gzip")
+    return file.is_read_by_spark(dialect) and file.encoding == "utf-8" and file.packed_as in ("", "gzip")
 
 
 def _is_mostly_plain(file: PlainFile) -> bool:
@@ -290,8 +288,3 @@ def _is_mostly_plain(file: PlainFile) -> bool:
 
 def _ascending(movies: DataFrame) -> NDArray[np.int32]:
     return np.sort(to_arrow(movies.select("movieId"))["movieId"].to_numpy())
-
-
-def _uri(path: str) -> str:
-    """The path as Spark writes it in the column `file`."""
-    return quote(path, safe="/:") if s3.is_s3(path) else f"file:{quote(path)}"

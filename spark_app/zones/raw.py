@@ -66,6 +66,10 @@ class RawFile:
             and packed.can_hadoop_read(self.path, self.packed_as)
         )
 
+    def is_read_by_spark(self, dialect: Dialect) -> bool:
+        """Whether Spark's reader of text gives the records of the file."""
+        return self.has_lines_for_spark(dialect) and not self.has_line_breaks
+
 
 @dataclass(frozen=True)
 class RawTable:
@@ -158,7 +162,7 @@ def read_fields(spark: SparkSession, table: RawTable) -> DataFrame:
     """
     alike: dict[tuple[object, ...], list[RawFile]] = defaultdict(list)
     for file in table.files:
-        by_spark = file.has_lines_for_spark(table.contract.dialect) and not file.has_line_breaks
+        by_spark = file.is_read_by_spark(table.contract.dialect)
         alike[by_spark, file.header, file.columns, file.encoding if by_spark else ""].append(file)
     frames = [
         fields_of(_lines(spark, files), files[0], table.contract)
@@ -226,7 +230,7 @@ def _record_batches(
 
 
 def _file_batches(file: RawFile, dialect: Dialect) -> Iterator[pa.RecordBatch]:
-    uri = _as_uri(file.path)
+    uri = as_uri(file.path)
     with storage.reading(file.path) as content:
         found = records.records_of(content.stream, file.encoding, dialect, storage.name_of(file.path))
         row = 0
@@ -247,7 +251,7 @@ def _file_batches(file: RawFile, dialect: Dialect) -> Iterator[pa.RecordBatch]:
             row += len(batch)
 
 
-def _as_uri(path: str) -> str:
+def as_uri(path: str) -> str:
     """The path of a file as Spark names it in `_metadata.file_path`."""
     escaped = ESCAPED_IN_URIS.sub(lambda letter: f"%{ord(letter[0]):02X}", path)
     return escaped if "://" in path else f"file:{escaped}"
