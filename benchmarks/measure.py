@@ -23,7 +23,7 @@ class Measured:
     """Seconds from start to end, and the peak memory in MB.
 
     The peak is the largest sum of resident memory over the process and its descendants. A page that several processes
-    share counts once for each.
+    share counts once where the system tells (Linux: PSS), else once for each.
     """
 
     seconds: float
@@ -67,7 +67,8 @@ def _resident(process: psutil.Process) -> int:
     try:
         for member in (process, *process.children(recursive=True)):
             try:
-                total += member.memory_info().rss
+                memory = member.memory_full_info()
+                total += getattr(memory, "pss", memory.rss)
             except psutil.NoSuchProcess:
                 continue
     except psutil.NoSuchProcess:

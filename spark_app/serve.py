@@ -27,7 +27,7 @@ from spark_app.model.als import implicit_problem
 from spark_app.model.biases import bias_of_user
 from spark_app.model.candidates import Candidates, as_candidates, user_vectors
 from spark_app.model.foldin import Fixed, fixed_explicit, solve_users
-from spark_app.model.half_sweep import Bools, Floats, Ints
+from spark_app.model.half_sweep import Block, Bools, Floats, Ints
 from spark_app.model.lists import LAST_OF_CHOICE, LAST_REASON, PERSONAL, POPULAR
 from spark_app.model.matrices import FactorMatrix, Ids, found_among
 from spark_app.model.predicted import (
@@ -202,7 +202,7 @@ class Recommender:
         """The reason for each listed movie."""
         named = np.full((len(places), 1), -1)
         if self._named and not is_cold:
-            named = self._named(rated, values, places)
+            named = self._named(Block.of_one(rated, values), np.zeros(len(places), dtype=np.int64), places)
         last = LAST_OF_CHOICE if self.options.leaves_out_movies else LAST_REASON
         others = [last if is_last_one else POPULAR if is_cold else PERSONAL for is_last_one in is_last.tolist()]
         titles = [[self.movies.titles[place] for place in row if place >= 0] for row in named.tolist()]

@@ -2,19 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
+TABLE_SIZE = 2**22
+"""The largest number of entries in a table of sums by movieId. Movies with higher ids are sorted."""
 
-def movie_stats(movies: DataFrame, ratings: DataFrame, damping: float) -> DataFrame:
+SUMS = pa.schema([("movieId", pa.int32()), ("rating_sum", pa.float64()), ("rating_count", pa.int64())])
+"""The columns of the sums of ratings by movie."""
+
+
+def rating_sums(ratings: DataFrame) -> DataFrame:
+    """The sums of ratings(movieId, rating) by movie: the columns of SUMS."""
+    return ratings.groupBy("movieId").agg(F.sum("rating").alias("rating_sum"), F.count("*").alias("rating_count"))
+
+
+def sums_of(movies: NDArray[np.int32], ratings: NDArray[np.float64]) -> pa.Table:
+    """The same sums of ratings that are in memory, in the order of movieId."""
+    if len(movies) and movies.min() >= 0 and movies.max() < TABLE_SIZE:
+        counts, sums = np.bincount(movies), np.bincount(movies, ratings)
+        (found,) = np.nonzero(counts)
+        return pa.table([pa.array(found, pa.int32()), pa.array(sums[found]), pa.array(counts[found])], schema=SUMS)
+    order = np.argsort(movies, kind="stable")
+    in_order = movies[order]
+    starts = np.flatnonzero(np.append(True, in_order[1:] != in_order[:-1])[: len(movies)])
+    counts = np.diff(np.append(starts, len(movies)))
+    sums = np.add.reduceat(ratings[order], starts) if len(movies) else ratings
+    return pa.table([pa.array(in_order[starts]), pa.array(sums), pa.array(counts)], schema=SUMS)
+
+
+def added(parts: Iterable[pa.Table]) -> pa.Table:
+    """The sums of several parts of the ratings together, in the order of movieId."""
+    rows = pa.concat_tables([SUMS.empty_table(), *parts]).combine_chunks()
+    total = rows.group_by("movieId").aggregate([("rating_sum", "sum"), ("rating_count", "sum")]).sort_by("movieId")
+    return total.select(["movieId", "rating_sum_sum", "rating_count_sum"]).rename_columns(SUMS.names)
+
+
+def movie_stats(movies: DataFrame, sums: DataFrame, damping: float) -> DataFrame:
     """One row per movie: movieId, rating_count, average_rating (null if there is no rating), damped_rating.
 
     `damped_rating` is the Bayesian average: the mean over the movie's ratings and `damping` more at the mean of all
     ratings, so that one enthusiast does not outrank a thousand. It is null if nobody has rated anything, and for movies
-    without ratings if `damping` is 0. Takes movies(movieId) and ratings(movieId, rating); one pass over the ratings.
+    without ratings if `damping` is 0. Takes movies(movieId) and the sums of their ratings, from `rating_sums`.
     """
-    sums = ratings.groupBy("movieId").agg(F.sum("rating").alias("rating_sum"), F.count("*").alias("rating_count"))
-    # One partition is enough for one row per movie; another aggregate would be a second pass over the ratings.
+    # One partition is enough for one row per movie.
     all_movies = Window.partitionBy()
     overall_mean = F.sum("rating_sum").over(all_movies) / F.sum("rating_count").over(all_movies)
     damped_sum = F.coalesce("rating_sum", F.lit(0.0)) + damping * F.col("overall_mean")

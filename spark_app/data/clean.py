@@ -162,9 +162,12 @@ def _reject_unknown_movies(judged: DataFrame, movies: DataFrame) -> DataFrame:
     )
 
 
-def rated_movies(ratings: DataFrame, codes: Codes) -> DataFrame:
-    """The movies in ratings without a movies file: movieId, title (id as delivered), year (null), genres (empty)."""
-    rated = ratings.select("movieId", F.col("movieId").alias("known_as")).distinct()
+def rated_movies(sums: DataFrame, codes: Codes) -> DataFrame:
+    """The movies in ratings without a movies file: movieId, title (id as delivered), year (null), genres (empty).
+
+    Takes sums(movieId), one row per movie that is rated.
+    """
+    rated = sums.select("movieId", F.col("movieId").alias("known_as"))
     return rated.transform(with_original_ids, codes).select(
         F.col("known_as").alias("movieId"),
         F.col("movieId").cast("string").alias("title"),

@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 
 from spark_app.model.by_user import ByUser, UserPartition, together_by_user
 from spark_app.model.candidates import CandidateBlocks, Candidates, user_vectors
-from spark_app.model.half_sweep import Floats, Ints, Problem
+from spark_app.model.half_sweep import Block, Floats, Ints, Problem
 from spark_app.model.matrices import as_matrix, found_among, in_order
 from spark_app.model.predicted import (
     RatingModel,
@@ -287,11 +287,10 @@ def _rank_partition(part: UserPartition, candidates: Candidates, ranker: _Ranker
 def _because(reasons: Reasons, history: _History, is_cold: NDArray[np.bool_], of_users: Ints, places: Ints) -> Ints:
     """The reasons for each row of a block's lists, as places padded with -1; none for users without factors."""
     named = np.full((len(places), reasons.max_reasons), -1, dtype=np.int64)
-    for user in np.flatnonzero(~is_cold).tolist():
-        rows = slice(*np.searchsorted(of_users, [user, user + 1]))
-        if rows.start < rows.stop:
-            own = history.part(user, user + 1).rated
-            named[rows] = reasons(own.movies, own.ratings, places[rows])
+    rated, is_explained = history.rated, ~is_cold[of_users]
+    starts = np.searchsorted(rated.users, np.arange(len(is_cold) + 1))
+    block = Block(np.arange(len(is_cold), dtype=np.int32), starts, rated.movies.astype(np.int32), rated.ratings)
+    named[is_explained] = reasons(block, of_users[is_explained], places[is_explained])
     return named
 
 

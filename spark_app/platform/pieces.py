@@ -6,10 +6,12 @@ Shuffling the rows themselves would take as long as the work that is done on the
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pyspark.accumulators import AccumulatorParam
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
@@ -32,6 +34,18 @@ def part_of(users: NDArray[np.int32], parts: int) -> NDArray[np.uint16]:
     """The part of each user. It depends on the user's id alone."""
     hashed = (users.astype(np.uint32) * np.uint64(MULTIPLIER) & np.uint64(0xFFFFFFFF)) >> np.uint64(16)
     return (hashed % np.uint64(parts)).astype(np.uint16)
+
+
+class ByPart(AccumulatorParam[dict[int, Any]]):
+    """Collects a value of each part on the driver, beside the rows of a task. If a task runs twice, it counts once."""
+
+    def zero(self, value: dict[int, Any]) -> dict[int, Any]:  # noqa: ARG002
+        """No part."""
+        return {}
+
+    def addInPlace(self, value1: dict[int, Any], value2: dict[int, Any]) -> dict[int, Any]:  # noqa: N802
+        """The values of both; a part that is in both has the same."""
+        return value1 | value2
 
 
 def as_bytes(batch: pa.RecordBatch) -> bytes:

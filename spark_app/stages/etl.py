@@ -6,16 +6,18 @@ from collections.abc import Collection, Mapping
 from functools import reduce
 from typing import Any
 
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 import spark_app
 from spark_app.data import clean
-from spark_app.data.aggregates import final_movies, movie_stats
+from spark_app.data.aggregates import final_movies, movie_stats, rating_sums
 from spark_app.data.ids import with_original_ids
 from spark_app.platform import storage
 from spark_app.platform.log import logger
 from spark_app.platform.settings import Settings
+from spark_app.platform.spark_versions import from_arrow
 from spark_app.stages.accounts import account_for_all, check_lost_share, check_reject_share, log_rejects, note_kept
 from spark_app.zones.checked import Checked
 from spark_app.zones.deliveries import (
@@ -70,16 +72,13 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     if delivery.is_new:
         _publish_ratings(spark, checked["ratings"], delivery, settings, zone, record)
         note_kept(record, "ratings", checked["ratings"])
-    if delivery.taken is None and checked["ratings"].is_at_hand:
-        ratings = checked["ratings"].kept  # all there are
-    else:
-        ratings = zone.read(spark, "ratings")
     if delivery.taken is not None:
-        account_for_all(record, delivery, ratings.count(), _count_unrated(zone), settings)
+        account_for_all(record, delivery, zone.dataset("ratings").count_rows(), _count_unrated(zone), settings)
+    sums = _rating_sums(spark, zone, delivery, checked.get("ratings"))
     if movies is None:
-        movies = clean.rated_movies(ratings, codes)
+        movies = clean.rated_movies(sums, codes)
         _publish_movies(movies, zone, record, movies_from)
-    stats = movie_stats(movies, ratings, settings.clean.damping).orderBy("movieId").persist()
+    stats = movie_stats(movies, sums, settings.clean.damping).orderBy("movieId").persist()
     zone.replace_final(final_movies(movies, stats).transform(with_original_ids, codes))
     record.note_output(zone.final_file)
     # Last of all: its note says that everything before it is complete.
@@ -87,6 +86,17 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     record.note_output(zone.table("movie_stats"))
     judged.unpersist()
     stats.unpersist()
+
+
+def _rating_sums(spark: SparkSession, zone: ProcessedZone, delivery: Delivery, checked: Checked | None) -> DataFrame:
+    """The sums of all published ratings by movie. What was summed up while it was written is not read again."""
+    if delivery.taken is None and checked is not None:
+        sums = checked.movie_sums() if checked.movie_sums else None
+        if sums is not None and pc.sum(sums["rating_count"]).as_py() == checked.kept_rows:
+            return from_arrow(spark, sums)
+        if checked.is_at_hand:
+            return rating_sums(checked.kept)
+    return rating_sums(zone.read(spark, "ratings"))
 
 
 def is_current(settings: Settings, record: RunRecord) -> bool:

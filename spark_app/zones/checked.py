@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -27,13 +28,20 @@ class Checked:
     kept_rows: int | None = None
     """The number of rows in `kept`; None if it is not counted yet: that takes another pass, or a table written."""
 
+    movie_sums: Callable[[], pa.Table] | None = None
+    """The sums of `kept` by movie (`aggregates.SUMS`), complete once it is written; None if nothing sums them up."""
+
     persisted: Sequence[DataFrame] = field(default=())
     unrated: DataFrame | None = None
     unrated_rows: int = 0
     missing_lines: int = 0
+    fields: DataFrame | None = None
+    """The parsed lines among which all rejected ones are; None if nobody keeps them."""
 
     @classmethod
-    def of_rows(cls, rows: DataFrame, columns: Sequence[str], *, has_marks: bool = False) -> Checked:
+    def of_rows(
+        cls, rows: DataFrame, columns: Sequence[str], *, has_marks: bool = False, fields: DataFrame | None = None
+    ) -> Checked:
         """Checked rows from `checked_movies` or `checked_ratings`, which are persisted and counted here."""
         rows = rows.persist()
         counts = {
@@ -48,24 +56,34 @@ class Checked:
             good,
             _most_frequent_first(rejects),
             kept,
+            None,
             [rows],
             clean.unrated(rows) if has_marks else None,
             sum(count for (status, _), count in counts.items() if status == clean.UNRATED),
             sum(count for (status, _), count in counts.items() if status == clean.MISSING),
+            fields,
         )
 
     @classmethod
     def of_judged(
-        cls, kept: DataFrame, judged: DataFrame | None, plain_lines: int, kept_rows: int | None, *persisted: DataFrame
+        cls,
+        kept: DataFrame,
+        judged: DataFrame | None,
+        fields: DataFrame | None,
+        plain_lines: int,
+        kept_rows: int | None,
+        movie_sums: Callable[[], pa.Table],
+        *persisted: DataFrame,
     ) -> Checked:
-        """Checked rows from plain lines and others (if any) that `judged_ratings` judged, which are counted here."""
+        """Checked rows from plain lines and others (parsed, and by `judged_ratings`), which are counted here."""
         if judged is None:
-            return cls(kept, None, plain_lines, {}, kept_rows, persisted)
+            return cls(kept, None, plain_lines, {}, kept_rows, movie_sums, persisted)
         reasons = judged.groupBy("reject.reason").count().collect()
         counts = {row["reason"]: row["count"] for row in reasons}
         good = plain_lines + counts.pop(None, 0)
         rejected = judged.filter(F.col("reject").isNotNull()).select("reject.*").drop("is_header")
-        return cls(kept, rejected, good, _most_frequent_first(counts), kept_rows, (*persisted, judged))
+        counts = _most_frequent_first(counts)
+        return cls(kept, rejected, good, counts, kept_rows, movie_sums, (*persisted, judged), fields=fields)
 
     @property
     def is_at_hand(self) -> bool:

@@ -28,12 +28,11 @@ RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
 class Judged:
     """A delivery whose rows are judged and counted.
 
-    `fields` has the parsed lines and `checked` the judged rows of each table that is read, `movies` the kept movies
-    (None if there is no table of them), `coded` the columns, of userId and movieId, that need codes.
+    `checked` has the judged rows of each table that is read, `movies` the kept movies (None if there is no table of
+    them), `coded` the columns, of userId and movieId, that need codes.
     """
 
     delivery: Delivery
-    fields: Mapping[str, DataFrame]
     checked: Mapping[str, Checked]
     movies: DataFrame | None
     codes: Codes
@@ -91,13 +90,11 @@ def _judge_once(
         {"userId": rating_fields, "movieId": rating_fields if movie_fields is None else movie_fields},
         coded,
     )
-    fields: dict[str, DataFrame] = {}
     checked: dict[str, Checked] = {}
     movies = lost = None
     if movie_fields is not None:
-        fields["movies"] = movie_fields
         rows = clean.checked_movies(movie_fields, settings.input, codes).persist()
-        checked["movies"] = Checked.of_rows(rows, MOVIE_COLUMNS)
+        checked["movies"] = Checked.of_rows(rows, MOVIE_COLUMNS, fields=movie_fields)
         _note_lines(record, "movies", checked["movies"])
         lost = clean.lost_movies(rows) if record.rejects["movies"] else None
         movies = checked["movies"].kept
@@ -105,12 +102,11 @@ def _judge_once(
             logger.info("ratings: all files are read again, since %s", reason)
             delivery, rating_fields = all_files, read_fields(spark, all_files.table)
     if rating_fields is not None:
-        fields["ratings"] = rating_fields
         checked["ratings"] = _checked_ratings(
             spark, delivery.table, rating_fields, movies, lost, settings, codes, record
         )
         _note_lines(record, "ratings", checked["ratings"])
-    return Judged(delivery, fields, checked, movies, codes, new_codes, coded)
+    return Judged(delivery, checked, movies, codes, new_codes, coded)
 
 
 def _checked_ratings(
@@ -129,15 +125,15 @@ def _checked_ratings(
         sizes = {noted["path"]: noted["bytes"] for noted in record.inputs if "bytes" in noted}
         return check_plain_files(spark, table, files, sizes, movies, lost, settings, today)
     rows = clean.checked_ratings(fields, movies, settings.input, settings.clean, today, codes, lost)
-    return Checked.of_rows(rows, RATING_COLUMNS, has_marks=rules.has_marks(settings.input))
+    return Checked.of_rows(rows, RATING_COLUMNS, has_marks=rules.has_marks(settings.input), fields=fields)
 
 
 def _columns_of_texts(judged: Judged, settings: Settings, record: RunRecord) -> frozenset[str]:
     """The columns, of userId and movieId, that were judged as integers and hold texts that are ids.
 
     A text is no reason to give codes where it is a broken integer. For a user, or where there is no table of movies,
-    the number of such rows tells (`are_ids`). A movie is one that is both listed and rated. Reads the lines again, but
-    only where some ids were rejected.
+    the number of such rows tells (`are_ids`). A movie is one that is both listed and rated. Reads the lines again,
+    without those that are plain, but only where some ids were rejected.
     """
     names = {"userId": settings.input.user, "movieId": settings.input.item}
     found = set()
@@ -145,9 +141,10 @@ def _columns_of_texts(judged: Judged, settings: Settings, record: RunRecord) -> 
         reason = rules.not_an_integer(name)
         is_in_both = column == "movieId" and "movies" in judged.checked
         sources = ("movies", "ratings") if is_in_both else ("ratings",)
-        if not all(table in judged.fields and reason in record.rejects[table] for table in sources):
+        lines = [judged.checked[table].fields for table in sources if reason in record.rejects.get(table, {})]
+        texts = [texts_in(fields, column) for fields in lines if fields is not None]
+        if len(texts) < len(sources):
             continue
-        texts = [texts_in(judged.fields[table], column) for table in sources]
         if is_in_both:
             is_found = not texts[0].join(texts[1], on="id", how="left_semi").isEmpty()
         else:

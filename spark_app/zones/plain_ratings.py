@@ -15,16 +15,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pyspark import Broadcast, StorageLevel
+from pyspark import Accumulator, Broadcast, StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from spark_app.data import clean, latest
+from spark_app.data import aggregates, clean, latest
 from spark_app.data.dialect import Dialect
 from spark_app.data.ids import Codes
 from spark_app.data.plain_lines import PlainForm, plain_form
 from spark_app.platform import storage
-from spark_app.platform.pieces import partition_keys
+from spark_app.platform.pieces import ByPart, partition_keys
 from spark_app.platform.settings import Settings
 from spark_app.platform.spark_versions import from_arrow, to_arrow
 from spark_app.zones.checked import Checked
@@ -62,11 +62,13 @@ WHOLE = 2**62
 """The end of a split that is a whole file."""
 
 PIECES = "part INT, packed BINARY"
+"""Packed good ratings of a part of the users."""
+
+SUMMED_MOVIES = 200_000
+"""The largest number of movies in a part whose sums come to the driver: 4 MB."""
 
 BATCH_ROWS = 200_000
 """The largest number of rows in a batch that goes to Spark."""
-
-SPLITS = "file INT, begin LONG, end LONG"
 
 
 @dataclass(frozen=True)
@@ -80,18 +82,19 @@ class PlainFile:
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads splits of files (rows of SPLITS) into record batches of READ. `keys` are the numbers of the parts."""
+    """Reads splits of files, by their numbers, into record batches of READ. `keys` are the numbers of the parts."""
 
     files: Sequence[PlainFile]
+    splits: Sequence[tuple[int, int, int]]
     known: Broadcast[NDArray[np.int32]] | None
     keys: NDArray[np.int32]
 
-    def __call__(self, splits: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in splits:
-            for split in batch.to_pylist():
-                yield from self.read(split["file"], split["begin"], split["end"])
+    def __call__(self, numbers: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in numbers:
+            for number in batch["id"].to_pylist():
+                yield from self._read(*self.splits[number])
 
-    def read(self, number: int, begin: int, end: int) -> Iterator[pa.RecordBatch]:
+    def _read(self, number: int, begin: int, end: int) -> Iterator[pa.RecordBatch]:
         file = self.files[number]
         is_first = begin == 0 and file.has_header
         known = None if self.known is None else self.known.value
@@ -136,15 +139,26 @@ class _Packer:
 
 @dataclass(frozen=True)
 class _Merger:
-    """Turns the pieces of a part into its kept ratings."""
+    """Turns the pieces of a part into its kept ratings, and collects their sums by movie on the driver."""
 
     has_times: bool
     summed: bool
+    sums: Accumulator[dict[int, pa.Table]]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        packed = (piece.as_py() for batch in batches for piece in batch["packed"])
-        ratings = latest.joined(packed, self.has_times)
-        yield from latest.latest(ratings, self.has_times, self.summed).to_batches(max_chunksize=BATCH_ROWS)
+        pieces = [
+            (part.as_py(), packed.as_py()) for batch in batches for part, packed in zip(*batch.columns, strict=True)
+        ]
+        if not pieces:
+            return
+        part = pieces[0][0]
+        ratings = latest.joined((packed for _, packed in pieces), self.has_times)
+        del pieces
+        kept = latest.latest(ratings, self.has_times, self.summed)
+        sums = aggregates.sums_of(kept["movieId"].to_numpy(), kept["rating"].to_numpy())
+        if len(sums) <= SUMMED_MOVIES:
+            self.sums.add({part: sums})
+        yield from kept.to_batches(max_chunksize=BATCH_ROWS)
 
 
 def plain_files(table: RawTable, settings: Settings, codes: Codes, today: date) -> list[PlainFile] | None:
@@ -188,45 +202,46 @@ def check_plain_files(
     known = None if movies is None else spark.sparkContext.broadcast(_ascending(movies))
     has_times, summed = bool(settings.input.timestamp), settings.input.feedback == "counts"
     splits = list(_splits(files, sizes))
+    sums = spark.sparkContext.accumulator({}, ByPart())
+    merger = _Merger(has_times, summed, sums)
 
-    def judged(lines: DataFrame) -> DataFrame:
-        return _judged(lines, table, files, movies, lost, settings, today).persist()
+    def movie_sums() -> pa.Table:
+        return aggregates.added(of_part for _, of_part in sorted(sums.value.items()))
+
+    def judged(fields: DataFrame) -> DataFrame:
+        return clean.judged_ratings(fields, movies, settings.input, settings.clean, today, Codes(), lost).persist()
 
     if sum(sizes[file.path] * _growth(file.path) for file in files) <= LOCAL_BYTES:
         keys = np.zeros(1, dtype=np.int32)
-        reader, packer, merger = _Reader(files, known, keys), _Packer(keys, has_times), _Merger(has_times, summed)
-        read = pa.Table.from_batches((batch for split in splits for batch in reader.read(*split)), READ_TYPES)
+        reader, packer = _Reader(files, splits, known, keys), _Packer(keys, has_times)
+        read = pa.Table.from_batches(reader([pa.record_batch({"id": range(len(splits))})]), READ_TYPES)
         plain, lines = read.filter(pc.is_valid(read["packed"])), read.filter(pc.is_valid(read["line"]))
-        pieces, others = plain.select(["part", "packed"]).to_batches(), None
+        pieces, fields, others = plain.select(["part", "packed"]).to_batches(), None, None
         if len(lines):
-            others = judged(from_arrow(spark, lines))
+            fields = _fields(from_arrow(spark, lines), table, files)
+            others = judged(fields)
             pieces += packer(to_arrow(_good(others, files, has_times)).to_batches())
-        kept = pa.Table.from_batches(merger(pieces), latest.TYPES)
-        return Checked.of_judged(from_arrow(spark, kept), others, pc.sum(plain["rows"]).as_py() or 0, len(kept))
+        rows = pa.Table.from_batches(merger(pieces), latest.TYPES)
+        plain_rows = pc.sum(plain["rows"]).as_py() or 0
+        return Checked.of_judged(from_arrow(spark, rows), others, fields, plain_rows, len(rows), movie_sums)
 
     keys = partition_keys(spark)
-    reader, packer, merger = _Reader(files, known, keys), _Packer(keys, has_times), _Merger(has_times, summed)
-    tasks = spark.sparkContext.parallelize(splits, len(splits))
-    in_tasks = spark.createDataFrame(tasks, SPLITS).mapInArrow(reader, READ).persist(StorageLevel.MEMORY_AND_DISK)
+    reader, packer = _Reader(files, splits, known, keys), _Packer(keys, has_times)
+    numbers = spark.range(0, len(splits), 1, len(splits))  # a task reads one split
+    in_tasks = numbers.mapInArrow(reader, READ).persist(StorageLevel.MEMORY_AND_DISK)
     plain_rows, line_count = in_tasks.agg(F.sum("rows"), F.count("line")).collect()[0]
-    packed, others = in_tasks.filter(F.col("packed").isNotNull()).select("part", "packed"), None
+    packed, fields, others = in_tasks.filter(F.col("packed").isNotNull()).select("part", "packed"), None, None
     if line_count:
-        others = judged(in_tasks.filter(F.col("line").isNotNull()))
+        fields = _fields(in_tasks.filter(F.col("line").isNotNull()), table, files)
+        others = judged(fields)
         packed = packed.union(_good(others, files, has_times).mapInArrow(packer, PIECES))
     by_part = packed.repartition(len(keys), "part")
-    return Checked.of_judged(by_part.mapInArrow(merger, latest.COLUMNS), others, plain_rows or 0, None, in_tasks)
+    kept = by_part.mapInArrow(merger, latest.COLUMNS)
+    return Checked.of_judged(kept, others, fields, plain_rows or 0, None, movie_sums, in_tasks)
 
 
-def _judged(
-    lines: DataFrame,
-    table: RawTable,
-    files: Sequence[PlainFile],
-    movies: DataFrame | None,
-    lost: DataFrame | None,
-    settings: Settings,
-    today: date,
-) -> DataFrame:
-    """The lines that are not plain, judged by the rules for rows."""
+def _fields(lines: DataFrame, table: RawTable, files: Sequence[PlainFile]) -> DataFrame:
+    """The lines that are not plain, parsed."""
     uris = F.create_map(*(F.lit(word) for number, file in enumerate(files) for word in (number, as_uri(file.path))))
     placed = lines.select(
         F.col("line").cast("string").alias("value"),
@@ -238,14 +253,13 @@ def _judged(
     alike: dict[tuple[str | None, tuple[str, ...]], list[int]] = defaultdict(list)
     for number, file in enumerate(table.files):
         alike[file.header, file.columns].append(number)
-    fields = reduce(
+    return reduce(
         DataFrame.unionByName,
         (
             fields_of(placed.filter(F.col("number").isin(numbers)), table.files[numbers[0]], table.contract)
             for numbers in alike.values()
         ),
     )
-    return clean.judged_ratings(fields, movies, settings.input, settings.clean, today, Codes(), lost)
 
 
 def _good(judged: DataFrame, files: Sequence[PlainFile], has_times: bool) -> DataFrame:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
 from chispa import assert_approx_df_equality, assert_df_equality
 from pyspark.sql import DataFrame, SparkSession
 
-from spark_app.data.aggregates import final_movies, movie_stats
+from spark_app.data.aggregates import added, final_movies, movie_stats, rating_sums, sums_of
 
 STATS = "movieId int, rating_count long, average_rating double, damped_rating double"
 
@@ -12,14 +13,31 @@ def movies(spark: SparkSession) -> DataFrame:
     return spark.createDataFrame([(1,), (2,), (3,)], "movieId int")
 
 
-def ratings(spark: SparkSession) -> DataFrame:
-    """Ratings whose mean is 4.0."""
-    return spark.createDataFrame([(1, 4.0), (1, 5.0), (2, 3.0)], "movieId int, rating double")
+def sums(spark: SparkSession) -> DataFrame:
+    """The sums of ratings whose mean is 4.0."""
+    return rating_sums(spark.createDataFrame([(1, 4.0), (1, 5.0), (2, 3.0)], "movieId int, rating double"))
+
+
+def test_sums_in_memory_are_those_of_a_table(spark: SparkSession) -> None:
+    parts = [([2, 1], [3.0, 4.0]), ([], []), ([1], [5.0])]
+    of_parts = [sums_of(np.array(ids, dtype=np.int32), np.array(values)) for ids, values in parts]
+    expected = [
+        {"movieId": 1, "rating_sum": 9.0, "rating_count": 2},
+        {"movieId": 2, "rating_sum": 3.0, "rating_count": 1},
+    ]
+    assert added(of_parts).to_pylist() == expected
+    assert [row.asDict() for row in sums(spark).orderBy("movieId").collect()] == expected
+    assert added([]).num_rows == 0
+
+
+def test_sums_of_movies_with_any_ids() -> None:
+    high = sums_of(np.array([2**31 - 1, -5, 2**31 - 1], dtype=np.int32), np.array([1.0, 2.0, 4.0]))
+    assert [tuple(row.values()) for row in high.to_pylist()] == [(-5, 2.0, 1), (2**31 - 1, 5.0, 2)]
 
 
 def test_stats_have_a_row_a_movie_rated_or_not(spark: SparkSession) -> None:
     expected = [(1, 2, 4.5, 17 / 4), (2, 1, 3.0, 11 / 3), (3, 0, None, 4.0)]
-    found = movie_stats(movies(spark), ratings(spark), damping=2.0)
+    found = movie_stats(movies(spark), sums(spark), damping=2.0)
     assert_approx_df_equality(
         found, spark.createDataFrame(expected, STATS), 1e-12, ignore_nullable=True, ignore_row_order=True
     )
@@ -27,12 +45,12 @@ def test_stats_have_a_row_a_movie_rated_or_not(spark: SparkSession) -> None:
 
 def test_without_damping_the_damped_rating_is_the_average(spark: SparkSession) -> None:
     expected = [(1, 2, 4.5, 4.5), (2, 1, 3.0, 3.0), (3, 0, None, None)]
-    found = movie_stats(movies(spark), ratings(spark), damping=0.0)
+    found = movie_stats(movies(spark), sums(spark), damping=0.0)
     assert_df_equality(found, spark.createDataFrame(expected, STATS), ignore_nullable=True, ignore_row_order=True)
 
 
 def test_without_ratings_every_movie_has_count_0_and_no_average(spark: SparkSession) -> None:
-    nothing = ratings(spark).filter("rating < 0")
+    nothing = sums(spark).filter("rating_count < 0")
     expected = [(1, 0, None, None), (2, 0, None, None), (3, 0, None, None)]
     found = movie_stats(movies(spark), nothing, damping=10.0)
     assert_df_equality(found, spark.createDataFrame(expected, STATS), ignore_nullable=True, ignore_row_order=True)

@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from spark_app.model.als import TrainingSet, fit_implicit, implicit_problem
 from spark_app.model.candidates import CandidateBlocks, Candidates, build_candidates
 from spark_app.model.factors import Factors
-from spark_app.model.half_sweep import Floats, Ints
+from spark_app.model.half_sweep import Block, Doubles, Floats, Ints
 from spark_app.model.lists import Explain, recommend
 from spark_app.model.rating_blocks import pack
 from spark_app.model.reasons import Reasons
@@ -88,12 +88,21 @@ def history_of(ratings: DataFrame, candidates: Candidates, user: int) -> tuple[I
     return places, np.array([rating for _, rating in rows], dtype=np.float32)
 
 
+def contributions_of(reasons: Reasons, history: Ints, given: Floats, recommended: Ints) -> Doubles:
+    """What each liked movie adds to the score of each recommended one."""
+    terms = reasons.problem.loss.terms(given)
+    ridges = reasons.problem.ridge.of(np.array([terms.counted.sum()]))
+    (added,) = reasons.contributions(history[None], terms.weights[None], terms.targets[None], ridges, recommended[None])
+    assert not added[:, ~terms.counted].any()
+    return np.asarray(added[:, terms.counted])
+
+
 def test_weights_add_up_to_the_score_of_the_fit_lifted_by_popularity(ratings: DataFrame, fitted: Fitted) -> None:
     reasons, everything = fitted.reasons(), np.arange(MOVIES)
     vectors = {row.id: np.array(row.features) for row in fitted.factors.users.collect()}
     assert len(vectors) == USERS
     for user, vector in vectors.items():
-        contributions = reasons.contributions(*history_of(ratings, fitted.candidates, user), everything)
+        contributions = contributions_of(reasons, *history_of(ratings, fitted.candidates, user), everything)
         assert contributions.sum(axis=1) == pytest.approx(fitted.lifted_scores(vector), abs=fitted.within)
 
 
@@ -114,7 +123,7 @@ def test_the_heaviest_likes_are_named_and_never_a_dislike(
     named = 0
     for row in lists:
         history, given = history_of(ratings, fitted.candidates, row.userId)
-        contributions = reasons.contributions(history, given, np.searchsorted(movie_ids, [row.movieId]))[0]
+        contributions = contributions_of(reasons, history, given, np.searchsorted(movie_ids, [row.movieId]))[0]
         liked = movie_ids[history[given > fitted.settings.neutral]].tolist()
         by_weight = sorted(zip(-contributions, liked, strict=True))
         assert row.because == [movie for weight, movie in by_weight[:2] if weight < 0]
@@ -127,8 +136,8 @@ def test_weights_of_two_likes_and_a_dislike_by_hand() -> None:
     factors = np.array([[2.0], [1.0], [2.0], [0.0]], dtype=np.float32)
     settings = LINEAR.model_copy(update={"alpha": 1.0, "reg": 0.5, "neutral": 3.0})
     reasons = Reasons(factors, implicit_problem(settings), max_reasons=2)
-    contributions = reasons.contributions(
-        np.array([0, 1, 2]), np.array([5.0, 4.0, 2.0], dtype=np.float32), np.array([1, 3])
+    contributions = contributions_of(
+        reasons, np.array([0, 1, 2]), np.array([5.0, 4.0, 2.0], dtype=np.float32), np.array([1, 3])
     )
     # Of movie 1: (1 + 2) x 2 x 1 / 23 by the first, (1 + 1) x 1 x 1 / 23 by the second. Movie 3 has no factors.
     assert contributions == pytest.approx(np.array([[6 / 23, 2 / 23], [0, 0]]), abs=1e-6)
@@ -137,9 +146,15 @@ def test_weights_of_two_likes_and_a_dislike_by_hand() -> None:
 def test_fewer_likes_than_asked_for_leave_places_empty() -> None:
     factors = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]], dtype=np.float32)
     reasons = Reasons(factors, implicit_problem(LINEAR), max_reasons=2)
-    liked, disliked = np.float32(4.5), np.float32(1.5)
-    assert reasons(np.array([0, 2]), np.array([liked, disliked]), np.array([1])).tolist() == [[0, -1]]
-    assert reasons(np.array([0]), np.array([disliked]), np.array([1, 2])).tolist() == [[-1, -1], [-1, -1]]
+    # One user likes movie 0 and dislikes movie 2; another only dislikes movie 0, and a third has rated nothing.
+    rated = Block(
+        np.arange(3, dtype=np.int32),
+        np.array([0, 2, 3, 3]),
+        np.array([0, 2, 0], dtype=np.int32),
+        np.array([4.5, 1.5, 1.5], dtype=np.float32),
+    )
+    named = reasons(rated, np.array([0, 1, 1, 2]), np.array([1, 1, 2, 1]))
+    assert named.tolist() == [[0, -1], [-1, -1], [-1, -1], [-1, -1]]
 
 
 def test_users_without_factors_and_lists_without_explanation_name_nothing(

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
+from spark_app.data.aggregates import rating_sums
 from spark_app.data.clean import checked_ratings
 from spark_app.data.ids import Codes
 from spark_app.platform.settings import Clean, Input, Raw, Settings
@@ -52,7 +53,16 @@ def facts(checked: Checked) -> dict[str, Any]:
         "good": checked.good_lines,
         "rejects": dict(checked.rejects),
         "kept_rows": checked.count_kept(),
+        "movie_sums": _movie_sums(checked),
     }
+
+
+def _movie_sums(checked: Checked) -> list[tuple[Any, ...]]:
+    """The sums by movie, rounded; those that were collected while the rows were read, if there are any."""
+    rows = (
+        checked.movie_sums().to_pylist() if checked.movie_sums else map(Row.asDict, rating_sums(checked.kept).collect())
+    )
+    return sorted((row["movieId"], round(row["rating_sum"], 6), row["rating_count"]) for row in rows)
 
 
 def deliver(folder: Path, files: dict[str, bytes]) -> None:
@@ -133,7 +143,7 @@ def test_a_file_of_plain_lines_needs_no_rules_for_rows(
 ) -> None:
     deliver(tmp_path, {"a.csv": b"\xef\xbb\xbf" + b"\r\n".join([*HEAD, b"", *HEAD[1:]])})
     agree(spark, tmp_path)
-    monkeypatch.setattr(plain_ratings, "_judged", lambda *_: pytest.fail("there are only plain lines"))
+    monkeypatch.setattr(plain_ratings, "_fields", lambda *_: pytest.fail("there are only plain lines"))
     options = Settings(raw=Raw(path=str(tmp_path), movies="", ratings="ratings"))
     checked = by_blocks(spark, survey(options)[1], None, options)
     assert (checked.lines, checked.count_kept(), checked.rejected) == (60, 30, None)
