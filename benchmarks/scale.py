@@ -2,7 +2,7 @@
 
 `make bench SCALE="1m 5m 25m"` runs it; the default scale is 1m. Stages run as users run them. The raw files come from
 the generator of the stage `ingest` and from `scale_data`; they are kept in the work folder, bench/SCALE. Everything
-runs on two cores, and Spark has the memory of conf/local. Every command is a process of its own.
+runs on two cores. Jobs have the memory of conf/local, peers on Spark have 6 GB. Every command is a process of its own.
 
 - **etl** is compared by the time of whole processes, start included. DuckDB and Polars read the same files and apply
   the same rules and the same de-duplication. The benchmark fails where counts, reasons, rejected lines or movie

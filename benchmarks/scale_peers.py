@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 CORES = 2
 MEMORY = "6GB"
+SPARK_MEMORY = "6g"
+"""The memory of DuckDB, and of the heap of peers that run on Spark: MLlib needs more than the jobs do."""
 N = 10
 SWEEPS = 10
 EXPLICIT = {"rank": 32, "reg": 0.1}
@@ -444,12 +446,13 @@ def _stored_model(zone: ProcessedZone) -> ALSModel:
 
 
 def _session(name: str) -> SparkSession:
-    """A session with the settings of the jobs, on CORES cores."""
+    """A session with the settings of the jobs, but for their memory: CORES cores and SPARK_MEMORY."""
     from pyspark.sql import SparkSession  # noqa: PLC0415
 
     from spark_app.platform.session import daemon_settings  # noqa: PLC0415
 
     builder = SparkSession.builder.appName(f"bench {name}").master(f"local[{CORES}]")
+    builder = builder.config("spark.driver.memory", SPARK_MEMORY)
     spark = builder.config(map=dict(daemon_settings())).getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     return spark

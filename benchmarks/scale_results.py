@@ -14,15 +14,17 @@ TWICE = 2
 TITLES = {"topn": "top N"}
 
 MEANING = """\
-`make bench SCALE="1m 5m 25m"` measures each stage as users run it, one process at a time, on two cores; Spark has 6 GB.
+`make bench SCALE="1m 5m 25m"` measures each stage as users run it, one process at a time, on two cores. Jobs have the
+memory of conf/local, and peers on Spark have 6 GB.
 The ratings are generated; a second delivery repeats some of them and has broken lines. Peers do the same work on the
 same data.
 
 - `seconds`: from the start of the process to its end.
 - `work`: the seconds without the start of Spark or Python; for fits, the seconds of fitting alone.
 - `rows/s`: ratings per second of work; for lists, users per second of work.
-- `peak MB`: the largest sum of resident memory over the process and its descendants. Spark's heap grows to its 6 GB
-  before Java collects most of its garbage, so this is the memory that was taken, not the memory that is needed.
+- `peak MB`: the largest sum of resident memory over the process and its descendants; a page that several of them share
+  counts once. Java's heap grows to its limit before Java collects most of its garbage, so this is the memory that was
+  taken, not the memory that is needed.
 - `movie-reco takes`: its time over that of the peer. It compares `seconds` for etl, `work` for top N, and for train and
   pipeline their `seconds` with the `work` of MLlib's four fits.
 

@@ -75,6 +75,7 @@ def parsed(settings: str) -> dict[str, str]:
 def test_spark_runs_on_a_cluster_as_on_one_machine_but_for_what_differs_there() -> None:
     local, with_s3, cluster = spark_defaults("local"), spark_defaults("s3"), spark_defaults("cluster")
     only_local = {"spark.master", "spark.driver.bindAddress", "spark.driver.host", "spark.hadoop.fs.defaultFS"}
+    only_local |= {"spark.sql.files.maxPartitionBytes"}
     other_values = {"spark.driver.memory", "spark.sql.shuffle.partitions", METASTORE}
     assert set(with_s3) - set(cluster) == only_local
     assert {key for key in with_s3 if key in cluster and cluster[key] != with_s3[key]} == other_values

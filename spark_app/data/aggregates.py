@@ -25,9 +25,9 @@ def rating_sums(ratings: DataFrame) -> DataFrame:
 def sums_of(movies: NDArray[np.int32], ratings: NDArray[np.float64]) -> pa.Table:
     """The same sums of ratings that are in memory, in the order of movieId."""
     if len(movies) and movies.min() >= 0 and movies.max() < TABLE_SIZE:
-        counts, sums = np.bincount(movies), np.bincount(movies, ratings)
+        counts, totals = np.bincount(movies), np.bincount(movies, ratings)
         (found,) = np.nonzero(counts)
-        return pa.table([pa.array(found, pa.int32()), pa.array(sums[found]), pa.array(counts[found])], schema=SUMS)
+        return pa.table([pa.array(found, pa.int32()), pa.array(totals[found]), pa.array(counts[found])], schema=SUMS)
     order = np.argsort(movies, kind="stable")
     in_order = movies[order]
     starts = np.flatnonzero(np.append(True, in_order[1:] != in_order[:-1])[: len(movies)])

@@ -94,7 +94,7 @@ def test_spark_runs_on_aws_as_on_one_machine_but_for_what_the_services_decide() 
         *("spark.master", "spark.app.name", "spark.driver.memory", "spark.driver.bindAddress", "spark.driver.host"),
         *("spark.ui.enabled", "spark.sql.shuffle.partitions", "spark.jars.packages", "spark.jars.excludes"),
         *("spark.hadoop.javax.jdo.option.ConnectionURL", "spark.sql.warehouse.dir", "spark.driver.extraJavaOptions"),
-        *("spark.python.unix.domain.socket.enabled", "spark.hadoop.fs.defaultFS"),
+        *("spark.python.unix.domain.socket.enabled", "spark.hadoop.fs.defaultFS", "spark.sql.files.maxPartitionBytes"),
     }
     assert set(local) - set(aws) == of_one_machine
     assert {key: aws[key] for key in local if key in aws} == {key: local[key] for key in local if key in aws}
