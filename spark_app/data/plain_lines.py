@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from spark_app.data.ids import MAX_ID
 from spark_app.data.latest import Ratings
-from spark_app.data.rules import SCALE_TOLERANCE, SMALLER_UNIT_FROM, has_marks, second_of
+from spark_app.data.rules import LAST_DAY_NUMBER, SCALE_TOLERANCE, SMALLER_UNIT_FROM, has_marks, second_of
 from spark_app.platform.settings import Clean, Input, RatingsFile
 
 INTEGER = "(?:0|[1-9][0-9]{0,14})"
@@ -167,6 +167,8 @@ def plain_form(
     scale = (input_settings.scale_min, input_settings.scale_max, input_settings.scale_step)
     units = MILLISECONDS if input_settings.time_format == "milliseconds" else 1
     first, after = second_of(clean.earliest), second_of((clean.latest or today + timedelta(days=1)) + timedelta(days=1))
+    if input_settings.time_format == "auto":
+        first = max(first, LAST_DAY_NUMBER + 1)  # a smaller number may be a day
     return PlainForm(
         columns,
         delimiter,

@@ -13,11 +13,14 @@ from pyspark.sql import functions as F
 from spark_app.data.ids import MAX_ID
 from spark_app.platform.settings import Clean, Input
 
-RULES_VERSION = 4
+RULES_VERSION = 5
 """Raise this number with every change to the code that judges any row differently: `etl` then reads all files again.
 
 A test compares a digest of the code that judges rows with the digest of this version.
 """
+
+NOT_JUDGING = {"input": {"take", "preset"}, "clean": {"max_reject_share", "max_lost_share", "damping"}}
+"""The settings of [input] and [clean] that do not affect how a row is judged. All others do, also new ones."""
 
 NO_TEXT = "the line is not in the encoding of its file (UTF-8 unless set)"
 BAD_QUOTE = "a quote is unbalanced or out of place"
@@ -36,6 +39,11 @@ WHOLE_NUMBER = r"^ *([0-9]+)[.]0* *$"
 """An integer as programs write it that took it for a fraction, such as `1.0`."""
 
 DECIMAL_NUMBER = r"^\s*[-+]?[0-9]+\.[0-9]*\s*$"
+
+DAY_NUMBER = r"^\s*((?:19|20)[0-9]{6})(?:\.0*)?\s*$"
+"""A day as a number, such as 20050906. As a second, each such number would be in August 1970."""
+
+LAST_DAY_NUMBER = 20_991_231
 
 NAMES_ZONE = r":\d{2}(?:\.\d+)?\s*(?:Z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)\s*$"
 BEGINS_WITH_A_YEAR = r"^\s*[+-]?\d{4,}(?:-|\s*$)"
@@ -201,7 +209,13 @@ def as_time(column: str, time_format: str) -> Column:
     decimal = F.when(F.col(column).rlike(DECIMAL_NUMBER), _try_cast(column, "double"))
     micros = F.coalesce(_microseconds(as_integer(column), units), _microseconds(decimal, units))
     time = F.timestamp_micros(micros)
-    return F.coalesce(time, _iso_time(column)) if time_format == "auto" else time
+    return F.coalesce(_day(column), time, _iso_time(column)) if time_format == "auto" else time
+
+
+def _day(column: str) -> Column:
+    """A number such as 20050906 as the first moment of that day in UTC; null if it is no such day."""
+    parsed = F.try_to_timestamp(F.regexp_extract(column, DAY_NUMBER, 1), F.lit("yyyyMMdd"))
+    return F.when(F.col(column).rlike(DAY_NUMBER), F.from_utc_timestamp(parsed, F.current_timezone()))
 
 
 def _microseconds(number: Column, units: Sequence[str]) -> Column:

@@ -140,7 +140,8 @@ class Input(Section):
 
     time_format: Literal["auto", "seconds", "milliseconds", "iso"] = "auto"
     """How timestamps are written: as `seconds` or `milliseconds` since 1970, or as ISO 8601 (`iso`; UTC if they name no
-    time zone). `auto`: any of these and microseconds and nanoseconds; the size of a number tells them apart."""
+    time zone). `auto`: any of these, microseconds, nanoseconds and days such as 20050906; the size of a number tells
+    them apart."""
 
     feedback: Literal["ratings", "counts"] = "ratings"
     """What users gave. `ratings`: ratings on the scale below. `counts`: plays, clicks or purchases, above 0 without an

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from spark_app.data.rules import NOT_JUDGING
 from spark_app.report.drift import population_stability_index, verdict
 
 JUDGED_BY = {
     "raw": ("movies", "ratings"),
     "train": ("holdout", "holdout_share", "seed", "relevant", "k", "judged_users"),
 }
-"""The settings that decide what metrics are measured on, by section. Those of [input] and [clean] do too."""
+"""The settings that decide what metrics are measured on, by section. Those of SECTIONS do too, but for NOT_JUDGING."""
 
-NOT_JUDGING = ("input.take", "clean.max_reject_share", "clean.damping", "clean.latest")
-"""The settings of [input] and [clean] that change neither ratings nor metrics; `latest` moves with the days."""
+SECTIONS = ("input", "ratings_file", "clean")
+
+OF_THE_DAY = "clean.latest"
+"""The setting that moves with the days, and changes nothing that is measured."""
 
 VOLUMES = ("ratings", "users", "movies", "share_of_movies_rated", "density")
 """The keys of a profile that are compared."""
@@ -107,13 +110,15 @@ def changed_settings(settings: Mapping[str, Any], earlier: Mapping[str, Any]) ->
     A setting that one of two runs does not know is of another version, and left out.
     """
     names = [(section, key) for section, keys in JUDGED_BY.items() for key in keys]
-    names += [(section, key) for section in ("input", "clean") for key in settings.get(section, {})]
+    names += [(section, key) for section in SECTIONS for key in settings.get(section, {})]
     changed = {}
     for section, key in names:
         both = [values.get(section, {}) for values in (earlier, settings)]
         is_known = all(key in group for group in both)
-        if is_known and both[0][key] != both[1][key] and f"{section}.{key}" not in NOT_JUDGING:
-            changed[f"{section}.{key}"] = {"before": both[0][key], "after": both[1][key]}
+        name = f"{section}.{key}"
+        decides = name != OF_THE_DAY and key not in NOT_JUDGING.get(section, ())
+        if is_known and decides and both[0][key] != both[1][key]:
+            changed[name] = {"before": both[0][key], "after": both[1][key]}
     return changed
 
 

@@ -20,9 +20,6 @@ from spark_app.platform.settings import Settings
 from spark_app.zones.processed import ProcessedZone
 from spark_app.zones.raw import RawTable
 
-NOT_JUDGING = {"input": {"take", "preset"}, "clean": {"max_reject_share", "max_lost_share", "damping"}}
-"""The settings of [input] and [clean] that do not affect how a row is judged. All others do, also new ones."""
-
 
 @dataclass(frozen=True)
 class Taken:
@@ -166,9 +163,9 @@ def digest(settings: Settings, coded: Collection[str]) -> str:
     """Digest of everything that decides whether a row is accepted and which values it gets."""
     judged_by = {
         "rules": rules.RULES_VERSION,
-        "input": settings.input.model_dump(mode="json", exclude=NOT_JUDGING["input"]),
+        "input": settings.input.model_dump(mode="json", exclude=rules.NOT_JUDGING["input"]),
         "ratings_file": settings.ratings_file.model_dump(mode="json"),
-        "clean": settings.clean.model_dump(mode="json", exclude=NOT_JUDGING["clean"]),
+        "clean": settings.clean.model_dump(mode="json", exclude=rules.NOT_JUDGING["clean"]),
         "movies": bool(settings.raw.movies),
         "coded": sorted(coded),
     }

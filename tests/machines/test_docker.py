@@ -28,6 +28,13 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 HOST_FOLDERS = ("usr", "bin", "sbin", "lib", "lib64", "dev", "proc")
 ANYONE = 23456
 
+READ_ONLY = """
+    mount --rbind . . && cd "$PWD"
+    for name in . opt/packages; do mount -o remount,bind,ro $name; done
+    for name in tmp work; do mount -t tmpfs -o mode=1777 none $name; done
+"""
+"""What makes a root read-only, but for what `--tmpfs` mounts."""
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -146,15 +153,17 @@ def container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     (zones / "raw" / "movies.csv").write_text(MOVIES)
     (zones / "raw" / "ratings.csv").write_text(RATINGS)
 
-    def by_docker(*words: str, user: int | None = None) -> subprocess.CompletedProcess[str]:
+    def by_docker(*words: str, user: int | None = None, read_only: bool = False) -> subprocess.CompletedProcess[str]:
         chosen = ["--user", f"{user}:{user}"] if user else []
+        if read_only:
+            chosen += ["--read-only", "--tmpfs", "/tmp:exec", "--tmpfs", "/work"]
         volumes = ["-v", f"{zones}/raw:/raw", "-v", f"{zones}/results:/results"]
         command = ["docker", "run", "--rm", "--network", "none", *chosen, *volumes, "movie-reco-test", *words]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
 
-    def by_hand(*words: str, user: int | None = None) -> subprocess.CompletedProcess[str]:
+    def by_hand(*words: str, user: int | None = None, read_only: bool = False) -> subprocess.CompletedProcess[str]:
         mounts = " ".join(f'mkdir -p {n}; mount --bind "{zones}/{n}" {n};' for n in ("raw", "results"))
-        return root.run([*root.entrypoint, *words], user=user, options=mounts)
+        return root.run([*root.entrypoint, *words], user=user, options=mounts + (READ_ONLY if read_only else ""))
 
     if is_docker_here():
         subprocess.run(["docker", "build", "-q", "-t", "movie-reco-test", ROOT], check=True, timeout=1800)
@@ -176,6 +185,12 @@ def test_the_container_runs_a_stage_as_its_own_user_with_jars_inside(container: 
     assert "found io.delta" not in done.stderr, "it fetches no jars"
     shown = container("show", "--processed-path", "/results/a", "--run")
     assert shown.returncode == 0, shown.stderr
+
+
+def test_the_container_needs_no_writable_root(container: Run) -> None:
+    done = container("catalog", "--raw-path", "/raw", "--processed-path", "/results/c", read_only=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "registered movie_reco_raw_db.ratings_csv" in done.stderr
 
 
 def test_the_container_says_what_it_can_do(container: Run) -> None:

@@ -19,6 +19,10 @@ from tests.conftest import FEW_RATINGS
 from tests.pipeline.conftest import ROOT, Submit, Zones
 from tools.conf import CONF
 
+JOB = str(ROOT / "jobs" / "pipeline.py")
+
+Stop = Callable[["subprocess.Popen[bytes]"], None]
+
 
 @pytest.fixture(scope="module")
 def piped(spark: SparkSession, config: str, tmp_path_factory: pytest.TempPathFactory) -> Zones:
@@ -224,19 +228,31 @@ def test_tune_goes_on_where_it_was_and_writes_settings_that_train_takes(piped: Z
     assert piped.manifests()[-1]["settings"]["implicit_als"]["rank"] == second["ranking"]["implicit_als.rank"]
 
 
-def test_ctrl_c_is_one_line_and_exit_130_and_the_manifest_says_interrupted(
-    zones: Zones, config: str, tmp_path: Path
+def by_a_terminal(running: subprocess.Popen[bytes]) -> None:
+    """Ctrl-C goes to Spark and to its Python."""
+    os.killpg(running.pid, signal.SIGINT)
+
+
+def by_docker(running: subprocess.Popen[bytes]) -> None:
+    """`docker stop` signals the first process only."""
+    running.terminate()
+
+
+@pytest.mark.parametrize(
+    ("command", "stop", "exit_code", "how"),
+    [
+        (["spark-submit", "--driver-memory", "2g", JOB], by_a_terminal, 130, "interrupted by Ctrl-C"),
+        (["movie-reco", "run", "--driver-memory", "2g", "pipeline"], by_docker, 143, "ended by SIGTERM"),
+    ],
+    ids=["Ctrl-C", "docker stop"],
+)
+def test_a_run_that_is_stopped_says_so_in_one_line_and_in_its_manifest(
+    zones: Zones, config: str, tmp_path: Path, command: list[str], stop: Stop, exit_code: int, how: str
 ) -> None:
     log = tmp_path / "log"
     with log.open("wb") as output:
         running = subprocess.Popen(
-            [
-                "spark-submit",
-                "--driver-memory",
-                "2g",
-                str(ROOT / "jobs" / "pipeline.py"),
-                *zones.options("--config", config),
-            ],
+            [*command, *zones.options("--config", config)],
             cwd=tmp_path,
             env={**os.environ, "SPARK_CONF_DIR": str(CONF / "local")},
             stdout=output,
@@ -247,16 +263,16 @@ def test_ctrl_c_is_one_line_and_exit_130_and_the_manifest_says_interrupted(
         while b"ratings: " not in log.read_bytes() and running.poll() is None and time.monotonic() < deadline:
             time.sleep(0.1)
         before = len(log.read_bytes())
-        os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to Spark and to its Python
-        assert running.wait(60) == 130
+        stop(running)
+        assert running.wait(60) == exit_code
     deadline = time.monotonic() + 30
     while not zones.manifests() and time.monotonic() < deadline:
         time.sleep(0.1)  # Java may be gone first
     (manifest,) = zones.manifests()
-    assert (manifest["status"], manifest["error"]) == ("interrupted", "interrupted by Ctrl-C")
+    assert (manifest["status"], manifest["error"]) == ("interrupted", how)
     assert manifest["stages"][-1]["status"] == "interrupted"
     told = log.read_bytes()[before:].decode()
-    assert told.count("pipeline: interrupted by Ctrl-C; whatever it did not reach is unchanged") == 1
+    assert told.count(f"pipeline: {how}; whatever it did not reach is unchanged") == 1
     assert not [line for line in told.splitlines() if "Traceback" in line or "\tat " in line], told
     with holding("processed", str(zones.processed), "20260101T000000Z-beef", 60):
         pass  # the lock is free
