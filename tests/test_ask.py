@@ -113,7 +113,7 @@ def test_what_is_not_there_is_exit_3(zone: Path, tmp_path: Path, capsys: pytest.
         with pytest.raises(SystemExit) as ended:
             ask(capsys, zone, *question)
         assert ended.value.code == 3
-        assert "runs/nothing.json: there is no manifest of a run" in capsys.readouterr().err
+        assert "runs/nothing.json: there is no such run; `show --runs` lists all" in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
         ask(capsys, tmp_path / "empty", "--runs")
     assert ended.value.code == 3

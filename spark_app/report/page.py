@@ -155,7 +155,18 @@ def _found(facts: Facts) -> str:
         f"Of {k} recommended movies, {k * ours[name]:.1f} are ones that their user {liked}; of the {k} most popular "
         f"ones, {k * popular[name]:.1f}. {percent(ours[f'hit_rate@{k}'])} of the users find at least one in their list "
         f"(popular lists: {percent(popular[f'hit_rate@{k}'])}). They may like others too; nobody "
-        "knows, since they have not rated them."
+        f"knows, since they have not rated them.{_of_chosen_movies(facts)}"
+    )
+
+
+def _of_chosen_movies(facts: Facts) -> str:
+    """That what is published is not what was judged, where settings choose movies."""
+    chosen = facts.rows.get("recommendations", {}).get("chosen_movies")
+    if chosen is None:
+        return ""
+    return (
+        " Lists from the whole catalogue were judged. The published ones are of "
+        f"{plural(chosen, 'chosen movie')} only, so they find less."
     )
 
 

@@ -12,6 +12,7 @@ from spark_app.data.features import features
 from spark_app.data.ids import with_original_ids
 from spark_app.platform.log import logger
 from spark_app.platform.settings import Settings
+from spark_app.report.words import percent
 from spark_app.zones.id_codes import read_codes
 from spark_app.zones.manifest import RunRecord
 from spark_app.zones.processed import ProcessedZone
@@ -54,11 +55,11 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     rated_movies.unpersist()
     found.unpersist()
     logger.info(
-        "%s users, %s movies of which %.0f %% are rated; the most rated 1 %% of movies have %.0f %% of the ratings",
+        "%s users, %s movies of which %s are rated; the most rated 1 %% of movies have %s of the ratings",
         f"{user_count:,}",
         f"{movie_count:,}",
-        100 * record.profile["share_of_movies_rated"],
-        100 * record.profile["movie_popularity"].get("top_1_percent", 0.0),
+        percent(record.profile["share_of_movies_rated"]),
+        percent(record.profile["movie_popularity"].get("top_1_percent", 0.0)),
     )
 
 

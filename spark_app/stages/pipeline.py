@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from pyspark.sql import SparkSession
@@ -40,17 +41,9 @@ class Job:
 
 
 def _run_all(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
-    try:
+    with _reporting_failed_gate(settings, record):
         for stage in STAGES:
             stage.run(spark, settings, record)
-    except GateError as failed:
-        try:
-            with record.stage(REPORT):
-                report.write(settings, record, "failed", str(failed))
-        except Exception:
-            # The error to report is the failed gate, even if the report cannot be written.
-            logger.exception("the report could not be written")
-        raise
     # The stage `catalog` ran before these tables existed, so they are registered here.
     with record.stage("catalog of results"):
         record.outputs.extend(catalog.register_processed(spark, ProcessedZone(settings.processed.path)))
@@ -60,12 +53,28 @@ def _run_all(spark: SparkSession, settings: Settings, record: RunRecord) -> None
     summary.show(settings, record)
 
 
-def _reporting(stage: Job) -> Job:
+@contextlib.contextmanager
+def _reporting_failed_gate(settings: Settings, record: RunRecord) -> Iterator[None]:
+    """Write the report of a run whose models fail their gate in the block."""
+    try:
+        yield
+    except GateError as failed:
+        try:
+            with record.stage(REPORT):
+                report.write(settings, record, "failed", str(failed))
+        except Exception:
+            # The error to report is the failed gate, even if the report cannot be written.
+            logger.exception("the report could not be written")
+        raise
+
+
+def _reporting(stage: Job, *, only_failed_gate: bool = False) -> Job:
     """A stage as a job that leaves a report. In a pipeline, one report at the end covers all stages."""
 
     def run_and_report(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
-        stage.run(spark, settings, record)
-        if not record.is_nothing_new:
+        with _reporting_failed_gate(settings, record):
+            stage.run(spark, settings, record)
+        if not (only_failed_gate or record.is_nothing_new):
             with record.stage(REPORT):
                 report.write(settings, record)
 
@@ -151,4 +160,6 @@ MAINTAIN = _stage(
     "maintain", "Processed zone -> the same zone, without the leftovers of old runs.", maintain.run, raw=False
 )
 
-JOBS = {job.name: job for job in (*STAGES, _reporting(EXPLORE), _reporting(RECOMMEND), PIPELINE, TUNE, MAINTAIN)}
+REPORTING = (_reporting(EXPLORE), _reporting(TRAIN, only_failed_gate=True), _reporting(RECOMMEND))
+
+JOBS = {job.name: job for job in (*STAGES, *REPORTING, PIPELINE, TUNE, MAINTAIN)}

@@ -38,6 +38,9 @@ from spark_app.zones.stored_models import fitted_to, load_models, published_mode
 
 COLUMNS = ("userId", "rank", "movieId", "title", "genres", "predicted_rating", "score", "reason")
 
+SIMILAR_SCHEMA = (
+    "movieId INT, rank INT, similarMovieId INT, title STRING, genres STRING, score DOUBLE, rating_count BIGINT"
+)
 SIMILAR_COLUMNS = ("movieId", "rank", "similarMovieId", "title", "genres", "score", "rating_count")
 """Title, genres, score and number of ratings are those of the similar movie."""
 
@@ -75,15 +78,19 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     record.note_output(zone.table("recommendations"))
 
     published = zone.read(spark, "recommendations")
-    rows, users_served = published.agg(F.count("*"), F.count(F.when(F.col("rank") == 1, 1))).collect()[0]
+    of_rank = (F.count(F.when(F.col("rank") == rank, 1)) for rank in (1, options.n))
+    rows, users_served, users_in_full = published.agg(F.count("*"), *of_rank).collect()[0]
     record.rows["recommendations"] = {"rows": rows, "users": users_served, "folded_in": folded_in}
     if chosen is not None:
         record.rows["recommendations"]["chosen_movies"] = len(chosen)
     logger.info("%s recommendations for %s users", f"{rows:,}", f"{users_served:,}")
+    if options.leaves_out_movies:
+        _warn_of_short_lists(seen, users_served, users_served - users_in_full, options)
     zone.replace_csv(_as_text(published), zone.recommendations_csv)
     record.note_output(zone.recommendations_csv)
 
-    if settings.similar.n:
+    if settings.similar.n or zone.has_table(spark, "similar_movies"):
+        # Without any, what an earlier run has published gives way to an empty table.
         similar = _similar(spark, zone, models, chosen, settings.similar)
         zone.overwrite(similar.transform(_with_original_ids_of_both, codes), "similar_movies")
         record.note_output(zone.table("similar_movies"))
@@ -101,6 +108,18 @@ def _note_lists(options: Recommend, record: RunRecord) -> None:
     for path in map(storage.normalise, (*options.items, *options.exclude, *options.users)):
         facts = asdict(storage.fingerprint(path)) if storage.is_file(path) else {"path": path}
         record.note_input(**facts)
+
+
+def _warn_of_short_lists(seen: DataFrame, users_served: int, with_fewer: int, options: Recommend) -> None:
+    """Log how many users have a short list, and how many of those in seen(userId) have none."""
+    with_none = seen.select("userId").distinct().count() - users_served
+    if with_fewer or with_none:
+        logger.warning(
+            "%s users have a list of fewer than %d movies, and %s have none: nothing else is left for them",
+            f"{with_fewer:,}",
+            options.n,
+            f"{with_none:,}",
+        )
 
 
 def is_current(settings: Settings, record: RunRecord) -> bool:
@@ -269,6 +288,8 @@ def _similar(
     is_known = np.isin(factors.ids, known)
     factors = FactorMatrix(factors.ids[is_known], factors.rows[is_known])
     is_chosen = None if chosen is None else np.isin(factors.ids, chosen)
+    if not options.n:
+        return spark.createDataFrame([], SIMILAR_SCHEMA)
     logger.info("searching the %d most similar of %s movies", options.n, f"{len(factors.ids):,}")
     described = movies.set_column(
         movies.column_names.index("genres"), "genres", pc.binary_join(movies["genres"].combine_chunks(), "|")

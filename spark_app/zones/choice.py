@@ -32,7 +32,8 @@ def chosen_movies(zone: ProcessedZone, options: Recommend, names: Input) -> Ids 
     movies = movies_with_counts(zone)
     for genre, nearest in unknown_genres(movies, options).items():
         hint = f"; did you mean {nearest}?" if nearest else ""
-        logger.warning("no movie has the genre %s in recommend.genres or recommend.exclude_genres%s", genre, hint)
+        setting = "genres" if genre in options.genres else "exclude_genres"
+        logger.warning("no movie has the genre %s of recommend.%s%s", genre, setting, hint)
     known = movies["movieId"].to_numpy()
     listed = _listed(zone, options, names, "items", known) if options.items else None
     excluded = _listed(zone, options, names, "exclude", known) if options.exclude else None
@@ -41,8 +42,8 @@ def chosen_movies(zone: ProcessedZone, options: Recommend, names: Input) -> Ids 
     left = ", ".join(f"{int(allows.sum()):,} by recommend.{setting}" for setting, allows in decided.items())
     if not is_chosen.any():
         raise InputError(
-            f"no movie may be recommended: of {len(movies):,} movies, {left} are left, and none by all: "
-            "change these settings"
+            f"no movie may be recommended: of {len(movies):,} movies, {left} are left, and none by all of these "
+            "settings: change them"
         )
     logger.info("%s of %s movies may be recommended: %s", f"{int(is_chosen.sum()):,}", f"{len(movies):,}", left)
     chosen: Ids = np.sort(known[is_chosen]).astype(np.int32)

@@ -179,7 +179,7 @@ class ProcessedZone:
         If the table is missing, raises InputError that names the stage to run.
         """
         if not self.has_table(spark, name):
-            raise InputError(f"{self.table(name)} is missing: run the stage '{MADE_BY[name]}' first")
+            raise self._missing(name)
         return spark.read.format("delta").load(self.table(name))
 
     def dataset(self, name: str) -> ds.Dataset:
@@ -189,8 +189,13 @@ class ProcessedZone:
         """
         dataset = storage.delta_table(self.table(name))
         if dataset is None:
-            raise InputError(f"{self.table(name)} is missing: run the stage '{MADE_BY[name]}' first")
+            raise self._missing(name)
         return dataset
+
+    def _missing(self, name: str) -> InputError:
+        is_zone = storage.exists(storage.join(self.root, "delta"))
+        hint = "" if is_zone else ", or correct --processed-path"
+        return InputError(f"{self.table(name)} is missing: run the stage '{MADE_BY[name]}' first{hint}")
 
     def rows(self, name: str, where: ds.Expression | None = None, columns: list[str] | None = None) -> pa.Table:
         """Rows of a Delta table (those that match `where`), read without Spark. Raises InputError as `dataset` does."""

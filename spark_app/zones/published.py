@@ -172,7 +172,9 @@ def manifest(zone: ProcessedZone, run_id: str = "") -> Any:
     if run_id:
         path = zone.manifest(run_id)
         if not storage.exists(path):
-            raise InputError(f"{path}: there is no manifest of a run; is {zone.root} a processed zone?")
+            if not zone.manifests():
+                raise _no_runs(zone)
+            raise InputError(f"{path}: there is no such run; `show --runs` lists all")
         return read_manifest(path)
     last: Any = None
     for path in zone.manifests()[:SEARCHED_RUNS]:

@@ -142,7 +142,7 @@ def test_movies_are_chosen_by_lists_genres_years_and_ratings(
     assert {Path(noted["path"]).name for noted in manifest["inputs"]} >= {"stock.csv", "withdrawn.parquet"}
     said = capsys.readouterr().err
     assert "recommend.exclude: 1 of 11 ids are unknown and are left out: 5000000" in said
-    assert "no movie has the genre Comdey in recommend.genres or recommend.exclude_genres; did you mean Comedy?" in said
+    assert "no movie has the genre Comdey of recommend.genres; did you mean Comedy?" in said
     popular = popular_movies(trained)
     assert len(popular.genre.unique()) > 2
     for genre, part in popular.groupby("genre", dropna=False):
@@ -164,7 +164,7 @@ def test_reasons_name_movies_that_may_not_be_recommended_themselves(
 
 
 def test_movies_predicted_too_low_make_room_for_others(
-    trained: Zones, config: str, everything: Lists, ratings: pd.DataFrame
+    trained: Zones, config: str, everything: Lists, ratings: pd.DataFrame, capsys: pytest.CaptureFixture[str]
 ) -> None:
     means = ratings.groupby("userId").rating.mean()
     against_mean = recommend(trained, config, min_above_mean=0.1)
@@ -174,9 +174,25 @@ def test_movies_predicted_too_low_make_room_for_others(
     assert sum(plain[user] != expected.get(user) for user in plain) > 10
     absolute = recommend(trained, config, min_predicted_rating=3.9)
     assert of_all(absolute) == left_of(everything, lambda _, row: float(row["predicted_rating"]) >= 3.9)
+    shorter, without = sum(len(rows) < N for rows in absolute.values()), len(everything) - len(absolute)
+    assert shorter + without
+    told = f"{shorter} users have a list of fewer than {N} movies, and {without} have none"
+    assert told in capsys.readouterr().err
     popular = popular_movies(trained)
     assert len(popular)
     assert (popular.predicted_rating >= 3.9).all()
+
+
+def test_where_no_similar_movies_are_wanted_those_of_an_earlier_run_go(
+    trained: Zones, config: str, everything: Lists
+) -> None:
+    zone = ProcessedZone(str(trained.processed))
+    assert zone.dataset("similar_movies").count_rows()
+    assert run_job("recommend", trained.options("--config", config, "--set", "similar.n=0")) == 0
+    assert zone.dataset("similar_movies").count_rows() == 0
+    assert Path(zone.similar_movies_csv).read_text().count("\n") == 1
+    assert run_job("recommend", trained.options("--config", config)) == 0
+    assert zone.dataset("similar_movies").count_rows()
 
 
 def test_only_chosen_users_get_lists(

@@ -118,6 +118,10 @@ def test_a_run_stopped_at_its_gate_has_a_report_too(zones: Zones, job: Job) -> N
     assert "This run was stopped" in text
     assert "It failed its gate" in text
     assert [stage["stage"] for stage in failed["stages"]][-1] == "report"
+    assert job("train", *SMALL, "--set", "gate.min_lift=100")[0] == 5
+    alone = zones.manifests()[-1]
+    assert "It failed its gate" in words(report(zones, alone))
+    assert [stage["stage"] for stage in alone["stages"]] == ["train", "report"]
 
 
 def test_the_latest_run_that_ended_well_comes_first(tmp_path: Path) -> None:

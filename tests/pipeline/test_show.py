@@ -197,7 +197,7 @@ def test_a_failed_run_is_shown_with_its_error_and_rejects(tmp_path: Path, capsys
     [
         (("--user", "99999"), "user 99999 has no ratings in {zone}/delta/ratings"),
         (("--movie", "99999999"), "no movie in {zone}/final/movies.parquet has the id or the title 99999999"),
-        (("--run", "no-such-run"), "{zone}/runs/no-such-run.json: there is no manifest of a run"),
+        (("--run", "no-such-run"), "{zone}/runs/no-such-run.json: there is no such run; `show --runs` lists all"),
     ],
 )
 def test_what_is_not_there_is_exit_3_and_one_line(
@@ -214,7 +214,7 @@ def test_what_is_not_there_is_exit_3_and_one_line(
 @pytest.mark.parametrize(
     ("question", "said"),
     [
-        (("--user", "1"), "{zone}/delta/ratings is missing: run the stage 'etl' first"),
+        (("--user", "1"), "{zone}/delta/ratings is missing: run the stage 'etl' first, or correct --processed-path"),
         (("--movie", "1"), "{zone}/final/movies.parquet is missing: run the stage 'etl' first"),
         (("--run",), "{zone}/runs: there is no manifest of a run; is {zone} a processed zone?"),
     ],
