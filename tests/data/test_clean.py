@@ -274,6 +274,6 @@ def test_every_line_is_kept_superseded_or_rejected(spark: SparkSession, lines: l
     kept = [row for row in rows if row["status"] == "kept"]
     keys = [(row["userId"], row["movieId"]) for row in kept]
     assert len(set(keys)) == len(keys)
-    assert all(1 <= user <= 2_147_483_647 and movie in (1, 2, 3) for user, movie in keys)
+    assert all(0 <= user <= 2_147_483_647 and movie in (1, 2, 3) for user, movie in keys)
     assert all(row["rating"] in (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0) for row in kept)
     assert all(row["timestamp"].year == 2001 for row in kept)
