@@ -12,6 +12,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 
 from spark_app.cli import run_job
+from spark_app.zones import plain_ratings
 from tests.pipeline.conftest import MOVIES, RATINGS, Zones
 
 Job = Callable[..., tuple[int, str]]
@@ -55,6 +56,19 @@ def random_ratings(rng: np.random.Generator, rows: int) -> str:
         user, movie, half, second = rng.integers(1, 30), rng.integers(1, 5), rng.integers(1, 11), rng.integers(0, 9)
         lines.append(f"{user},{movie},{half / 2},{964982700 + second}")
     return HEADER + "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("place", ["driver", "tasks"])
+def test_sums_that_do_not_come_with_the_ratings_are_read_from_the_table(
+    job: Job, zones: Zones, spark: SparkSession, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    deliver(zones, "1.csv", random_ratings(np.random.default_rng(1), 200))
+    if place == "tasks":
+        monkeypatch.setattr(plain_ratings, "LOCAL_BYTES", 0)
+    summed_up = anew(spark, zones, *FOLDER)
+    monkeypatch.setattr(plain_ratings, "SUMMED_MOVIES", -1)
+    assert job("etl", *FOLDER)[0] == 0
+    assert tables(spark, zones) == summed_up
 
 
 def test_deliveries_one_after_the_other_give_what_all_at_once_give(job: Job, zones: Zones, spark: SparkSession) -> None:
