@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 TABLE_SIZE = 2**22
-"""The largest number of entries in a table of sums by movieId. Movies with higher ids are sorted."""
+"""The largest number of entries in a table of sums by movieId. Movies with higher ids are grouped."""
 
 SUMS = pa.schema([("movieId", pa.int32()), ("rating_sum", pa.float64()), ("rating_count", pa.int64())])
 """The columns of the sums of ratings by movie."""
@@ -28,18 +28,15 @@ def sums_of(movies: NDArray[np.int32], ratings: NDArray[np.float64]) -> pa.Table
         counts, totals = np.bincount(movies), np.bincount(movies, ratings)
         (found,) = np.nonzero(counts)
         return pa.table([pa.array(found, pa.int32()), pa.array(totals[found]), pa.array(counts[found])], schema=SUMS)
-    order = np.argsort(movies, kind="stable")
-    in_order = movies[order]
-    starts = np.flatnonzero(np.append(True, in_order[1:] != in_order[:-1])[: len(movies)])
-    counts = np.diff(np.append(starts, len(movies)))
-    sums = np.add.reduceat(ratings[order], starts) if len(movies) else ratings
-    return pa.table([pa.array(in_order[starts]), pa.array(sums), pa.array(counts)], schema=SUMS)
+    return added([pa.table([movies, ratings, np.ones(len(movies), dtype=np.int64)], schema=SUMS)])
 
 
 def added(parts: Iterable[pa.Table]) -> pa.Table:
     """The sums of several parts of the ratings together, in the order of movieId."""
     rows = pa.concat_tables([SUMS.empty_table(), *parts]).combine_chunks()
-    total = rows.group_by("movieId").aggregate([("rating_sum", "sum"), ("rating_count", "sum")]).sort_by("movieId")
+    # Several threads would add in another order each time.
+    by_movie = rows.group_by("movieId", use_threads=False)
+    total = by_movie.aggregate([("rating_sum", "sum"), ("rating_count", "sum")]).sort_by("movieId")
     return total.select(["movieId", "rating_sum_sum", "rating_count_sum"]).rename_columns(SUMS.names)
 
 

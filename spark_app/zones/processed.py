@@ -166,8 +166,7 @@ class ProcessedZone:
         except s3.FAILURES as error:
             raise storage.unreadable(tables, error) from error
         if not is_there:
-            ratings = self.table("ratings")
-            raise InputError(f"{ratings} is missing: run the stage 'etl' first, or correct --processed-path")
+            raise self._missing("ratings")
 
     def has_table(self, spark: SparkSession, name: str) -> bool:
         """Whether a Delta table exists."""
