@@ -74,7 +74,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         SparkSession.builder.appName("tests")
         .master("local[2]")
         .config("spark.driver.memory", "2g")
-        .config("spark.python.daemon.module", "spark_app.platform.python_daemon")
+        .config("spark.python.daemon.module", "spark_app.python_daemon")
         .config("spark.sql.shuffle.partitions", 1)
         .config("spark.sql.adaptive.enabled", False)
         .config("spark.sql.warehouse.dir", str(tmp_path_factory.mktemp("warehouse")))

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 TABLE_SIZE = 2**22
@@ -40,46 +41,44 @@ def added(parts: Iterable[pa.Table]) -> pa.Table:
     return total.select(["movieId", "rating_sum_sum", "rating_count_sum"]).rename_columns(SUMS.names)
 
 
-def movie_stats(movies: DataFrame, sums: DataFrame, damping: float) -> DataFrame:
+def movie_stats(movies: pa.Array, sums: pa.Table, damping: float) -> pa.Table:
     """One row per movie: movieId, rating_count, average_rating (null if there is no rating), damped_rating.
 
     `damped_rating` is the Bayesian average: the mean over the movie's ratings and `damping` more at the mean of all
     ratings, so that one enthusiast does not outrank a thousand. It is null if nobody has rated anything, and for movies
-    without ratings if `damping` is 0. Takes movies(movieId) and the sums of their ratings, from `rating_sums`.
+    without ratings if `damping` is 0. Takes the movieIds, and the sums of their ratings. Ordered by movieId.
     """
-    # One partition is enough for one row per movie.
-    all_movies = Window.partitionBy()
-    overall_mean = F.sum("rating_sum").over(all_movies) / F.sum("rating_count").over(all_movies)
-    damped_sum = F.coalesce("rating_sum", F.lit(0.0)) + damping * F.col("overall_mean")
-    damped_count = F.coalesce("rating_count", F.lit(0)) + F.lit(damping)
-    return (
-        movies.select("movieId")
-        .join(sums, on="movieId", how="left")
-        .withColumn("overall_mean", overall_mean)
-        .select(
-            "movieId",
-            F.coalesce("rating_count", F.lit(0)).cast("bigint").alias("rating_count"),
-            (F.col("rating_sum") / F.col("rating_count")).alias("average_rating"),
-            F.try_divide(damped_sum, damped_count).alias("damped_rating"),
-        )
+    rows = pa.table({"movieId": movies}).join(sums, "movieId").sort_by("movieId")
+    is_rated = pc.is_valid(rows["rating_count"]).to_numpy()
+    counts, totals = (pc.fill_null(rows[name], 0).to_numpy() for name in ("rating_count", "rating_sum"))
+    damped_counts = counts + damping
+    has_damped = (damped_counts > 0) & is_rated.any()
+    overall_mean = totals.sum() / max(counts.sum(), 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        averages, damped = totals / counts, (totals + damping * overall_mean) / damped_counts
+    return pa.table(
+        {
+            "movieId": rows["movieId"],
+            "rating_count": pa.array(counts, pa.int64()),
+            "average_rating": pa.array(averages, mask=~is_rated),
+            "damped_rating": pa.array(damped, mask=~has_damped),
+        }
     )
 
 
-def final_movies(movies: DataFrame, stats: DataFrame) -> DataFrame:
+def final_movies(movies: pa.Table, stats: pa.Table) -> pa.Table:
     """The table `final`: movieId, title, genres (text, `A|B`), average_rating, rating_count, year, damped_rating.
 
-    The first five are the columns of the AWS design. Ordered by movieId.
+    The first five are the columns of the AWS design. Takes one row per movie of both, ordered by movieId.
     """
-    return (
-        movies.join(stats, on="movieId", how="inner")
-        .select(
-            "movieId",
-            "title",
-            F.concat_ws("|", "genres").alias("genres"),
-            "average_rating",
-            "rating_count",
-            "year",
-            "damped_rating",
-        )
-        .orderBy("movieId")
+    return pa.table(
+        {
+            "movieId": movies["movieId"],
+            "title": movies["title"],
+            "genres": pc.binary_join(movies["genres"], "|"),
+            "average_rating": stats["average_rating"],
+            "rating_count": stats["rating_count"],
+            "year": movies["year"],
+            "damped_rating": stats["damped_rating"],
+        }
     )

@@ -14,17 +14,12 @@ from pyspark.sql import functions as F
 
 from spark_app.data import rules
 from spark_app.data.contract import GENRE
-from spark_app.data.ids import Codes, with_codes, with_original_ids
+from spark_app.data.ids import Codes, with_codes
 from spark_app.platform.settings import Clean, Input
 from spark_app.platform.spark_versions import make_valid_utf8
 
 KEPT, SUPERSEDED, REJECTED, HEADER = "kept", "superseded", "rejected", "header"
 UNRATED, MISSING = rules.UNRATED, rules.MISSING
-
-SEPARATORS = ("|", ",", ";", "/", "\t")
-"""What usually stands between genres."""
-
-MOVIES_PER_SEPARATED = 20
 
 
 def checked_movies(fields: DataFrame, input_settings: Input, codes: Codes) -> DataFrame:
@@ -51,25 +46,6 @@ def checked_movies(fields: DataFrame, input_settings: Input, codes: Codes) -> Da
         _reject(),
     )
     return _with_status(typed, ["movieId"], [F.desc("position")]).drop("position")
-
-
-def other_separator(movies: DataFrame) -> tuple[str, int, str] | None:
-    """What seems to stand between genres where the configured separator never does; None if all is well.
-
-    Takes movies(genres array). Returns the separator, the number of movies whose genres have it, and such genres. It
-    must be in one of MOVIES_PER_SEPARATED movies or more, since a genre may be called `Sci-Fi/Fantasy`.
-    """
-    alone = F.when(F.size("genres") == 1, F.col("genres")[0])
-    facts = [F.count("*").alias("movies"), F.max(F.size("genres")).alias("most")]
-    for place, separator in enumerate(SEPARATORS):
-        having = F.when(F.contains(alone, F.lit(separator)), alone)
-        facts += [F.count(having).alias(f"count_{place}"), F.min(having).alias(f"example_{place}")]
-    (found,) = movies.agg(*facts).collect()
-    if (found["most"] or 0) > 1:
-        return None
-    count, place = max((found[f"count_{place}"], -place) for place in range(len(SEPARATORS)))
-    is_frequent = count > 0 and count * MOVIES_PER_SEPARATED >= found["movies"]
-    return (SEPARATORS[-place], count, found[f"example_{-place}"]) if is_frequent else None
 
 
 def lost_movies(checked: DataFrame) -> DataFrame:
@@ -159,20 +135,6 @@ def _reject_unknown_movies(judged: DataFrame, movies: DataFrame) -> DataFrame:
     is_unknown = F.col("reason").isNull() & F.col("is_known").isNull()
     return judged.join(F.broadcast(known), on="movieId", how="left").withColumn(
         "reason", F.when(is_unknown, F.col("unlisted")).otherwise(F.col("reason"))
-    )
-
-
-def rated_movies(sums: DataFrame, codes: Codes) -> DataFrame:
-    """The movies in ratings without a movies file: movieId, title (id as delivered), year (null), genres (empty).
-
-    Takes sums(movieId), one row per movie that is rated.
-    """
-    rated = sums.select("movieId", F.col("movieId").alias("known_as"))
-    return rated.transform(with_original_ids, codes).select(
-        F.col("known_as").alias("movieId"),
-        F.col("movieId").cast("string").alias("title"),
-        F.lit(None).cast("int").alias("year"),
-        F.array().cast("array<string>").alias("genres"),
     )
 
 

@@ -6,14 +6,15 @@ are brought together by user (or by movie) and added.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyspark import Broadcast
 from pyspark.sql import DataFrame
@@ -36,6 +37,9 @@ NO_TIME = np.iinfo(np.int64).min
 
 BITS = 31
 """A pair is a user's id and, in this many bits, the place of a genre or the number of a month."""
+
+DENSE = 4
+"""Integers lie close together where those that could occur are fewer than this many times the rows."""
 
 HALF_OF_MONTHS = 2**30
 """Added to a month before 1970 and after, so that it is above 0."""
@@ -62,8 +66,8 @@ class Features:
 
     - `users`: one row per user: userId, rating_count, average_rating, rating_stddev (of the sample: null for a single
       rating), first_rated, last_rated (null without times), favourite_genres (array of text, the favourite first)
-    - `movies`: one row per movie of the catalogue: movieId, year, and the columns of users but the last; a movie that
-      nobody has rated has rating_count 0 and nulls
+    - `movies`: one row per movie of the catalogue, ordered by movieId, in memory: movieId, year, and the columns of
+      users but the last; a movie that nobody has rated has rating_count 0 and nulls
     - `values`: how often each rating was given, lowest first
     - `months`: ratings and active users of each month (UTC, such as 2018-09) that has any, in order; none without times
 
@@ -73,21 +77,20 @@ class Features:
     """
 
     users: DataFrame
-    movies: DataFrame
+    movies: pa.Table
     values: dict[float, int]
     months: dict[str, tuple[int, int]]
     sums: DataFrame
 
     def unpersist(self) -> None:
-        """Free the memory of the sums, from which `users` and `movies` are computed."""
+        """Free the memory of the sums, from which `users` are computed."""
         self.sums.unpersist()
 
 
-def features(ratings: DataFrame, movies: DataFrame) -> Features:
+def features(ratings: DataFrame, movies: pa.Table) -> Features:
     """Features of users and movies, and counts by value and by month; one pass over the ratings.
 
-    Takes ratings(userId, movieId, rating, timestamp) and movies(movieId, year, genres array). The genres of the movies
-    come to the driver.
+    Takes ratings(userId, movieId, rating, timestamp) and movies(movieId, year, genres list).
     """
     spark = ratings.sparkSession
     keys = partition_keys(spark)
@@ -100,11 +103,12 @@ def features(ratings: DataFrame, movies: DataFrame) -> Features:
     def together(*kinds: str) -> DataFrame:
         return sums.filter(F.col("kind").isin(*kinds)).repartition(len(keys), "part")
 
-    activity = together(MOVIE).mapInArrow(_movies_of, MOVIES)
-    of_movies = movies.select("movieId", "year").join(activity, on="movieId", how="left")
+    activity = to_arrow(together(MOVIE).mapInArrow(_movies_of, MOVIES))
+    of_movies = movies.select(["movieId", "year"]).join(activity, "movieId").sort_by("movieId")
+    counts = pc.fill_null(of_movies["rating_count"], 0)
     return Features(
         together(USER, GENRE).mapInArrow(_Users(genres.names), USERS),
-        of_movies.withColumn("rating_count", F.coalesce("rating_count", F.lit(0).cast("bigint"))),
+        of_movies.set_column(of_movies.column_names.index("rating_count"), "rating_count", counts),
         _values(sums),
         _months(sums, together(ACTIVE)),
         sums,
@@ -123,30 +127,33 @@ class Genres:
     starts: NDArray[np.int64]
     of: NDArray[np.int32]
 
-    def of_ratings(self, movies: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    def of_ratings(self, by_movie: _Groups) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """For each genre of each rating's movie: the row of the rating, and the place of the genre in `names`."""
         if not len(self.movies):
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int32)
-        found = np.minimum(np.searchsorted(self.movies, movies), len(self.movies) - 1)
-        counts = np.where(self.movies[found] == movies, np.diff(self.starts)[found], 0)
-        rows = np.repeat(np.arange(len(movies)), counts)
-        first = np.repeat(self.starts[found] - (np.cumsum(counts) - counts), counts)
-        return rows, self.of[first + np.arange(len(rows))]
+        found = np.minimum(np.searchsorted(self.movies, by_movie.keys), len(self.movies) - 1)
+        of_movies = np.where(self.movies[found] == by_movie.keys, np.diff(self.starts)[found], 0)
+        counts = of_movies[by_movie.places]
+        ends = np.cumsum(counts)
+        places = np.repeat(self.starts[found][by_movie.places] - (ends - counts), counts)
+        places += np.arange(len(places))
+        return np.repeat(np.arange(len(counts)), counts), self.of[places]
 
 
-def genres_of(movies: DataFrame) -> Genres:
-    """The genres of movies(movieId, genres array), on the driver."""
-    table = to_arrow(movies.select("movieId", F.array_distinct("genres").alias("genres")).orderBy("movieId"))
+def genres_of(movies: pa.Table) -> Genres:
+    """The genres of movies(movieId, genres list)."""
+    table = movies.select(["movieId", "genres"]).sort_by("movieId")
     lists = table["genres"].combine_chunks()
-    encoded = pa.compute.dictionary_encode(lists.flatten())
+    encoded = pc.dictionary_encode(lists.flatten())
     names = encoded.dictionary.to_pylist()
     in_order = sorted(names)
     place_of = {name: place for place, name in enumerate(in_order)}
-    places = np.array([place_of[name] for name in names], dtype=np.int32)
-    of = places[encoded.indices.to_numpy()] if names else np.empty(0, dtype=np.int32)
-    counts = pa.compute.fill_null(pa.compute.list_value_length(lists), 0).to_numpy()
-    starts = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts, dtype=np.int64)])
-    return Genres(in_order, table["movieId"].to_numpy(), starts, of)
+    places = np.array([place_of[name] for name in names], dtype=np.int64)
+    # A genre that a movie has twice counts once.
+    pairs = np.unique(pc.list_parent_indices(lists).to_numpy() * len(names) + places[encoded.indices.to_numpy()])
+    of_movies, genres = np.divmod(pairs, max(len(names), 1))
+    starts = np.searchsorted(of_movies, np.arange(len(table) + 1))
+    return Genres(in_order, table["movieId"].to_numpy(), starts, genres.astype(np.int32))
 
 
 @dataclass(frozen=True)
@@ -168,23 +175,35 @@ class _Summer:
 
     def _summed(self, batches: list[pa.RecordBatch]) -> pa.RecordBatch:
         users, movies, ratings, micros = (column.to_numpy() for column in pa.Table.from_batches(batches).columns)
-        rows, genres = self.genres.value.of_ratings(movies)
-        pairs = _pairs(users[rows], genres)
+        genres = self.genres.value
+        by_user, by_movie = _grouped(users), _grouped(movies)
+        rows, of_rows = genres.of_ratings(by_movie)
+        by_genre = _grouped_twice(by_user.places[rows], of_rows, len(genres.names))
         dated = micros != NO_TIME
-        months = micros[dated].astype("datetime64[us]").astype("datetime64[M]").astype(np.int64)
-        active = np.unique(_pairs(users[dated], months + HALF_OF_MONTHS))
+        by_month = _grouped(micros[dated].astype("datetime64[us]").astype("datetime64[M]").astype(np.int64))
+        active = _grouped_twice(by_user.places[dated], by_month.places, len(by_month.keys)).keys
+        active_user, month = np.divmod(active, max(len(by_month.keys), 1))
+        active_users = by_user.keys[active_user]
+        pairs = _pairs(active_users, by_month.keys[month] + HALF_OF_MONTHS)
+        values = pc.value_counts(pa.array(ratings))
         parts = [
-            *self._by_part(USER, _activity(users, ratings, micros)),
-            *self._by_part(MOVIE, _activity(movies, ratings, micros)),
-            *self._by_part(GENRE, _sums(pairs, ratings[rows])),
-            *self._by_part(ACTIVE, {"id": _first_of(active), "pair": active}),
-            self._in_one(MONTH, _sums(months, np.ones(len(months)))),
-            self._in_one(VALUE, _sums(ratings, np.ones(len(ratings)))),
+            *self._by_part(USER, _activity(by_user, ratings, micros)),
+            *self._by_part(MOVIE, _activity(by_movie, ratings, micros)),
+            *self._by_part(GENRE, self._of_genres(by_user, by_genre, ratings[rows])),
+            *self._by_part(ACTIVE, {"id": active_users, "pair": pairs}),
+            self._in_one(MONTH, {"key": by_month.keys, "count": by_month.counts}),
+            self._in_one(VALUE, {"key": values.field("values"), "count": values.field("counts")}),
         ]
         columns = zip(*parts, strict=True)
         types = (pa.int32(), pa.string(), pa.binary())
         arrays = [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]
         return pa.RecordBatch.from_arrays(arrays, names=["part", "kind", "rows"])
+
+    def _of_genres(self, by_user: _Groups, by_genre: _Groups, ratings: NDArray[np.float64]) -> Columns:
+        """One row per user and genre: id, key (the pair), count, total."""
+        user, genre = np.divmod(by_genre.keys, max(len(self.genres.value.names), 1))
+        ids = by_user.keys[user]
+        return {"id": ids, "key": _pairs(ids, genre), "count": by_genre.counts, "total": by_genre.sums_of(ratings)}
 
     def _by_part(self, kind: str, columns: Columns) -> Iterator[tuple[int, str, bytes]]:
         """One row for each part of the users (or movies) in the column `id`."""
@@ -194,24 +213,70 @@ class _Summer:
         for part, rows in slices:
             yield int(self.keys[part]), kind, as_bytes(in_order[rows])
 
-    def _in_one(self, kind: str, columns: Columns) -> tuple[int, str, bytes]:
+    def _in_one(self, kind: str, columns: Mapping[str, Any]) -> tuple[int, str, bytes]:
         return int(self.keys[0]), kind, as_bytes(pa.RecordBatch.from_pydict(columns))
 
 
-def _activity(ids: NDArray[np.int32], ratings: NDArray[np.float64], micros: NDArray[np.int64]) -> Columns:
+@dataclass(frozen=True)
+class _Groups:
+    """Rows by an integer: the different `keys`, ascending, and `found`, the place of each row's key in `bins`.
+
+    Bins are as many as integers could occur; a key is one that does.
+    """
+
+    keys: NDArray[Any]
+    found: NDArray[np.intp]
+    bins: NDArray[np.intp]
+
+    @functools.cached_property
+    def places(self) -> NDArray[np.intp]:
+        """The place of each row's key in `keys`."""
+        place = np.empty(self.bins[-1] + 1 if len(self.bins) else 0, dtype=np.intp)
+        place[self.bins] = np.arange(len(self.bins))
+        return place[self.found]
+
+    @functools.cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """The number of rows of each key."""
+        return np.bincount(self.found)[self.bins]
+
+    def sums_of(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The sum of a value of each row, for each key."""
+        return np.asarray(np.bincount(self.found, values)[self.bins], dtype=np.float64)
+
+
+def _grouped(keys: NDArray[Any]) -> _Groups:
+    """Rows by an integer. Where those lie close together, a table of all that could occur is quicker than sorting."""
+    least = keys.min() if len(keys) else 0
+    if len(keys) and int(keys.max()) - int(least) >= DENSE * len(keys):
+        different, places = np.unique(keys, return_inverse=True)
+        return _Groups(different, places, np.arange(len(different)))
+    found = np.subtract(keys, least, dtype=np.intp)
+    occurs = np.zeros(found.max() + 1 if len(found) else 0, dtype=np.bool_)
+    occurs[found] = True
+    (bins,) = np.nonzero(occurs)
+    return _Groups((bins + least).astype(keys.dtype), found, bins)
+
+
+def _grouped_twice(first: NDArray[np.intp], second: NDArray[Any], size: int) -> _Groups:
+    """Rows by two places, the second below `size`. The key is first * size + second."""
+    return _grouped(first * np.intp(size) + second)
+
+
+def _activity(groups: _Groups, ratings: NDArray[np.float64], micros: NDArray[np.int64]) -> Columns:
     """One row per id, ascending: count, total, squares (of deviations from the mean), first and last time."""
-    order, starts = _groups(ids)
-    in_order, times = ratings[order], micros[order]
-    counts = np.diff(np.append(starts, len(ids)))
-    totals = np.add.reduceat(in_order, starts)
-    deviations = in_order - np.repeat(totals / counts, counts)
+    counts, totals = groups.counts, groups.sums_of(ratings)
+    deviations = ratings - (totals / counts)[groups.places]
+    first, last = np.full(len(counts), np.iinfo(np.int64).max), np.full(len(counts), np.iinfo(np.int64).min)
+    np.minimum.at(first, groups.places, micros)
+    np.maximum.at(last, groups.places, micros)
     return {
-        "id": ids[order][starts],
+        "id": groups.keys,
         "count": counts,
         "total": totals,
-        "squares": np.add.reduceat(deviations * deviations, starts),
-        "first": np.minimum.reduceat(times, starts),
-        "last": np.maximum.reduceat(times, starts),
+        "squares": groups.sums_of(deviations * deviations),
+        "first": first,
+        "last": last,
     }
 
 
@@ -237,15 +302,6 @@ def _added(rows: pa.Table) -> Columns:
         "first": np.minimum.reduceat(columns["first"][order], starts),
         "last": np.maximum.reduceat(columns["last"][order], starts),
     }
-
-
-def _sums(keys: NDArray[Any], values: NDArray[np.float64]) -> Columns:
-    """One row per key, ascending: key, count, total; and the user of keys that are pairs."""
-    order, starts = _groups(keys)
-    counts = np.diff(np.append(starts, len(keys)))
-    found = keys[order][starts]
-    columns: Columns = {"key": found, "count": counts, "total": np.add.reduceat(values[order], starts)}
-    return {"id": _first_of(found), **columns} if found.dtype == np.int64 else columns
 
 
 def _groups(keys: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
-from functools import reduce
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pyspark.sql import Column, DataFrame
-from pyspark.sql import functions as F
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 TOP_SHARES = {"top_1_percent": 0.01, "top_10_percent": 0.1}
 QUANTILES = {"min": 0.0, "median": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
@@ -35,17 +36,37 @@ def _power_of_two(power: int) -> str:
     return f"{2**power}-{2 ** (power + 1) - 1}"
 
 
-def average_rating(features: DataFrame) -> float | None:
-    """The mean of all ratings, from the table of `user_features`; None if there are none."""
-    total = F.sum(F.col("average_rating") * F.col("rating_count"))
-    (row,) = features.agg(F.try_divide(total, F.sum("rating_count")).alias("mean")).collect()
-    return None if row["mean"] is None else float(row["mean"])
+@dataclass(frozen=True)
+class Activity:
+    """How much users give, or movies get.
+
+    - `holders`: how many of them have each number of ratings, the lowest first
+    - `average_rating`: the mean of all their ratings; None if there are none
+    - `arrivals`: how many were first rated, or first gave a rating, in each month (UTC, such as 2018-09)
+    """
+
+    holders: dict[int, int]
+    average_rating: float | None
+    arrivals: Counter[str]
 
 
-def holders(features: DataFrame) -> dict[int, int]:
-    """How many users, or movies, have each number of ratings, from their features. Collects one row per number."""
-    rows = features.groupBy("rating_count").agg(F.count("*").alias("holders")).collect()
-    return {row["rating_count"]: row["holders"] for row in rows}
+def activity(features: Iterable[pa.RecordBatch]) -> Activity:
+    """Sum up `user_features`, or `movie_features`: rating_count, average_rating, first_rated; batch by batch."""
+    holders, arrivals = Counter[int](), Counter[str]()
+    ratings, total = 0, 0.0
+    for batch in features:
+        counts = batch["rating_count"].to_numpy()
+        holders.update(_counted(counts))
+        ratings += int(counts.sum())
+        total += float(np.dot(pc.fill_null(batch["average_rating"], 0.0).to_numpy(), counts))
+        first = batch["first_rated"].drop_null().cast(pa.timestamp("us")).to_numpy()
+        arrivals.update({str(month): count for month, count in _counted(first.astype("datetime64[M]")).items()})
+    return Activity(dict(sorted(holders.items())), total / ratings if ratings else None, arrivals)
+
+
+def _counted(values: NDArray[Any]) -> dict[Any, int]:
+    found, counts = np.unique(values, return_counts=True)
+    return dict(zip(found.tolist() if found.dtype.kind != "M" else found, counts.tolist(), strict=True))
 
 
 def concentration(holders: Mapping[int, int]) -> dict[str, float]:
@@ -78,70 +99,50 @@ def concentration(holders: Mapping[int, int]) -> dict[str, float]:
     }
 
 
-def genres(movies: DataFrame, features: DataFrame) -> dict[str, dict[str, float]]:
+def genres(movies: pa.Table, features: pa.Table) -> dict[str, dict[str, float | None]]:
     """For each genre: movies, ratings, average_rating (null if nobody has rated any); the most rated first.
 
-    Takes movies(movieId, genres array) and `features`, the table of `movie_features`. A movie counts for each of its
-    genres.
+    Takes movies(movieId, genres list) and `features`, the table of `movie_features`, both ordered by movieId. A movie
+    counts for each of its genres.
     """
-    rating_sum = F.sum(F.col("average_rating") * F.col("rating_count"))
-    rows = (
-        movies.select("movieId", F.explode("genres").alias("genre"))
-        .join(features, on="movieId", how="inner")
-        .groupBy("genre")
-        .agg(
-            F.count("*").alias("movies"),
-            F.sum("rating_count").alias("ratings"),
-            F.try_divide(rating_sum, F.sum("rating_count")).alias("average_rating"),
-        )
-        .orderBy(F.desc("ratings"), "genre")
-        .collect()
-    )
-    return {row["genre"]: {key: row[key] for key in ("movies", "ratings", "average_rating")} for row in rows}
+    lists = movies["genres"].combine_chunks()
+    names = lists.flatten().dictionary_encode()
+    of_movies, of_genres = pc.list_parent_indices(lists).to_numpy(), names.indices.to_numpy()
+    counts = features["rating_count"].to_numpy()
+    totals = counts * pc.fill_null(features["average_rating"], 0.0).to_numpy()
+    size = len(names.dictionary)
+    held = np.bincount(of_genres, minlength=size)
+    ratings, sums = (np.bincount(of_genres, values[of_movies], minlength=size) for values in (counts, totals))
+    rows = zip(names.dictionary.to_pylist(), held.tolist(), ratings.astype(int).tolist(), sums.tolist(), strict=True)
+    return {
+        name: {"movies": count, "ratings": rated, "average_rating": total / rated if rated else None}
+        for name, count, rated, total in sorted(rows, key=lambda row: (-row[2], row[0]))
+    }
 
 
-def decades(features: DataFrame) -> dict[str, dict[str, int]]:
+def decades(features: pa.Table) -> dict[str, dict[str, int]]:
     """Movies and ratings by the decade of release, the earliest first; movies without a year are left out."""
-    rows = (
-        features.filter(F.col("year").isNotNull())
-        .groupBy((F.floor(F.col("year") / 10) * 10).alias("decade"))
-        .agg(F.count("*").alias("movies"), F.sum("rating_count").alias("ratings"))
-        .orderBy("decade")
-        .collect()
-    )
-    return {f"{row['decade']}s": {"movies": row["movies"], "ratings": row["ratings"]} for row in rows}
+    dated = features.filter(pc.is_valid(features["year"]))
+    found, places = np.unique(dated["year"].to_numpy() // 10 * 10, return_inverse=True)
+    held = np.bincount(places, minlength=len(found))
+    ratings = np.bincount(places, dated["rating_count"].to_numpy(), minlength=len(found)).astype(int)
+    rows = zip(found.tolist(), held.tolist(), ratings.tolist(), strict=True)
+    return {f"{decade}s": {"movies": count, "ratings": rated} for decade, count, rated in rows}
 
 
-def months(
-    active: Mapping[str, tuple[int, int]], user_features: DataFrame, movie_features: DataFrame
-) -> list[dict[str, Any]]:
+def months(active: Mapping[str, tuple[int, int]], users: Activity, movies: Activity) -> list[dict[str, Any]]:
     """One row per month (UTC, such as 2018-09) with any rating: ratings, active_users, new_users, new_movies.
 
     `active` has the ratings and the active users of each month (`Features.months`). A user or movie is new in the month
     of its first rating.
     """
-    first_ratings = reduce(
-        DataFrame.unionByName,
-        (
-            features.filter(F.col("first_rated").isNotNull()).select(_month("first_rated"), F.lit(name).alias("what"))
-            for name, features in (("new_users", user_features), ("new_movies", movie_features))
-        ),
-    )
-    arrivals = {
-        (row["month"], row["what"]): row["count"] for row in first_ratings.groupBy("month", "what").count().collect()
-    }
     return [
         {
             "month": month,
             "ratings": ratings,
-            "active_users": users,
-            **{what: arrivals.get((month, what), 0) for what in ("new_users", "new_movies")},
+            "active_users": active_users,
+            "new_users": users.arrivals[month],
+            "new_movies": movies.arrivals[month],
         }
-        for month, (ratings, users) in active.items()
+        for month, (ratings, active_users) in active.items()
     ]
-
-
-def _month(timestamp: str) -> Column:
-    # date_format alone would give the month in the session's time zone.
-    is_utc = F.to_utc_timestamp(F.col(timestamp), F.current_timezone())
-    return F.date_format(is_utc, "yyyy-MM").alias("month")

@@ -30,11 +30,21 @@ class Factors:
     """Factors of users and movies: frames of (id INT, features ARRAY<FLOAT> of length `rank`).
 
     The score or predicted rating of a pair is the dot product of both. A user or movie without factors has no row.
+    `matrices` are those of users and movies, where they are on the driver already.
     """
 
     rank: int
     users: DataFrame
     movies: DataFrame
+    matrices: tuple[FactorMatrix, FactorMatrix] | None = None
+
+    def movie_matrix(self) -> FactorMatrix:
+        """The factors of the movies as a matrix on the driver."""
+        return self.matrices[1] if self.matrices else collected(self.movies, self.rank)
+
+    def off_driver(self) -> Factors:
+        """The same factors, without the matrices that take memory of the driver."""
+        return replace(self, matrices=None)
 
 
 def collected(factors: DataFrame, rank: int) -> FactorMatrix:
@@ -52,12 +62,12 @@ def as_factors(solution: Solution, problem: Problem, spark: SparkSession) -> Fac
     if problem.mean is not None:
         users = replace(users, rows=with_biases(users.rows, problem.mean))
         movies = replace(movies, rows=with_biases(movies.rows, None))
-    return Factors(users.rows.shape[1], as_frame(spark, users), as_frame(spark, movies))
+    return Factors(users.rows.shape[1], as_frame(spark, users), as_frame(spark, movies), (users, movies))
 
 
 def as_solution(factors: Factors, problem: Problem) -> Solution:
     """Collect factors to the driver as a solution that the solver can start from: the inverse of `as_factors`."""
-    users, movies = (collected(side, factors.rank) for side in (factors.users, factors.movies))
+    users, movies = factors.matrices or (collected(factors.users, factors.rank), factors.movie_matrix())
     if problem.mean is not None:
         users = replace(users, rows=without_biases(users.rows, problem.mean))
         movies = replace(movies, rows=without_biases(movies.rows, None))
@@ -97,6 +107,13 @@ def as_frame(spark: SparkSession, matrix: FactorMatrix) -> DataFrame:
     return spark.range(0, parts, 1, parts).mapInArrow(rows, FACTORS_SCHEMA)
 
 
+def batches_of(matrix: FactorMatrix) -> Iterator[pa.RecordBatch]:
+    """A matrix as record batches of FACTORS_SCHEMA."""
+    for first in range(0, len(matrix.ids), FRAME_ROWS):
+        rows = slice(first, first + FRAME_ROWS)
+        yield as_batch(matrix.ids[rows], matrix.rows[rows])
+
+
 def as_batch(ids: Ids, rows: Floats) -> pa.RecordBatch:
     """Factors as a record batch of FACTORS_SCHEMA."""
     ends = np.arange(len(ids) + 1, dtype=np.int32) * np.int32(rows.shape[1])
@@ -107,7 +124,7 @@ def as_batch(ids: Ids, rows: Floats) -> pa.RecordBatch:
 def with_users(factors: Factors, outdated: DataFrame, replacements: DataFrame) -> Factors:
     """Remove the factors of the outdated users(userId), if they have any, and add replacements(id, features)."""
     unchanged = factors.users.join(outdated.selectExpr("userId AS id"), on="id", how="left_anti")
-    return replace(factors, users=unchanged.unionByName(replacements))
+    return replace(factors, users=unchanged.unionByName(replacements), matrices=None)
 
 
 def with_prediction(pairs: DataFrame, factors: Factors, column: str) -> DataFrame:
@@ -116,7 +133,7 @@ def with_prediction(pairs: DataFrame, factors: Factors, column: str) -> DataFram
     It is NaN where the user or the movie has no factors. The pairs are packed and shuffled by user; the movies' factors
     are broadcast.
     """
-    movies = pairs.sparkSession.sparkContext.broadcast(collected(factors.movies, factors.rank))
+    movies = pairs.sparkSession.sparkContext.broadcast(factors.movie_matrix())
     rank = factors.rank
 
     def predicted(part: UserPartition) -> Iterator[pa.RecordBatch]:

@@ -11,7 +11,7 @@ from spark_app.model import als
 from spark_app.model.als import TrainingSet
 from spark_app.model.biases import BiasModel, fit_biases, user_biases
 from spark_app.model.candidates import CandidateBlocks, Candidates, candidate_blocks
-from spark_app.model.factors import Factors, collected, with_users
+from spark_app.model.factors import Factors, with_users
 from spark_app.model.foldin import fold_in_explicit, fold_in_implicit, outdated_users
 from spark_app.model.half_sweep import Doubles
 from spark_app.model.lists import Predict
@@ -59,9 +59,14 @@ class Models:
         ranking = self.implicit
         return candidate_blocks(movies, self.biases.movies, ranking.movies, ranking.rank, exponent, max_bytes)
 
+    def off_driver(self) -> Models:
+        """The same models, without the matrices that take memory of the driver."""
+        explicit = self.explicit.off_driver() if self.explicit else None
+        return replace(self, implicit=self.implicit.off_driver(), explicit=explicit)
+
     def with_ratings(self, candidates: CandidateBlocks, model: RatingModel) -> CandidateBlocks:
         """The candidates with what they bring to predicted ratings. Collects the movies' factors to the driver."""
-        factors = collected(self._predicting.movies, self._predicting.rank)
+        factors = self._predicting.movie_matrix()
         known = known_biases(to_arrow(self.biases.movies), "movieId", "movie_bias")
 
         def rated(block: Candidates) -> Candidates:

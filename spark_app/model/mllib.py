@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pyspark.ml.recommendation import ALS, ALSModel
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from spark_app.model.factors import Factors
+from spark_app.model.factors import FACTORS_SCHEMA, Factors
 from spark_app.model.half_sweep import Preference, Problem
 from spark_app.model.rating_blocks import RatingBlocks, blocks_for
 from spark_app.model.solver import counts_of
 from spark_app.platform.log import logger
 from spark_app.platform.progress import Steps, progress
 from spark_app.platform.settings import ExplicitAls, ImplicitAls, Train
+
+if TYPE_CHECKING:
+    from pyspark.ml.recommendation import ALSModel
 
 CHECKPOINT_SWEEPS = 5
 """Number of sweeps after which a checkpoint cuts the lineage of the factors. Each sweep nests more deeply the objects
@@ -47,6 +49,8 @@ def fit(
     liking = problem.loss if isinstance(problem.loss, Preference) else None
     if liking:
         rows = _of_likers(rows.withColumn("rating", preference(liking)))
+    from pyspark.ml.recommendation import ALS  # noqa: PLC0415 - its import takes a tenth of a second
+
     algorithm = ALS(
         rank=als.rank,
         regParam=problem.ridge.reg,
@@ -79,6 +83,12 @@ def factors_of(model: ALSModel) -> Factors:
     return Factors(model.rank, model.userFactors, model.itemFactors)
 
 
+SIDES = ("userFactors", "itemFactors")
+"""The folders of the factors of users and of movies in a saved model."""
+
+METADATA = "metadata"
+"""The folder of one text file, which says what a saved model is."""
+
 COLUMNS = {"userCol": "userId", "itemCol": "movieId", "predictionCol": "prediction"}
 """The default column names of a saved model, as parameters of ALSModel."""
 
@@ -89,26 +99,30 @@ def save(factors: Factors, path: str, params: Mapping[str, Any] = COLUMNS) -> No
     `params` are the parameters of the ALSModel, by their names.
     """
     spark = factors.users.sparkSession
+    for name, side in zip(SIDES, (factors.users, factors.movies), strict=True):
+        side.write.mode("overwrite").parquet(f"{path}/{name}")
+    metadata = spark.createDataFrame([(metadata_of(factors, params),)], "value STRING").coalesce(1)
+    metadata.write.mode("overwrite").text(f"{path}/{METADATA}")
+
+
+def metadata_of(factors: Factors, params: Mapping[str, Any] = COLUMNS) -> str:
+    """The metadata of a saved model: a line of JSON."""
     metadata = {
         "class": "org.apache.spark.ml.recommendation.ALSModel",
         "timestamp": int(time.time() * 1000),
-        "sparkVersion": spark.version,
+        "sparkVersion": factors.users.sparkSession.version,
         "uid": "movie-reco",
         "paramMap": dict(params),
         "defaultParamMap": {**COLUMNS, "coldStartStrategy": "nan", "blockSize": 4096},
         "rank": factors.rank,
     }
-    for name, side in (("userFactors", factors.users), ("itemFactors", factors.movies)):
-        side.write.mode("overwrite").parquet(f"{path}/{name}")
-    spark.createDataFrame([(json.dumps(metadata),)], "value STRING").coalesce(1).write.mode("overwrite").text(
-        f"{path}/metadata"
-    )
+    return json.dumps(metadata)
 
 
 def load(spark: SparkSession, path: str) -> Factors:
     """Read factors that `save` or MLlib wrote. It reads the metadata and two tables, without MLlib's own class."""
-    (metadata,) = spark.read.text(f"{path}/metadata").collect()
-    users, movies = (spark.read.parquet(f"{path}/{name}") for name in ("userFactors", "itemFactors"))
+    (metadata,) = spark.read.text(f"{path}/{METADATA}").collect()
+    users, movies = (spark.read.schema(FACTORS_SCHEMA).parquet(f"{path}/{name}") for name in SIDES)
     return Factors(int(json.loads(metadata.value)["rank"]), users, movies)
 
 

@@ -74,9 +74,9 @@ def partition_keys(spark: SparkSession) -> NDArray[np.int32]:
 def _keys_of(spark: SparkSession, partitions: int) -> NDArray[np.int32]:
     tried = 16 * partitions
     while True:
-        numbers = spark.range(tried).select(F.col("id").cast("int").alias("key"))
-        by_place = numbers.groupBy(F.pmod(F.hash("key"), F.lit(partitions)).alias("place")).agg(F.min("key"))
-        rows = by_place.orderBy("place").collect()
-        if len(rows) == partitions:
-            return np.array([key for _, key in rows], dtype=np.int32)
+        key = F.col("id").cast("int")
+        rows = spark.range(0, tried, 1, 1).select(F.pmod(F.hash(key), F.lit(partitions))).collect()
+        places, keys = np.unique([place for (place,) in rows], return_index=True)
+        if len(places) == partitions:
+            return keys.astype(np.int32)
         tried *= 2

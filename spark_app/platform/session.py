@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
 
 METASTORE = "spark.hadoop.javax.jdo.option.ConnectionURL"
 
-DAEMON = "spark_app.platform.python_daemon"
+DAEMON = "spark_app.python_daemon"
 
 ASK_SECONDS = 60
 """Seconds after which another Python that is asked for its version is given up."""
@@ -64,6 +65,7 @@ def spark_session(app: str, roots: Sequence[str], *, catalogued: bool) -> Iterat
     }
     builder = SparkSession.builder.appName(app).config(map=options)
     spark = (builder.enableHiveSupport() if catalogued else builder).getOrCreate()
+    started = _start_workers(spark) if existing is None and DAEMON in options.values() else None
     if catalogued and existing is None and _is_metastore_taken(spark):
         spark.stop()
         options |= {"spark.sql.catalogImplementation": "in-memory", NO_METASTORE: "true"}
@@ -84,8 +86,23 @@ def spark_session(app: str, roots: Sequence[str], *, catalogued: bool) -> Iterat
         spark.sparkContext.setLogLevel("ERROR")
         yield spark
     finally:
+        if started is not None:
+            started.join(ASK_SECONDS)
         if existing is None:
             _stop(spark)
+
+
+def _start_workers(spark: SparkSession) -> threading.Thread:
+    """Make Spark start the daemon of its Python workers now, beside what Java does next: its imports take a second."""
+
+    def start() -> None:
+        # What fails here fails again, and is told, when the first worker is needed.
+        with contextlib.suppress(Exception):
+            spark.sparkContext.parallelize([0], 1).map(abs).collect()
+
+    thread = threading.Thread(target=start, name="start-workers", daemon=True)
+    thread.start()
+    return thread
 
 
 @contextlib.contextmanager
@@ -121,6 +138,11 @@ def has_metastore(spark: SparkSession) -> bool:
     return spark.conf.get(NO_METASTORE, None) is None
 
 
+def is_on_one_machine(spark: SparkSession) -> bool:
+    """Whether all tasks run on the machine of the driver, where they see its disk and have its credentials."""
+    return str(spark.sparkContext.master).startswith("local")
+
+
 def is_on_derby(spark: SparkSession) -> bool:
     """Whether the metastore is one on embedded Derby, not the Glue Data Catalog or a server's."""
     return "derby" in (spark.sparkContext.getConf().get(METASTORE) or "")
@@ -145,8 +167,8 @@ def daemon_settings() -> Mapping[str, str]:
     It is empty, and Spark uses its own daemon, on a cluster, where Spark starts another Python than this one, and where
     this package is in a zip file: only tasks can import from that.
     """
-    is_in_a_folder = Path(__file__).with_name("python_daemon.py").is_file()
-    is_fit = _is_on_one_machine() and _workers_run_this_python() and is_in_a_folder
+    is_in_a_folder = Path(__file__).parents[1].joinpath("python_daemon.py").is_file()
+    is_fit = _will_be_on_one_machine() and _workers_run_this_python() and is_in_a_folder
     return {"spark.python.daemon.module": DAEMON} if is_fit else {}
 
 
@@ -159,7 +181,7 @@ def _socket_settings() -> Mapping[str, str]:
     return {"spark.python.unix.domain.socket.enabled": "false"} if is_too_long else {}
 
 
-def _is_on_one_machine() -> bool:
+def _will_be_on_one_machine() -> bool:
     SparkContext._ensure_initialized()  # SparkConf reads spark-defaults.conf only once Java is running
     return (SparkConf().get("spark.master", "") or "").startswith("local")
 
@@ -175,7 +197,7 @@ def _workers_run_this_python() -> bool:
 
 def _check_worker_python() -> None:
     """Raise UsageError where workers on this machine would run another Python: else a task fails, minutes later."""
-    if _workers_run_this_python() or not _is_on_one_machine():
+    if _workers_run_this_python() or not _will_be_on_one_machine():
         return
     ask = [_worker_python(), "-c", "import sys, numpy, pandas, pyarrow; print(*sys.version_info[:2], sep='.')"]
     try:

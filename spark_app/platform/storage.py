@@ -12,11 +12,9 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
-from urllib.parse import quote
 
 import fsspec
 import pyarrow.dataset as ds
-from deltalake import DeltaTable
 from fsspec.implementations.local import LocalFileSystem
 from pyarrow import fs
 
@@ -360,48 +358,10 @@ def _without_mark(position: int, block: bytes) -> tuple[int, bytes]:
     return (len(mark), block[len(mark) :]) if position == 0 and block.startswith(mark) else (position, block)
 
 
-@s3.retried
-def is_delta_table(path: str) -> bool:
-    """Whether there is a Delta table at a path; its rows are not read."""
-    return bool(DeltaTable.is_deltatable(_delta_uri(path), _delta_options(path)))
-
-
-def delta_table(path: str) -> ds.Dataset | None:
-    """The current version of a Delta table, to read without Spark; None where there is no table."""
-    if not is_delta_table(path):
-        return None
-    table = _open_delta_table(path)
-    if not s3.is_s3(path):
-        return table.to_pyarrow_dataset()
+def arrow_folder(path: str) -> fs.FileSystem:
+    """A folder in S3 as a file system of pyarrow, in which paths are relative to the folder."""
     filesystem = _filesystem(path)
-    files = fs.PyFileSystem(fs.FSSpecHandler(filesystem))
-    return table.to_pyarrow_dataset(filesystem=fs.SubTreeFileSystem(filesystem._strip_protocol(path), files))
-
-
-@s3.retried
-def delta_history(path: str) -> list[dict[str, Any]]:
-    """The commits of a Delta table, the latest first: version, timestamp (ms), operation, userMetadata and more.
-
-    Empty where there is no table.
-    """
-    if not is_delta_table(path):
-        return []
-    commits: list[dict[str, Any]] = _open_delta_table(path).history()
-    return commits
-
-
-@s3.retried
-def _open_delta_table(path: str) -> DeltaTable:
-    return DeltaTable(_delta_uri(path), storage_options=_delta_options(path))
-
-
-def _delta_uri(path: str) -> str:
-    """The path as `deltalake` takes it. In S3 it must be escaped: `deltalake` would cut it at a `#`."""
-    return f"{s3.SCHEME}://{quote('/'.join(s3.split(path)))}" if s3.is_s3(path) else path
-
-
-def _delta_options(path: str) -> dict[str, str] | None:
-    return s3.delta_options() if s3.is_s3(path) else None
+    return fs.SubTreeFileSystem(filesystem._strip_protocol(path), fs.PyFileSystem(fs.FSSpecHandler(filesystem)))
 
 
 def parquet(paths: str | list[str]) -> ds.Dataset:

@@ -39,9 +39,7 @@ def register_processed(spark: SparkSession, zone: ProcessedZone) -> list[str]:
         )
         storage.write_text(zone.owed_to_catalog, "")
         return []
-    names = [
-        register_table(spark, table, "delta", zone.table(table)) for table in MADE_BY if zone.has_table(spark, table)
-    ]
+    names = [register_table(spark, table, "delta", zone.table(table)) for table in MADE_BY if zone.has_table(table)]
     if storage.exists(zone.final_file):
         names.append(register_table(spark, "final", "parquet", storage.spark_path(zone.final)))
     if is_on_derby(spark) and storage.exists(zone.owed_to_catalog):

@@ -6,18 +6,19 @@ from collections.abc import Collection, Mapping
 from functools import reduce
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 import spark_app
-from spark_app.data import clean
 from spark_app.data.aggregates import final_movies, movie_stats, rating_sums
-from spark_app.data.ids import with_original_ids
+from spark_app.data.movies import other_separator, without_table
 from spark_app.platform import storage
+from spark_app.platform.arrow_files import Rows
 from spark_app.platform.log import logger
 from spark_app.platform.settings import Settings
-from spark_app.platform.spark_versions import from_arrow
+from spark_app.platform.spark_versions import to_arrow
 from spark_app.stages.accounts import account_for_all, check_lost_share, check_reject_share, log_rejects, note_kept
 from spark_app.zones.checked import Checked
 from spark_app.zones.deliveries import (
@@ -27,7 +28,7 @@ from spark_app.zones.deliveries import (
     has_taken_all,
     read_taken,
 )
-from spark_app.zones.id_codes import check_no_codes, keep_codes
+from spark_app.zones.id_codes import check_no_codes, keep_codes, with_delivered_movie_ids
 from spark_app.zones.judged import columns_coded, judge
 from spark_app.zones.manifest import RunRecord
 from spark_app.zones.processed import ProcessedZone
@@ -54,10 +55,10 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     zone = ProcessedZone(settings.processed.path)
     tables = note_inputs(record, *surveyed(settings))
     if settings.input.ids == "integer":
-        check_no_codes(spark, zone)
+        check_no_codes(zone)
     judged = judge(spark, zone, settings, record, tables)
     movies_from = _movies_from(tables[0], settings, judged.coded)
-    checked, movies, codes, delivery = judged.checked, judged.movies, judged.codes, judged.delivery
+    checked, delivery = judged.checked, judged.delivery
     for table in checked:
         log_rejects(table, record, settings)
     _publish_rejects(checked, zone, record)
@@ -65,38 +66,39 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     check_reject_share(record, checked, zone, settings)
 
     keep_codes(zone, record, judged.new_codes)
-    if movies is not None:
-        _warn_of_genres(movies, settings)
+    if judged.movies is not None:
         note_kept(record, "movies", checked["movies"])
-        _publish_movies(movies, zone, record, movies_from)
+        _publish_movies(judged.movies.coalesce(1).sortWithinPartitions("movieId"), zone, record, movies_from)
     if delivery.is_new:
         _publish_ratings(spark, checked["ratings"], delivery, settings, zone, record)
         note_kept(record, "ratings", checked["ratings"])
     if delivery.taken is not None:
         account_for_all(record, delivery, zone.dataset("ratings").count_rows(), _count_unrated(zone), settings)
     sums = _rating_sums(spark, zone, delivery, checked.get("ratings"))
-    if movies is None:
-        movies = clean.rated_movies(sums, codes)
-        _publish_movies(movies, zone, record, movies_from)
-    stats = movie_stats(movies, sums, settings.clean.damping).orderBy("movieId").persist()
-    zone.replace_final(final_movies(movies, stats).transform(with_original_ids, codes))
+    if judged.movies is None:
+        delivered = with_delivered_movie_ids(zone, sums.select(["movieId"]))["movieId"]
+        _publish_movies(without_table(sums["movieId"], delivered), zone, record, movies_from)
+    movies = zone.rows("movies").sort_by("movieId")
+    if judged.movies is not None:
+        _warn_of_genres(movies["genres"], settings)
+    stats = movie_stats(movies["movieId"], sums, settings.clean.damping)
+    zone.replace_final(with_delivered_movie_ids(zone, final_movies(movies, stats)))
     record.note_output(zone.final_file)
     # Last of all: its note says that everything before it is complete.
     zone.overwrite(stats, "movie_stats", made_from=_stats_from(zone, settings))
     record.note_output(zone.table("movie_stats"))
     judged.unpersist()
-    stats.unpersist()
 
 
-def _rating_sums(spark: SparkSession, zone: ProcessedZone, delivery: Delivery, checked: Checked | None) -> DataFrame:
+def _rating_sums(spark: SparkSession, zone: ProcessedZone, delivery: Delivery, checked: Checked | None) -> pa.Table:
     """The sums of all published ratings by movie. What was summed up while it was written is not read again."""
-    if delivery.taken is None and checked is not None:
-        sums = checked.movie_sums() if checked.movie_sums else None
-        if sums is not None and pc.sum(sums["rating_count"]).as_py() == checked.kept_rows:
-            return from_arrow(spark, sums)
-        if checked.is_at_hand:
-            return rating_sums(checked.kept)
-    return rating_sums(zone.read(spark, "ratings"))
+    of_all = checked if delivery.taken is None else None
+    if of_all and of_all.movie_sums:
+        sums = of_all.movie_sums()
+        if pc.sum(sums["rating_count"]).as_py() == of_all.kept_rows:
+            return sums
+    ratings = of_all.kept if of_all and of_all.is_at_hand else zone.read(spark, "ratings")
+    return to_arrow(rating_sums(ratings)).sort_by("movieId")
 
 
 def is_current(settings: Settings, record: RunRecord) -> bool:
@@ -154,10 +156,10 @@ def _publish_rejects(checked: Mapping[str, Checked], zone: ProcessedZone, record
         record.note_output(zone.table("rejects"))
 
 
-def _warn_of_genres(movies: DataFrame, settings: Settings) -> None:
+def _warn_of_genres(genres: pa.ChunkedArray, settings: Settings) -> None:
     """Log a warning where the genres seem to be divided by something else than the settings say."""
     configured = settings.input.genre_separator
-    if settings.input.genres and (other := clean.other_separator(movies)):
+    if settings.input.genres and (other := other_separator(genres)):
         separator, count, example = other
         logger.warning(
             "movies: no %s has '%s' between genres, but %s have '%s', such as '%s': set input.genre_separator = \"%s\"",
@@ -170,8 +172,8 @@ def _warn_of_genres(movies: DataFrame, settings: Settings) -> None:
         )
 
 
-def _publish_movies(movies: DataFrame, zone: ProcessedZone, record: RunRecord, made_from: Mapping[str, Any]) -> None:
-    zone.overwrite(movies.orderBy("movieId"), "movies", made_from=made_from)
+def _publish_movies(movies: Rows, zone: ProcessedZone, record: RunRecord, made_from: Mapping[str, Any]) -> None:
+    zone.overwrite(movies, "movies", made_from=made_from)
     record.note_output(zone.table("movies"))
 
 
@@ -193,8 +195,8 @@ def _publish_ratings(
     if delivery.taken is not None:
         checked.hold()  # a merge reads it twice
     if delivery.taken is None:
-        zone.overwrite(checked.kept, "ratings", **note)
-        checked.kept_rows = checked.kept_rows or zone.read(spark, "ratings").count()  # from the log of the table
+        zone.overwrite(checked.made or checked.kept, "ratings", **note)
+        checked.kept_rows = checked.kept_rows or zone.dataset("ratings").count_rows()  # from the facts of its files
     elif settings.input.feedback == "counts":
         sums = {"rating": "old.rating + new.rating", "timestamp": "greatest(old.timestamp, new.timestamp)"}
         zone.merge(checked.kept, "ratings", KEYS, "true", sums, note)
@@ -217,7 +219,7 @@ def _publish_unrated(
 
     There is a table only where the settings have ever named values for it.
     """
-    is_there = zone.has_table(spark, "unrated")
+    is_there = zone.has_table("unrated")
     if not settings.input.unrated_values and not is_there:
         return
     if pairs is None:

@@ -13,7 +13,7 @@ from spark_app.data.ids import with_original_ids
 from spark_app.platform.log import logger
 from spark_app.platform.settings import Settings
 from spark_app.report.words import percent
-from spark_app.zones.id_codes import read_codes
+from spark_app.zones.id_codes import read_codes, with_delivered_movie_ids
 from spark_app.zones.manifest import RunRecord
 from spark_app.zones.processed import ProcessedZone
 
@@ -21,39 +21,38 @@ from spark_app.zones.processed import ProcessedZone
 def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     """Write `delta/user_features` and `delta/movie_features`, and the profile into the manifest."""
     zone = ProcessedZone(settings.processed.path)
-    ratings, movies = zone.input(spark, "ratings", record), zone.input(spark, "movies", record)
+    ratings = zone.input(spark, "ratings", record)
+    movies = zone.input_rows("movies", record, ["movieId", "year", "genres"]).sort_by("movieId")
 
-    codes = read_codes(spark, zone)
     found = features(ratings, movies)
-    users = found.users.transform(with_original_ids, codes).persist()
     made_from = _made_from(settings)
-    zone.overwrite(users, "user_features", made_from=made_from)
+    user_features = found.users.transform(with_original_ids, read_codes(spark, zone))
+    zone.overwrite(user_features, "user_features", made_from=made_from)
     record.note_output(zone.table("user_features"))
-    rated_movies = found.movies.transform(with_original_ids, codes).persist()
-    zone.overwrite(rated_movies, "movie_features", made_from=made_from)
+    found.unpersist()
+    zone.overwrite(with_delivered_movie_ids(zone, found.movies), "movie_features", made_from=made_from)
     record.note_output(zone.table("movie_features"))
 
+    columns = ["rating_count", "average_rating", "first_rated"]
+    of_users = profile.activity(zone.dataset("user_features").scanner(columns=columns).to_batches())
+    of_movies = profile.activity(found.movies.select(columns).to_batches())
     histogram = profile.rating_histogram(found.values, settings.input.feedback)
-    by_user, by_movie = profile.holders(users), profile.holders(rated_movies)
-    user_count, movie_count = sum(by_user.values()), sum(by_movie.values())
-    rated_count = movie_count - by_movie.get(0, 0)
+    user_count, movie_count = sum(of_users.holders.values()), len(movies)
+    rated_count = movie_count - of_movies.holders.get(0, 0)
     record.profile = {
         "ratings": sum(histogram.values()),
-        "average_rating": profile.average_rating(users),
+        "average_rating": of_users.average_rating,
         "users": user_count,
         "movies": movie_count,
         "share_of_movies_rated": rated_count / movie_count if movie_count else 0.0,
         "density": sum(histogram.values()) / (user_count * rated_count) if rated_count else 0.0,
         "rating_histogram": histogram,
-        "user_activity": profile.concentration(by_user),
-        "movie_popularity": profile.concentration(by_movie),
-        "genres": profile.genres(movies.transform(with_original_ids, codes), rated_movies),
-        "decades": profile.decades(rated_movies),
-        "months": profile.months(found.months, users, rated_movies),
+        "user_activity": profile.concentration(of_users.holders),
+        "movie_popularity": profile.concentration(of_movies.holders),
+        "genres": profile.genres(movies, found.movies),
+        "decades": profile.decades(found.movies),
+        "months": profile.months(found.months, of_users, of_movies),
     }
-    users.unpersist()
-    rated_movies.unpersist()
-    found.unpersist()
     logger.info(
         "%s users, %s movies of which %s are rated; the most rated 1 %% of movies have %s of the ratings",
         f"{user_count:,}",

@@ -23,7 +23,7 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     zone = ProcessedZone(settings.processed.path)
     forget_old_runs(spark, settings, record)
     for name in MADE_BY:
-        if zone.has_table(spark, name):
+        if zone.has_table(name):
             zone.compact(spark, name, settings.storage.history_days)
             record.note_output(zone.table(name))
     if s3.is_s3(zone.root) and (given_up := s3.give_up_uploads(zone.root)):
@@ -63,13 +63,13 @@ def _older(paths: list[str], keep_runs: int, kept: Collection[str | None] = ()) 
 
 def _forget_rejects(spark: SparkSession, zone: ProcessedZone, keep_runs: int) -> int:
     """Delete the rejects of old runs in one commit; returns the number of these runs."""
-    if not zone.has_table(spark, "rejects"):
+    if not zone.has_table("rejects"):
         return 0
     runs = sorted(row["run_id"] for row in zone.read(spark, "rejects").select("run_id").distinct().collect())
     if len(runs) <= keep_runs:
         return 0
     taken = read_taken(zone)
-    if taken is None and zone.has_table(spark, "ratings"):
+    if taken is None and zone.has_table("ratings"):
         return 0  # restored by hand: only the next etl knows whose rejects belong to it
     old = _older(runs, keep_runs, taken.runs if taken else ())
     if old:

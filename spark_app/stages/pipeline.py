@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 from spark_app.platform.errors import GateError
 from spark_app.platform.log import logger
 from spark_app.platform.settings import Settings
-from spark_app.stages import catalog, etl, explore, ingest, maintain, recommend, report, summary, train, tune
+from spark_app.stages import catalog, etl, explore, ingest, maintain, recommend, report, summary, train
 from spark_app.zones.manifest import NOTHING_NEW, RunRecord
 from spark_app.zones.processed import ProcessedZone
 
@@ -154,7 +154,14 @@ PIPELINE = Job(
     "pipeline", "All stages, in order, in one Spark session.", _run_all, catalogued=True, is_current=_all_is_current
 )
 
-TUNE = _stage("tune", "delta/ratings -> tuning/best.toml, settings for --config.", tune.run, raw=False)
+
+def _tune(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
+    from spark_app.stages import tune  # noqa: PLC0415 - Optuna takes a quarter of a second, which no other job needs
+
+    tune.run(spark, settings, record)
+
+
+TUNE = _stage("tune", "delta/ratings -> tuning/best.toml, settings for --config.", _tune, raw=False)
 
 MAINTAIN = _stage(
     "maintain", "Processed zone -> the same zone, without the leftovers of old runs.", maintain.run, raw=False

@@ -17,7 +17,6 @@ from spark_app.data.liked import AND, YOU_LIKED
 from spark_app.data.popular import popular_lists
 from spark_app.model.als import implicit_problem
 from spark_app.model.candidates import Candidates
-from spark_app.model.factors import collected
 from spark_app.model.fits import Models, with_fold_in
 from spark_app.model.lists import LAST_OF_CHOICE, LAST_REASON, Explain, recommend
 from spark_app.model.matrices import FactorMatrix, Ids
@@ -64,7 +63,7 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
         logger.info("folded in %s users who have ratings that the fit has not seen", f"{folded_in:,}")
 
     seen = ratings.select("userId", "movieId", "rating")
-    if zone.has_table(spark, "unrated"):
+    if zone.has_table("unrated"):
         seen = _with_unrated(seen, zone.input(spark, "unrated", record), options)
     top = _lists(spark, models, rating_model, seen, movies, chosen, options)
     if options.has_lowest_rating:
@@ -89,7 +88,7 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     zone.replace_csv(_as_text(published), zone.recommendations_csv)
     record.note_output(zone.recommendations_csv)
 
-    if settings.similar.n or zone.has_table(spark, "similar_movies"):
+    if settings.similar.n or zone.has_table("similar_movies"):
         # Without any, what an earlier run has published gives way to an empty table.
         similar = _similar(spark, zone, models, chosen, settings.similar)
         zone.overwrite(similar.transform(_with_original_ids_of_both, codes), "similar_movies")
@@ -284,7 +283,7 @@ def _similar(
     """The movies most similar to each movie that has enough ratings, of those that may be recommended."""
     movies = movies_with_counts(zone)
     known = movies["movieId"].to_numpy()[movies["rating_count"].to_numpy() >= options.min_ratings]
-    factors = collected(models.implicit.movies, models.implicit.rank)
+    factors = models.implicit.movie_matrix()
     is_known = np.isin(factors.ids, known)
     factors = FactorMatrix(factors.ids[is_known], factors.rows[is_known])
     is_chosen = None if chosen is None else np.isin(factors.ids, chosen)

@@ -8,7 +8,6 @@ from typing import Any
 
 from spark_app.platform.settings import Settings
 from spark_app.report.comparison import changed_settings, compare, headline_metrics
-from spark_app.report.page import Facts, render
 from spark_app.zones import report_data
 from spark_app.zones.manifest import NOTHING_NEW, RunRecord
 from spark_app.zones.processed import ProcessedZone
@@ -34,6 +33,8 @@ def write(settings: Settings, record: RunRecord, status: str = "done", error: st
 
     A stage that runs alone leaves the report that a pipeline would: what other stages noted comes from their own runs.
     """
+    from spark_app.report.page import Facts, render  # noqa: PLC0415 - it brings Matplotlib, which few jobs need
+
     zone = ProcessedZone(settings.processed.path)
     earlier = list(itertools.islice(report_data.earlier_manifests(zone, record.run_id), EARLIER_RUNS))
     model = model_facts(zone)

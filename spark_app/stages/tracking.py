@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pyspark.ml.recommendation import ALSModel
 from pyspark.sql import SparkSession
 
 from spark_app.platform import storage
@@ -72,6 +71,7 @@ def _export(spark: SparkSession, zone: ProcessedZone, manifest: Mapping[str, Any
 def _log_model(spark: SparkSession, zone: ProcessedZone, path: str, name: str) -> None:
     """Log the factors in a folder as a model of MLlib, which `mlflow.spark.load_model` gives back."""
     import mlflow.spark  # noqa: PLC0415
+    from pyspark.ml.recommendation import ALSModel  # noqa: PLC0415
 
     mlflow.spark.log_model(
         ALSModel.load(storage.spark_path(path)),

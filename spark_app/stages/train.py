@@ -23,7 +23,7 @@ from spark_app.platform.settings import Settings
 from spark_app.stages import gate
 from spark_app.zones.manifest import RunRecord
 from spark_app.zones.processed import ProcessedZone
-from spark_app.zones.stored_models import model_facts, publish_models, save_models
+from spark_app.zones.stored_models import model_facts, publish_models, save_judged, save_models
 
 PERSISTED_RATINGS = 2_000_000
 """The largest number of ratings whose two parts are persisted. To split more again, for each of the few readers, takes
@@ -57,7 +57,7 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
         logger.warning("the fit starts from random factors, not from run %s: %s", published.run_id, published.why_not)
     models = fit_models(training, settings, published.models if starts_from_published else None)
     facts = movie_facts(movies, models.biases.movies, models.biases.users.count())
-    unrated = zone.input(spark, "unrated", record) if zone.has_table(spark, "unrated") else None
+    unrated = zone.input(spark, "unrated", record) if zone.has_table("unrated") else None
 
     def judge(ranked_by: Models) -> Judged:
         candidates = ranked_by.candidates(movies, settings.recommend.catalogue_bytes)
@@ -79,20 +79,21 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     training.unpersist()
     holdout.unpersist()
 
-    fitted_to_training = models
+    of_judged: dict[str, Any] = {}
     if settings.train.refit:
+        of_judged = save_judged(models, zone, record.run_id)
         logger.info("fitting again on all ratings")
-        models = fit_models(ratings, settings, start=models)
+        models = fit_models(ratings, settings, start=models.off_driver())
     models = replace(models, stack=stack)
     facts_of_fit = {
+        **of_judged,
         "metrics": record.metrics,
         "settings": record.settings.model_dump(mode="json"),
         "fitted_to": zone.version("ratings") if settings.train.refit else None,
         "held_out_from": held_out_from,
         "made_from": _made_from(settings),
     }
-    rating_model, kept = record.metrics.get("rating_model"), fitted_to_training if settings.train.refit else None
-    record.note_output(save_models(models, rating_model, zone, record.run_id, facts_of_fit, judged=kept))
+    record.note_output(save_models(models, record.metrics.get("rating_model"), zone, record.run_id, facts_of_fit))
     publish_models(zone, record.run_id)
     record.note_output(zone.current_model)
 

@@ -96,7 +96,7 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     ratings = ratings_of_listed(ratings, movies)
     # MLlib needs checkpoints if it does the fit; our solver does not.
     spark.sparkContext.setCheckpointDir(storage.join(zone.staging, "checkpoints"))
-    unrated = zone.input(spark, "unrated", record) if zone.has_table(spark, "unrated") else None
+    unrated = zone.input(spark, "unrated", record) if zone.has_table("unrated") else None
     data = replace(_validation_data(ratings, movies, settings), unrated=unrated)
     record.rows["validation"] = {"training": data.fitted_count, "validation": data.validation.count()}
     if not all(record.rows["validation"].values()):

@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from spark_app.data import clean
+from spark_app.platform.arrow_files import Mapped, frame_of
 
 
 @dataclass
@@ -35,6 +36,9 @@ class Checked:
     unrated: DataFrame | None = None
     unrated_rows: int = 0
     missing_lines: int = 0
+    made: Mapped | None = None
+    """The rows of `kept` as numpy makes them, to be written without Java; None if Spark makes them."""
+
     fields: DataFrame | None = None
     """The parsed lines among which all rejected ones are; None if nobody keeps them."""
 
@@ -61,13 +65,13 @@ class Checked:
             clean.unrated(rows) if has_marks else None,
             sum(count for (status, _), count in counts.items() if status == clean.UNRATED),
             sum(count for (status, _), count in counts.items() if status == clean.MISSING),
-            fields,
+            fields=fields,
         )
 
     @classmethod
     def of_judged(
         cls,
-        kept: DataFrame,
+        kept: DataFrame | Mapped,
         judged: DataFrame | None,
         fields: DataFrame | None,
         plain_lines: int,
@@ -76,14 +80,15 @@ class Checked:
         *persisted: DataFrame,
     ) -> Checked:
         """Checked rows from plain lines and others (parsed, and by `judged_ratings`), which are counted here."""
+        frame, made = frame_of(kept), kept if isinstance(kept, Mapped) else None
         if judged is None:
-            return cls(kept, None, plain_lines, {}, kept_rows, movie_sums, persisted)
+            return cls(frame, None, plain_lines, {}, kept_rows, movie_sums, persisted, made=made)
         reasons = judged.groupBy("reject.reason").count().collect()
         counts = {row["reason"]: row["count"] for row in reasons}
         good = plain_lines + counts.pop(None, 0)
         rejected = judged.filter(F.col("reject").isNotNull()).select("reject.*").drop("is_header")
         counts = _most_frequent_first(counts)
-        return cls(kept, rejected, good, counts, kept_rows, movie_sums, (*persisted, judged), fields=fields)
+        return cls(frame, rejected, good, counts, kept_rows, movie_sums, (*persisted, judged), made=made, fields=fields)
 
     @property
     def is_at_hand(self) -> bool:

@@ -119,7 +119,7 @@ def why_movies_need_all(
     spark: SparkSession, zone: ProcessedZone, delivery: Delivery, movies: DataFrame, settings: Settings
 ) -> str | None:
     """Why ratings taken before might be judged differently with these movies(movieId); None if they would not."""
-    if delivery.taken is None or not zone.has_table(spark, "movies"):
+    if delivery.taken is None or not zone.has_table("movies"):
         return None
     before, now = zone.read(spark, "movies").select("movieId"), movies.select("movieId")
     if not before.join(now, on="movieId", how="left_anti").isEmpty():

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from spark_app.data import ids, rules
 from spark_app.data.ids import Codes
-from spark_app.platform import storage
+from spark_app.platform import delta
 from spark_app.platform.errors import InputError, UsageError
 from spark_app.platform.log import logger
 from spark_app.zones.manifest import RunRecord
@@ -26,13 +26,13 @@ TABLES = {"userId": "user_ids", "movieId": "movie_ids"}
 
 def read_codes(spark: SparkSession, zone: ProcessedZone) -> Codes:
     """All codes given so far."""
-    tables = {column: zone.read(spark, table) for column, table in TABLES.items() if zone.has_table(spark, table)}
+    tables = {column: zone.read(spark, table) for column, table in TABLES.items() if zone.has_table(table)}
     return Codes(users=tables.get("userId"), movies=tables.get("movieId"))
 
 
 def coded_before(zone: ProcessedZone) -> frozenset[str]:
     """The columns, of userId and movieId, of which some ids have codes since an earlier run; found without Spark."""
-    return frozenset(column for column, table in TABLES.items() if storage.is_delta_table(zone.table(table)))
+    return frozenset(column for column, table in TABLES.items() if delta.is_table(zone.table(table)))
 
 
 def texts_in(fields: DataFrame, column: str) -> DataFrame:
@@ -51,7 +51,7 @@ def find_codes(
     """
     all_codes, new_codes = {}, {}
     for column, table in TABLES.items():
-        is_there = zone.has_table(spark, table)
+        is_there = zone.has_table(table)
         if column in coded or is_there:
             known = zone.read(spark, table) if is_there else spark.createDataFrame([], ids.SCHEMA)
             lines = fields[column]
@@ -74,10 +74,10 @@ def keep_codes(zone: ProcessedZone, record: RunRecord, new_codes: dict[str, Data
         codes.unpersist()
 
 
-def check_no_codes(spark: SparkSession, zone: ProcessedZone) -> None:
+def check_no_codes(zone: ProcessedZone) -> None:
     """Raise UsageError if the zone has codes, which do not fit the setting that all ids are integers."""
     for table in TABLES.values():
-        if zone.has_table(spark, table):
+        if zone.has_table(table):
             raise UsageError(
                 f'input.ids = "integer", but {zone.table(table)} has codes for other ids: leave input.ids out, '
                 "or choose another --processed-path"
@@ -92,7 +92,7 @@ def _ids_in(fields: DataFrame, column: str) -> DataFrame:
 
 def has_codes(zone: ProcessedZone, column: str) -> bool:
     """Whether some ids of userId or movieId have codes. If not, all are integers that stand for themselves."""
-    return storage.is_delta_table(zone.table(TABLES[column]))
+    return delta.is_table(zone.table(TABLES[column]))
 
 
 def code_of(zone: ProcessedZone, column: str, delivered: str) -> int:

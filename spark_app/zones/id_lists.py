@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from spark_app.platform import s3, storage
+from spark_app.platform import delta, s3, storage
 from spark_app.platform.errors import InputError
 from spark_app.platform.settings import Input
 
@@ -45,7 +45,7 @@ def _accepted(column: IdColumn, names: Input) -> list[str]:
 
 
 def _ids_in(path: str, accepted: list[str]) -> list[str]:
-    table = None if storage.is_file(path) else storage.delta_table(path)
+    table = None if storage.is_file(path) else delta.dataset(path)
     if table is not None:
         return _ids_of(table, path, accepted)
     files = storage.list_files(path)

@@ -24,6 +24,7 @@ from spark_app.data.dialect import Dialect
 from spark_app.data.ids import Codes
 from spark_app.data.plain_lines import PlainForm, plain_form
 from spark_app.platform import storage
+from spark_app.platform.arrow_files import Mapped
 from spark_app.platform.pieces import ByPart, partition_keys
 from spark_app.platform.settings import Settings
 from spark_app.platform.spark_versions import from_arrow, to_arrow
@@ -235,8 +236,7 @@ def check_plain_files(
         fields = _fields(in_tasks.filter(F.col("line").isNotNull()), table, files)
         others = judged(fields)
         packed = packed.union(_good(others, files, has_times).mapInArrow(packer, PIECES))
-    by_part = packed.repartition(len(keys), "part")
-    kept = by_part.mapInArrow(merger, latest.COLUMNS)
+    kept = Mapped(packed.repartition(len(keys), "part"), merger, latest.COLUMNS)
     return Checked.of_judged(kept, others, fields, plain_rows or 0, None, movie_sums, in_tasks)
 
 

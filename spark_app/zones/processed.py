@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,12 +12,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from spark_app.platform import s3, storage
-from spark_app.platform.errors import InputError
+from spark_app.platform import delta, s3, storage
+from spark_app.platform.arrow_files import Rows, session_of
+from spark_app.platform.errors import InputError, UsageError
 from spark_app.platform.session import quiet_console
 from spark_app.zones.manifest import RunRecord
 
@@ -48,6 +51,9 @@ COMMIT_NOTE = "spark.databricks.delta.commitInfo.userMetadata"
 MADE_FROM = "made_from"
 """The key of a commit's note that says what the rows were made from."""
 
+MISREAD = re.compile(r"%[0-9A-Fa-f]{2}|[#?\\]")
+"""What has another meaning in a URI. In a path of a disk it is letters, but `deltalake` reads it as in a URI."""
+
 NEUTRAL = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES"})
 """Operations of Delta that do not change the rows of a table."""
 
@@ -68,9 +74,16 @@ class Change:
 
 @dataclass(frozen=True)
 class ProcessedZone:
-    """The processed zone under one root."""
+    """The processed zone under one root. Raises UsageError for a root in which Delta tables could not be found."""
 
     root: str
+
+    def __post_init__(self) -> None:
+        if not s3.is_s3(self.root) and (misread := MISREAD.search(self.root)):
+            raise UsageError(
+                f"{self.root} has {misread.group()} in it, which Delta's libraries take for something else: "
+                "choose another --processed-path"
+            )
 
     @property
     def final(self) -> str:
@@ -168,25 +181,25 @@ class ProcessedZone:
         if not is_there:
             raise self._missing("ratings")
 
-    def has_table(self, spark: SparkSession, name: str) -> bool:
+    def has_table(self, name: str) -> bool:
         """Whether a Delta table exists."""
-        return bool(DeltaTable.isDeltaTable(spark, self.table(name)))
+        return delta.is_table(self.table(name))
 
     def read(self, spark: SparkSession, name: str) -> DataFrame:
         """A Delta table at its current version; later writes do not change the frame.
 
         If the table is missing, raises InputError that names the stage to run.
         """
-        if not self.has_table(spark, name):
+        if not self.has_table(name):
             raise self._missing(name)
-        return spark.read.format("delta").load(self.table(name))
+        return delta.frame(spark, self.table(name))
 
     def dataset(self, name: str) -> ds.Dataset:
         """A Delta table at its current version, to be read without Spark.
 
         If the table is missing, raises InputError that names the stage to run.
         """
-        dataset = storage.delta_table(self.table(name))
+        dataset = delta.dataset(self.table(name))
         if dataset is None:
             raise self._missing(name)
         return dataset
@@ -206,15 +219,22 @@ class ProcessedZone:
         A table that the run published itself is not noted.
         """
         frame = self.read(spark, name)
-        if record.has_written(self.table(name)):
-            return frame
-        history = DeltaTable.forPath(spark, self.table(name)).history(1)
-        record.note_input(self.table(name), version=history.select("version").collect()[0]["version"])
+        self._note_input(name, record)
         return frame
+
+    def input_rows(self, name: str, record: RunRecord, columns: list[str]) -> pa.Table:
+        """All rows of a table of another stage, read without Spark. The version is noted as `input` does."""
+        rows = self.rows(name, columns=columns)
+        self._note_input(name, record)
+        return rows
+
+    def _note_input(self, name: str, record: RunRecord) -> None:
+        if not record.has_written(self.table(name)):
+            record.note_input(self.table(name), version=delta.version(self.table(name)))
 
     def last_change(self, name: str) -> Change | None:
         """The latest commit that changed the rows of a Delta table, read without Spark; None if there is no table."""
-        for commit in storage.delta_history(self.table(name)):
+        for commit in delta.history(self.table(name)):
             if commit["operation"] not in NEUTRAL:
                 at = datetime.fromtimestamp(commit["timestamp"] / 1000, UTC)
                 return Change(commit["version"], at, commit["operation"], _as_note(commit.get("userMetadata")))
@@ -234,10 +254,9 @@ class ProcessedZone:
         change = self.last_change(name)
         return change is not None and change.note.get(MADE_FROM) == json.loads(json.dumps(facts))
 
-    def overwrite(self, frame: DataFrame, name: str, **note: Any) -> None:
-        """Replace a Delta table by a frame, in one commit. The JSON values of `note` are added to the commit's note."""
-        writer = frame.write.format("delta").mode("overwrite").option("overwriteSchema", True)
-        writer.option("userMetadata", _with_note(frame.sparkSession, note)).save(self.table(name))
+    def overwrite(self, rows: Rows, name: str, /, **note: Any) -> None:
+        """Replace a Delta table by rows, in one commit. The JSON values of `note` are added to the commit's note."""
+        delta.write(rows, self.table(name), _with_note(session_of(rows), note))
 
     def compact(self, spark: SparkSession, name: str, history_days: int) -> None:
         """Merge the small files of a Delta table; remove files needed only by versions older than `history_days`."""
@@ -249,12 +268,10 @@ class ProcessedZone:
         with _set_for_now(spark, {RETENTION_CHECK: "false", LISTING_TASKS: listing}), quiet_console(spark):
             table.vacuum(history_days * HOURS_PER_DAY)
 
-    def replace_final(self, frame: DataFrame) -> None:
+    def replace_final(self, movies: pa.Table) -> None:
         """Write the movie aggregates as one Parquet file, which takes the place of the one before in one step."""
-        staging = storage.join(self.staging, "final")
-        frame.coalesce(1).write.mode("overwrite").parquet(staging)
-        (part,) = storage.list_files(staging)
-        storage.publish(part, self.final_file)
+        with storage.writing(self.final_file) as stream:
+            pq.write_table(movies, stream, store_schema=False)
 
     def replace_csv(self, frame: DataFrame, path: str) -> None:
         """Write sorted rows as parts in parallel, then join the parts to one CSV file that appears in one step.
@@ -289,7 +306,7 @@ class ProcessedZone:
 
     def append(self, frame: DataFrame, name: str) -> None:
         """Add a frame to a Delta table, in one commit."""
-        frame.write.format("delta").mode("append").save(self.table(name))
+        delta.write(frame, self.table(name), _with_note(frame.sparkSession, {}), append=True)
 
     def merge(
         self,

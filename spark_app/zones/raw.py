@@ -23,6 +23,7 @@ from spark_app.data.lines import as_text, upper_half, with_fields
 from spark_app.platform import packed, s3, storage
 from spark_app.platform.errors import InputError, StorageError
 from spark_app.platform.log import logger
+from spark_app.platform.session import is_on_one_machine
 from spark_app.platform.settings import Raw, Settings
 from spark_app.zones.manifest import RunRecord
 
@@ -202,7 +203,7 @@ def _lines(spark: SparkSession, files: list[RawFile]) -> DataFrame:
 def tasks_can_read(files: Sequence[RawFile]) -> bool:
     """Whether Python in Spark's tasks can read the files: on a cluster, S3 only with the credentials of a role."""
     is_in_s3 = any(s3.is_s3(file.path) for file in files)
-    return not is_in_s3 or str(SparkSession.active().sparkContext.master).startswith("local") or s3.has_role()
+    return not is_in_s3 or is_on_one_machine(SparkSession.active()) or s3.has_role()
 
 
 def _records(spark: SparkSession, files: list[RawFile], dialect: Dialect) -> DataFrame:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
 from spark_app.model import mllib
 from spark_app.model.biases import BiasModel
+from spark_app.model.factors import Factors, batches_of
 from spark_app.model.fits import FitSettings, Models
 from spark_app.model.matrices import FactorMatrix, in_order
 from spark_app.model.predicted import KnownBiases, known_biases
@@ -22,29 +25,31 @@ from spark_app.zones.processed import ProcessedZone
 IMPLICIT, EXPLICIT = "implicit_als", "explicit_als"
 """Folders of the two factorisations; each holds `userFactors` and `itemFactors` (id, features)."""
 
+FACTOR_TYPES = pa.schema([("id", pa.int32()), ("features", pa.list_(pa.field("element", pa.float32())))])
+
 JUDGED = "judged"
 """Folder of the models that were fitted to the training part alone and judged, where others are published."""
 
 
+def save_judged(models: Models, zone: ProcessedZone, run_id: str) -> dict[str, Any]:
+    """Write the models that were judged, where others are published; returns the facts that `save_models` needs.
+
+    Later runs compare theirs with them, because they have not learned from the holdout.
+    """
+    _write(models, storage.join(zone.model(run_id), JUDGED))
+    return {"judged_mean_rating": models.biases.mean}
+
+
 def save_models(
-    models: Models,
-    rating_model: str | None,
-    zone: ProcessedZone,
-    run_id: str,
-    facts: dict[str, Any],
-    judged: Models | None = None,
+    models: Models, rating_model: str | None, zone: ProcessedZone, run_id: str, facts: dict[str, Any]
 ) -> str:
     """Write models, and `model.json` with `facts` of their fit: metrics, settings, `fitted_to`. Returns the folder.
 
     `rating_model` names the model that predicts ratings. `fitted_to` is the version of the ratings, None if the models
-    were not fitted to all ratings of one version. `judged` are the models that were judged, if these are others: later
-    runs compare theirs with them, because they have not learned from the holdout.
+    were not fitted to all ratings of one version.
     """
     folder = zone.model(run_id)
     _write(models, folder)
-    if judged:
-        _write(judged, storage.join(folder, JUDGED))
-        facts = {**facts, "judged_mean_rating": judged.biases.mean}
     storage.write_json(
         storage.join(folder, "model.json"),
         {
@@ -62,11 +67,27 @@ def save_models(
 
 
 def _write(models: Models, folder: str) -> None:
-    mllib.save(models.implicit, storage.join(folder, IMPLICIT))
+    _write_factors(models.implicit, storage.join(folder, IMPLICIT))
     if models.explicit:
-        mllib.save(models.explicit, storage.join(folder, EXPLICIT))
+        _write_factors(models.explicit, storage.join(folder, EXPLICIT))
     models.biases.users.write.mode("overwrite").parquet(storage.join(folder, "user_biases"))
     models.biases.movies.write.mode("overwrite").parquet(storage.join(folder, "movie_biases"))
+
+
+def _write_factors(factors: Factors, folder: str) -> None:
+    """Write factors as MLlib does; those that are on the driver are written from there, without a pass through Java."""
+    if factors.matrices is None:
+        mllib.save(factors, folder)
+        return
+    for name, matrix in zip(mllib.SIDES, factors.matrices, strict=True):
+        with (
+            storage.writing(storage.join(folder, name, "part-00000.snappy.parquet")) as stream,
+            # Each number occurs about once, so a dictionary of them would only take time.
+            pq.ParquetWriter(stream, FACTOR_TYPES, use_dictionary=False, store_schema=False) as file,
+        ):
+            for batch in batches_of(matrix):
+                file.write_batch(batch)
+    storage.write_text(storage.join(folder, mllib.METADATA, "part-00000"), mllib.metadata_of(factors) + "\n")
 
 
 def publish_models(zone: ProcessedZone, run_id: str) -> None:

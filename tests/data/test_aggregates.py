@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from chispa import assert_approx_df_equality, assert_df_equality
+import pyarrow as pa
+import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from spark_app.data.aggregates import added, final_movies, movie_stats, rating_sums, sums_of
+from spark_app.data.aggregates import SUMS, added, final_movies, movie_stats, rating_sums, sums_of
 
-STATS = "movieId int, rating_count long, average_rating double, damped_rating double"
+MOVIES = pa.array([1, 2, 3], pa.int32())
 
-
-def movies(spark: SparkSession) -> DataFrame:
-    return spark.createDataFrame([(1,), (2,), (3,)], "movieId int")
+SUMS_OF_TWO = sums_of(np.array([1, 1, 2], dtype=np.int32), np.array([4.0, 5.0, 3.0]))
+"""The sums of ratings whose mean is 4.0; movie 3 has none."""
 
 
 def sums(spark: SparkSession) -> DataFrame:
@@ -35,36 +37,58 @@ def test_sums_of_movies_with_any_ids() -> None:
     assert [tuple(row.values()) for row in high.to_pylist()] == [(-5, 2.0, 1), (2**31 - 1, 5.0, 2)]
 
 
-def test_stats_have_a_row_a_movie_rated_or_not(spark: SparkSession) -> None:
+def stats(sums: pa.Table, damping: float) -> list[tuple[Any, ...]]:
+    return [tuple(row.values()) for row in movie_stats(MOVIES, sums, damping).to_pylist()]
+
+
+def test_stats_have_a_row_a_movie_rated_or_not() -> None:
     expected = [(1, 2, 4.5, 17 / 4), (2, 1, 3.0, 11 / 3), (3, 0, None, 4.0)]
-    found = movie_stats(movies(spark), sums(spark), damping=2.0)
-    assert_approx_df_equality(
-        found, spark.createDataFrame(expected, STATS), 1e-12, ignore_nullable=True, ignore_row_order=True
-    )
+    assert stats(SUMS_OF_TWO, damping=2.0) == expected
 
 
-def test_without_damping_the_damped_rating_is_the_average(spark: SparkSession) -> None:
-    expected = [(1, 2, 4.5, 4.5), (2, 1, 3.0, 3.0), (3, 0, None, None)]
-    found = movie_stats(movies(spark), sums(spark), damping=0.0)
-    assert_df_equality(found, spark.createDataFrame(expected, STATS), ignore_nullable=True, ignore_row_order=True)
+def test_stats_have_the_types_of_their_table() -> None:
+    types = {"movieId": pa.int32(), "rating_count": pa.int64(), "average_rating": pa.float64()}
+    assert dict(zip(*_schema(movie_stats(MOVIES, SUMS_OF_TWO, 2.0)), strict=True)) == types | {
+        "damped_rating": pa.float64()
+    }
 
 
-def test_without_ratings_every_movie_has_count_0_and_no_average(spark: SparkSession) -> None:
-    nothing = sums(spark).filter("rating_count < 0")
+def _schema(table: pa.Table) -> tuple[list[str], list[pa.DataType]]:
+    return table.schema.names, table.schema.types
+
+
+def test_without_damping_the_damped_rating_is_the_average() -> None:
+    assert stats(SUMS_OF_TWO, damping=0.0) == [(1, 2, 4.5, 4.5), (2, 1, 3.0, 3.0), (3, 0, None, None)]
+
+
+@pytest.mark.parametrize("damping", [0.0, 10.0])
+def test_without_ratings_every_movie_has_count_0_and_no_average(damping: float) -> None:
     expected = [(1, 0, None, None), (2, 0, None, None), (3, 0, None, None)]
-    found = movie_stats(movies(spark), nothing, damping=10.0)
-    assert_df_equality(found, spark.createDataFrame(expected, STATS), ignore_nullable=True, ignore_row_order=True)
+    assert stats(SUMS.empty_table(), damping) == expected
 
 
-def test_final_table_is_ordered_by_movie_with_genres_as_text(spark: SparkSession) -> None:
-    described = spark.createDataFrame(
-        [(10, "Alien (1979)", 1979, ["Horror", "Sci-Fi"]), (2, "Unseen", None, [])],
-        "movieId int, title string, year int, genres array<string>",
+def test_without_movies_there_are_no_stats() -> None:
+    assert movie_stats(MOVIES[:0], SUMS.empty_table(), 10.0).num_rows == 0
+
+
+def test_final_table_has_genres_as_text() -> None:
+    described = pa.table(
+        {
+            "movieId": pa.array([2, 10], pa.int32()),
+            "title": ["Unseen", "Alien (1979)"],
+            "year": pa.array([None, 1979], pa.int32()),
+            "genres": pa.array([[], ["Horror", "Sci-Fi"]], pa.list_(pa.string())),
+        }
     )
-    stats = spark.createDataFrame([(10, 3, 4.0, 3.9), (2, 0, None, 3.5)], STATS)
-    expected = [(2, "Unseen", "", None, 0, None, 3.5), (10, "Alien (1979)", "Horror|Sci-Fi", 4.0, 3, 1979, 3.9)]
-    schema = (
-        "movieId int, title string, genres string, average_rating double, rating_count long, year int, "
-        "damped_rating double"
+    of_movies = pa.table(
+        {
+            "movieId": pa.array([2, 10], pa.int32()),
+            "rating_count": [0, 3],
+            "average_rating": [None, 4.0],
+            "damped_rating": [3.5, 3.9],
+        }
     )
-    assert_df_equality(final_movies(described, stats), spark.createDataFrame(expected, schema), ignore_nullable=True)
+    assert [tuple(row.values()) for row in final_movies(described, of_movies).to_pylist()] == [
+        (2, "Unseen", "", None, 0, None, 3.5),
+        (10, "Alien (1979)", "Horror|Sci-Fi", 4.0, 3, 1979, 3.9),
+    ]

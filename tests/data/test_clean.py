@@ -6,14 +6,13 @@ from collections import Counter
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-import pytest
 from chispa import assert_df_equality
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from spark_app.data import clean, rules
+from spark_app.data import clean
 from spark_app.data.contract import INTEGER, NUMBER, movies_contract, ratings_contract
 from spark_app.data.ids import Codes
 from spark_app.data.lines import as_text, with_fields
@@ -72,24 +71,6 @@ def test_movies_are_typed_and_the_last_delivered_of_each_is_kept(spark: SparkSes
         ignore_nullable=True,
         ignore_row_order=True,
     )
-
-
-@pytest.mark.parametrize(
-    ("genres", "expected"),
-    [
-        (["Drama, Music", "Drama", "", "Action, Drama"], (",", 2, "Action, Drama")),
-        (["Drama;Music", "A, B;C", ""], (";", 2, "A, B;C")),
-        (["Drama|Music", "Drama, Music"], None),  # the configured separator does occur
-        (["Sci-Fi/Fantasy", *["Drama"] * 20], None),
-        (["Drama", ""], None),
-        ([], None),
-    ],
-)
-def test_another_separator_of_genres_is_noticed(
-    spark: SparkSession, genres: list[str], expected: tuple[str, int, str] | None
-) -> None:
-    movies = spark.createDataFrame([(text,) for text in genres], "genres string")
-    assert clean.other_separator(movies.select(rules.as_genres("genres").alias("genres"))) == expected
 
 
 def test_a_column_may_stand_for_a_genre(spark: SparkSession) -> None:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 
+import pyarrow as pa
 import pytest
-from pyspark.sql import SparkSession
 
 from spark_app.data import profile
 
@@ -36,11 +37,23 @@ def test_ratings_that_read_alike_are_counted_together() -> None:
     assert profile.rating_histogram({3.9: 1, 3.9000000954: 1, 4.0: 1}, "ratings") == {"3.9": 2, "4": 1}
 
 
-def test_the_average_rating_is_that_of_all_ratings(spark: SparkSession) -> None:
-    schema = "average_rating double, rating_count long"
-    features = spark.createDataFrame([(4.0, 3), (2.0, 1)], schema)
-    assert profile.average_rating(features) == 3.5
-    assert profile.average_rating(spark.createDataFrame([], schema)) is None
+def activity(*rows: tuple[int, float | None, datetime | None]) -> profile.Activity:
+    """The activity of users, or movies, with these numbers of ratings, averages and first times; a batch each."""
+    types = (pa.int64(), pa.float64(), pa.timestamp("us", "UTC"))
+    names = ["rating_count", "average_rating", "first_rated"]
+    return profile.activity(
+        pa.record_batch([pa.array([value], kind) for value, kind in zip(row, types, strict=True)], names)
+        for row in rows
+    )
+
+
+def test_activity_is_summed_up_over_batches() -> None:
+    last_second, march = datetime(2020, 1, 31, 23, 59, 59, tzinfo=UTC), datetime(2020, 3, 1, tzinfo=UTC)
+    found = activity((3, 4.0, last_second), (1, 2.0, march), (0, None, None), (1, 2.0, last_second))
+    assert list(found.holders.items()) == [(0, 1), (1, 2), (3, 1)]
+    assert found.average_rating == 3.2
+    assert found.arrivals == {"2020-01": 2, "2020-03": 1}
+    assert activity() == profile.Activity({}, None, Counter())
 
 
 def test_counts_go_by_powers_of_two() -> None:
@@ -49,42 +62,37 @@ def test_counts_go_by_powers_of_two() -> None:
     assert list(profile.rating_histogram(counts, "counts").items()) == list(expected.items())
 
 
-def test_without_times_there_are_no_months(spark: SparkSession) -> None:
-    features = spark.createDataFrame([(None,)], "first_rated timestamp")
-    assert profile.months({}, features, features) == []
-
-
-def test_genres_and_decades(spark: SparkSession) -> None:
-    movies = spark.createDataFrame(
-        [(1, ["War"]), (2, ["War", "Drama"]), (3, ["Noir"])], "movieId int, genres array<string>"
-    )
-    features = spark.createDataFrame(
-        [(1, 1999, 1, 4.0), (2, 1990, 3, 2.0), (3, None, 0, None)],
-        "movieId int, year int, rating_count bigint, average_rating double",
+def test_genres_and_decades() -> None:
+    genres = [["War"], ["War", "Drama"], ["Noir"], []]
+    movies = pa.table({"movieId": [1, 2, 3, 4], "genres": pa.array(genres, pa.list_(pa.string()))})
+    features = pa.table(
+        {
+            "movieId": [1, 2, 3, 4],
+            "year": pa.array([1999, 1990, None, 2001], pa.int32()),
+            "rating_count": [1, 3, 0, 0],
+            "average_rating": [4.0, 2.0, None, None],
+        }
     )
     assert list(profile.genres(movies, features).items()) == [
         ("War", {"movies": 2, "ratings": 4, "average_rating": 2.5}),
         ("Drama", {"movies": 1, "ratings": 3, "average_rating": 2.0}),
         ("Noir", {"movies": 1, "ratings": 0, "average_rating": None}),
     ]
-    assert profile.decades(features) == {"1990s": {"movies": 2, "ratings": 4}}
+    assert list(profile.decades(features).items()) == [
+        ("1990s", {"movies": 2, "ratings": 4}),
+        ("2000s", {"movies": 1, "ratings": 0}),
+    ]
+    assert profile.genres(movies[3:], features[3:]) == profile.decades(features[2:3]) == {}
 
 
-def test_months_are_those_of_utc_whatever_the_session_says(spark: SparkSession) -> None:
-    last_second = datetime(2020, 1, 31, 23, 59, 59, tzinfo=UTC)
-    ratings = spark.createDataFrame(
-        [(1, 10, last_second), (2, 10, last_second), (1, 11, datetime(2020, 3, 1, tzinfo=UTC))],
-        "userId int, movieId int, timestamp timestamp",
-    )
-    of_users = ratings.groupBy("userId").agg({"timestamp": "min"}).withColumnRenamed("min(timestamp)", "first_rated")
-    of_movies = ratings.groupBy("movieId").agg({"timestamp": "min"}).withColumnRenamed("min(timestamp)", "first_rated")
-    before = spark.conf.get("spark.sql.session.timeZone")
-    spark.conf.set("spark.sql.session.timeZone", "Asia/Tokyo")
-    try:
-        found = profile.months({"2020-01": (2, 2), "2020-03": (1, 1)}, of_users, of_movies)
-    finally:
-        spark.conf.set("spark.sql.session.timeZone", str(before))
-    assert found == [
+def test_months_have_those_who_are_new() -> None:
+    last_second, march = datetime(2020, 1, 31, 23, 59, 59, tzinfo=UTC), datetime(2020, 3, 1, tzinfo=UTC)
+    active = {"1969-12": (1, 1), "2020-01": (2, 2), "2020-03": (1, 1)}
+    users = activity((1, 3.0, last_second), (1, 3.0, last_second), (1, 3.0, None))
+    movies = activity((1, 3.0, last_second), (2, 3.0, march))
+    assert profile.months(active, users, movies) == [
+        {"month": "1969-12", "ratings": 1, "active_users": 1, "new_users": 0, "new_movies": 0},
         {"month": "2020-01", "ratings": 2, "active_users": 2, "new_users": 2, "new_movies": 1},
         {"month": "2020-03", "ratings": 1, "active_users": 1, "new_users": 0, "new_movies": 1},
     ]
+    assert profile.months({}, users, movies) == []

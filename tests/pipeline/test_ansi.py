@@ -58,7 +58,7 @@ def test_ansi_mode_on_and_off_give_the_same(spark: SparkSession, tmp_path: Path,
 def results(spark: SparkSession, zones: Zones) -> dict[str, Any]:
     """All published rows and counts, without the ids of runs."""
     zone = ProcessedZone(str(zones.processed))
-    tables = [name for name in MADE_BY if zone.has_table(spark, name)]
+    tables = [name for name in MADE_BY if zone.has_table(name)]
     rows = {
         name: sorted(map(str, zone.read(spark, name).drop("run_id", "recommended_at").collect())) for name in tables
     }

@@ -126,7 +126,7 @@ def test_etl_works_where_a_file_or_a_result_is_another(zones: Zones, job: Job, c
 def test_every_commit_names_its_run_and_lists_say_who_made_them(few: Zones, spark: SparkSession) -> None:
     runs = {manifest["run_id"] for manifest in few.manifests()}
     zone = ProcessedZone(str(few.processed))
-    made = [name for name in MADE_BY if zone.has_table(spark, name)]
+    made = [name for name in MADE_BY if zone.has_table(name)]
     assert set(MADE_BY) - set(made) == {"user_ids", "movie_ids", "unrated"}  # ids are integers, and all is rated
     for name in made:
         for commit in DeltaTable.forPath(spark, zone.table(name)).history().collect():

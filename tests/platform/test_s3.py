@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 
-from spark_app.platform import s3, storage
+from spark_app.platform import delta, s3, storage
 from spark_app.platform.errors import InputError, LockedError, StorageError
 from spark_app.platform.lock import holding
 from tests.conftest import BUCKET, forget_s3
@@ -140,9 +140,9 @@ def test_a_library_edits_a_copy_that_is_put_back(in_s3: str) -> None:
 
 def test_tables_are_read_without_spark(in_s3: str) -> None:
     rows = pa.table({"movieId": [1, 2, 3]})
-    assert storage.delta_table(f"{in_s3}/delta") is None
+    assert delta.dataset(f"{in_s3}/delta") is None
     write_deltalake(f"{in_s3}/delta", rows, storage_options=s3.delta_options())
-    table = storage.delta_table(f"{in_s3}/delta")
+    table = delta.dataset(f"{in_s3}/delta")
     assert table is not None
     assert table.to_table() == rows
     with storage.writing(f"{in_s3}/one.parquet") as stream:

@@ -14,7 +14,7 @@ import pytest
 from deltalake import write_deltalake
 
 from spark_app.cli import run_job
-from spark_app.platform import s3, storage
+from spark_app.platform import delta, s3, storage
 from spark_app.platform.errors import StorageError
 from tests.conftest import forget_s3
 from tests.reliability.conftest import LENGTHS, SOAK, Made, Place
@@ -44,7 +44,7 @@ def test_a_run_succeeds_though_a_fifth_of_all_requests_is_refused_and_others_are
 
 
 def movie_ids(path: str) -> list[int]:
-    table = storage.delta_table(path)
+    table = delta.dataset(path)
     return sorted(table.to_table()["movieId"].to_pylist()) if table is not None else []
 
 

@@ -12,19 +12,28 @@ import pytest
 from pyspark import SparkConf
 from pyspark.sql import SparkSession
 
-from spark_app.platform import python_daemon
+from spark_app import python_daemon
 from spark_app.platform.session import DAEMON, daemon_settings
+
+LOADED = {
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "spark_app.data.features",
+    "spark_app.model.lists",
+    "spark_app.zones.plain_ratings",
+}
 
 
 def test_workers_have_what_they_need_before_a_task_and_out_of_the_way_of_the_collector(spark: SparkSession) -> None:
     def seen(_: int) -> tuple[int, set[str], bool]:
         before = zipimport.zipimporter.invalidate_caches.__qualname__
-        return gc.get_freeze_count(), {"numpy", "pandas", "pyarrow"} & set(sys.modules), "_read_once" in before
+        return gc.get_freeze_count(), LOADED & set(sys.modules), "_read_once" in before
 
-    assert spark.conf.get("spark.python.daemon.module") == "spark_app.platform.python_daemon"
+    assert spark.conf.get("spark.python.daemon.module") == "spark_app.python_daemon"
     ((frozen, loaded, reads_once),) = spark.sparkContext.parallelize([0], 1).map(seen).collect()
     assert frozen > 10_000
-    assert loaded == {"numpy", "pandas", "pyarrow"}
+    assert loaded == LOADED
     assert reads_once
 
 

@@ -14,11 +14,15 @@ import zipimport
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np  # noqa: F401
 import pandas as pd  # noqa: F401
-import pyarrow as pa  # noqa: F401
 from pyspark import daemon
 from pyspark.sql.pandas import serializers  # noqa: F401
+
+# The modules whose functions run in tasks.
+from spark_app.data import features  # noqa: F401
+from spark_app.model import evaluation, fits  # noqa: F401
+from spark_app.platform import arrow_files  # noqa: F401
+from spark_app.zones import plain_ratings  # noqa: F401
 
 
 def _read_once() -> None:

@@ -1,0 +1,138 @@
+"""Delta tables: read without Spark, and read and written as frames of Spark.
+
+On one machine the tasks write the files of a table by Arrow, and `deltalake` commits them; what Spark's own writer does
+takes a second for a few rows, and several times as long for many. In S3 and on a cluster Spark's writer does it, as for
+tables with features that only Spark knows. Readers see no difference.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+from deltalake import CommitProperties, DeltaTable, Schema
+from deltalake.transaction import AddAction, create_table_with_add_actions
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import StructType
+
+from spark_app.platform import s3, storage
+from spark_app.platform.arrow_files import Rows, arrow_schema, can_write, frame_of, session_of, write_files
+
+DEFAULT_PROPERTIES = "spark.databricks.delta.properties.defaults."
+"""How settings begin that give properties to new tables."""
+
+SPECIAL = frozenset("/:%")
+"""Letters that no name of a file has: those of a path, of a URI, and of an escape."""
+
+READER_VERSION, WRITER_VERSION = 1, 2
+"""The versions of Delta's protocol of a table without any feature."""
+
+
+@s3.retried
+def is_table(path: str) -> bool:
+    """Whether there is a Delta table at a path; its rows are not read."""
+    return bool(DeltaTable.is_deltatable(_uri(path), _options(path)))
+
+
+def dataset(path: str) -> ds.Dataset | None:
+    """The current version of a Delta table, to read without Spark; None where there is no table."""
+    if not is_table(path):
+        return None
+    table = _opened(path)
+    return table.to_pyarrow_dataset(filesystem=storage.arrow_folder(path) if s3.is_s3(path) else None)
+
+
+@s3.retried
+def history(path: str) -> list[dict[str, Any]]:
+    """The commits of a Delta table, the latest first: version, timestamp (ms), operation, userMetadata and more.
+
+    Empty where there is no table.
+    """
+    if not is_table(path):
+        return []
+    commits: list[dict[str, Any]] = _opened(path).history()
+    return commits
+
+
+def version(path: str) -> int:
+    """The current version of a Delta table."""
+    return int(_opened(path).version())
+
+
+def frame(spark: SparkSession, path: str) -> DataFrame:
+    """A Delta table at its current version as a frame; later writes do not change the frame."""
+    table = _opened(path) if _can_write(spark, path) else None
+    files = _files(table) if table is not None and _is_plain(table) else None
+    if table is None or files is None:
+        return spark.read.format("delta").load(path)
+    schema = StructType.fromJson(json.loads(table.schema().to_json()))
+    if not files:
+        return spark.createDataFrame([], schema)
+    return spark.read.schema(schema).parquet(*(storage.spark_path(storage.join(path, name)) for name in files))
+
+
+def write(rows: Rows, path: str, note: str, *, append: bool = False) -> None:
+    """Replace a Delta table by rows, or append them to it, in one commit with a note. A missing table is created."""
+    if not _can_write(session_of(rows), path):
+        _write_by_spark(frame_of(rows), path, note, append=append)
+        return
+    table, columns = _opened(path) if is_table(path) else None, Schema.from_arrow(arrow_schema(rows))
+    if table is not None and not (_is_plain(table) and (not append or table.schema() == columns)):
+        _write_by_spark(frame_of(rows), path, note, append=append)
+        return
+    now = int(time.time() * 1000)
+    added = [
+        AddAction(storage.name_of(file["path"]), file["bytes"], {}, now, data_change=True, stats=file["stats"])
+        for file in write_files(rows, path)
+    ]
+    properties = CommitProperties(custom_metadata={"userMetadata": note})
+    if table is None:
+        create_table_with_add_actions(path, columns, added, commit_properties=properties)
+    else:
+        table.create_write_transaction(
+            list(added), "append" if append else "overwrite", columns, commit_properties=properties
+        )
+
+
+def _write_by_spark(rows: DataFrame, path: str, note: str, *, append: bool) -> None:
+    writer = rows.write.format("delta").option("userMetadata", note)
+    writer = writer.mode("append") if append else writer.mode("overwrite").option("overwriteSchema", True)
+    writer.save(path)
+
+
+def _can_write(spark: SparkSession, path: str) -> bool:
+    """Whether tasks write the files of a table by Arrow, and nothing is set for new tables that only Spark heeds."""
+    properties = (key for key, _ in spark.sparkContext.getConf().getAll() if key.startswith(DEFAULT_PROPERTIES))
+    return can_write(spark, path) and not any(properties)
+
+
+def _files(table: DeltaTable) -> list[str] | None:
+    """The names of the files of a table; None where some lie elsewhere than in its folder, as those of a clone do."""
+    names: list[str] = pa.table(table.get_add_actions())["path"].to_pylist()
+    return names if not any(SPECIAL.intersection(name) for name in names) else None
+
+
+def _is_plain(table: DeltaTable) -> bool:
+    """Whether a table has no features, properties or partitions, which this module would have to heed."""
+    protocol, facts = table.protocol(), table.metadata()
+    is_basic = protocol.min_reader_version <= READER_VERSION and protocol.min_writer_version <= WRITER_VERSION
+    return is_basic and not facts.configuration and not facts.partition_columns
+
+
+@s3.retried
+def _opened(path: str) -> DeltaTable:
+    return DeltaTable(_uri(path), storage_options=_options(path))
+
+
+def _uri(path: str) -> str:
+    """The path as `deltalake` takes it: it would cut a path that is not escaped at a `#` or a `?`."""
+    return f"{s3.SCHEME}://{quote('/'.join(s3.split(path)))}" if s3.is_s3(path) else PurePosixPath(path).as_uri()
+
+
+def _options(path: str) -> dict[str, str] | None:
+    return s3.delta_options() if s3.is_s3(path) else None

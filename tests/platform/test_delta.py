@@ -1,0 +1,176 @@
+"""Delta tables that tasks write by Arrow: the same for every reader as those that Spark's own writer makes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pytest
+from delta.tables import DeltaTable as SparkTable
+from deltalake import DeltaTable
+from pyspark.errors import PythonException
+from pyspark.sql import DataFrame, SparkSession
+
+from spark_app.platform import delta
+from spark_app.platform.arrow_files import Mapped
+
+COLUMNS = (
+    "id INT NOT NULL, n BIGINT, year SMALLINT, score DOUBLE, title STRING, at TIMESTAMP, raw BINARY, "
+    "genres ARRAY<STRING>"
+)
+ROWS: list[tuple[Any, ...]] = [
+    (2, 7, 1999, 0.1, "Ünï, “quoted”\n", datetime(2001, 2, 3, 4, 5, 6, 789, UTC), b"\xff\x00", ["a", "b"]),
+    (1, None, None, None, None, None, None, None),
+    (3, -1, -5, float("inf"), "", datetime(1901, 1, 1, tzinfo=UTC), b"", [None, ""]),
+]
+
+
+@pytest.fixture
+def rows(spark: SparkSession) -> DataFrame:
+    return spark.createDataFrame(ROWS, COLUMNS)
+
+
+def by_spark(spark: SparkSession, path: Path) -> DataFrame:
+    return spark.read.format("delta").load(str(path))
+
+
+def commits(path: Path) -> list[dict[str, Any]]:
+    return delta.history(str(path))
+
+
+def is_by_spark(commit: dict[str, Any]) -> bool:
+    return "Spark" in commit["engineInfo"]
+
+
+@pytest.mark.parametrize("name", ["plain", "with blank", "[a-b]{c}*", "50% off", "Ünïcode"])
+def test_a_table_is_the_one_that_spark_would_write(
+    spark: SparkSession, rows: DataFrame, tmp_path: Path, name: str
+) -> None:
+    ours, sparks = tmp_path / name, tmp_path / "spark"
+    delta.write(rows, str(ours), '{"run_id": "r"}')
+    rows.write.format("delta").save(str(sparks))
+
+    assert not is_by_spark(commits(ours)[0])
+    assert is_by_spark(commits(sparks)[0])
+    assert commits(ours)[0]["userMetadata"] == '{"run_id": "r"}'
+    assert DeltaTable(ours).schema() == DeltaTable(sparks).schema()
+    assert DeltaTable(ours).protocol() == DeltaTable(sparks).protocol()
+    read = [delta.frame(spark, str(ours)), by_spark(spark, sparks)]
+    assert read[0].schema == read[1].schema
+    assert sorted(read[0].collect()) == sorted(read[1].collect())
+    dataset, theirs = delta.dataset(str(ours)), delta.dataset(str(sparks))
+    assert dataset is not None
+    assert theirs is not None
+    assert dataset.to_table().sort_by("id") == theirs.to_table().sort_by("id")
+
+
+def test_spark_reads_and_changes_it(spark: SparkSession, rows: DataFrame, tmp_path: Path) -> None:
+    delta.write(rows, str(tmp_path), "{}")
+    assert sorted(by_spark(spark, tmp_path).collect()) == sorted(delta.frame(spark, str(tmp_path)).collect())
+    table = SparkTable.forPath(spark, str(tmp_path))
+    table.delete("id = 2")
+    table.update("id = 1", {"n": "5"})
+    assert sorted(delta.frame(spark, str(tmp_path)).select("id", "n").collect()) == [(1, 5), (3, -1)]
+    delta.write(rows.limit(1), str(tmp_path), "{}", append=True)
+    assert by_spark(spark, tmp_path).count() == delta.frame(spark, str(tmp_path)).count() == 3
+    assert delta.version(str(tmp_path)) == 3
+
+
+def test_a_table_is_replaced_with_other_columns_and_a_frame_keeps_its_version(
+    spark: SparkSession, rows: DataFrame, tmp_path: Path
+) -> None:
+    delta.write(rows, str(tmp_path), "{}")
+    before = delta.frame(spark, str(tmp_path))
+    delta.write(spark.createDataFrame([("x",)], "id STRING"), str(tmp_path), "{}")
+    assert delta.frame(spark, str(tmp_path)).collect() == by_spark(spark, tmp_path).collect() == [("x",)]
+    assert before.count() == len(ROWS)
+    assert [commit["operationParameters"]["mode"] for commit in commits(tmp_path)] == ["Overwrite", "ErrorIfExists"]
+
+
+def test_a_table_without_rows_keeps_its_columns(spark: SparkSession, rows: DataFrame, tmp_path: Path) -> None:
+    delta.write(rows.filter("id > 9"), str(tmp_path), "{}")
+    assert delta.frame(spark, str(tmp_path)).schema == by_spark(spark, tmp_path).schema
+    assert delta.frame(spark, str(tmp_path)).count() == by_spark(spark, tmp_path).count() == 0
+    delta.write(rows, str(tmp_path), "{}")
+    delta.write(rows.limit(0), str(tmp_path), "{}")
+    assert delta.frame(spark, str(tmp_path)).count() == by_spark(spark, tmp_path).count() == 0
+
+
+def test_many_commits_of_both_writers(spark: SparkSession, tmp_path: Path) -> None:
+    for number in range(25):
+        one = spark.createDataFrame([(number,)], "id INT")
+        if number % 4 == 3:
+            one.write.format("delta").mode("append").save(str(tmp_path))
+        else:
+            delta.write(one, str(tmp_path), "{}", append=True)
+    expected = [(number,) for number in range(25)]
+    assert sorted(delta.frame(spark, str(tmp_path)).collect()) == expected
+    assert sorted(by_spark(spark, tmp_path).collect()) == expected
+    assert [commit["version"] for commit in commits(tmp_path)] == list(range(24, -1, -1))
+
+
+def test_the_log_tells_what_is_in_each_file(spark: SparkSession, rows: DataFrame, tmp_path: Path) -> None:
+    delta.write(rows.coalesce(1), str(tmp_path), "{}")
+    (entry,) = (json.loads(line) for line in (tmp_path / "_delta_log" / f"{0:020}.json").open() if '"add"' in line)
+    assert json.loads(entry["add"]["stats"]) == {
+        "numRecords": 3,
+        "minValues": {"id": 1, "n": -1, "year": -5},
+        "maxValues": {"id": 3, "n": 7, "year": 1999},
+        "nullCount": {"id": 0, "n": 1, "year": 1},
+    }
+    dataset = delta.dataset(str(tmp_path))
+    assert dataset is not None
+    assert list(dataset.get_fragments(ds.field("id") == 9)) == []
+    assert dataset.to_table(filter=ds.field("id") == 3).num_rows == 1
+
+
+@pytest.mark.parametrize(
+    "properties", ["enableDeletionVectors = true", "enableChangeDataFeed = true", "appendOnly = false"]
+)
+def test_spark_writes_and_reads_a_table_with_properties(spark: SparkSession, tmp_path: Path, properties: str) -> None:
+    spark.sql(f"CREATE TABLE delta.`{tmp_path}` (id BIGINT) USING delta TBLPROPERTIES (delta.{properties})")
+    for append in (False, True):
+        delta.write(spark.range(4), str(tmp_path), "{}", append=append)
+        assert is_by_spark(commits(tmp_path)[0])
+    SparkTable.forPath(spark, str(tmp_path)).delete("id = 1")
+    assert delta.frame(spark, str(tmp_path)).filter("id = 1").count() == 0
+    assert delta.frame(spark, str(tmp_path)).count() == 6
+
+
+def test_spark_appends_to_other_columns(spark: SparkSession, tmp_path: Path) -> None:
+    delta.write(spark.range(4), str(tmp_path), "{}")
+    with pytest.raises(Exception, match="FAILED_TO_MERGE_FIELDS"):
+        delta.write(spark.createDataFrame([("x",)], "id STRING"), str(tmp_path), "{}", append=True)
+    assert delta.version(str(tmp_path)) == 0
+
+
+def _doubled(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield pa.RecordBatch.from_pydict({"id": pa.compute.multiply(batch["id"], 2)})
+
+
+def _failing(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    yield from batches
+    raise ArithmeticError("in a task")
+
+
+def test_batches_of_a_function_are_written_as_they_are(spark: SparkSession, tmp_path: Path) -> None:
+    doubled = Mapped(spark.range(0, 1000, 1, 3), _doubled, "id BIGINT")
+    delta.write(doubled, str(tmp_path), "{}")
+    ids = [row.id for row in delta.frame(spark, str(tmp_path)).collect()]
+    assert sorted(ids) == [row.id for row in doubled.frame.collect()] == list(range(0, 2000, 2))
+    assert len(list(tmp_path.glob("*.parquet"))) == 3
+
+
+def test_a_failed_task_leaves_no_file_and_no_commit(spark: SparkSession, tmp_path: Path) -> None:
+    delta.write(spark.range(4), str(tmp_path), "{}")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(PythonException, match="in a task"):
+        delta.write(Mapped(spark.range(0, 10, 1, 1), _failing, "id BIGINT"), str(tmp_path), "{}")
+    assert sorted(tmp_path.iterdir()) == before
+    assert delta.version(str(tmp_path)) == 0
