@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -21,8 +20,8 @@ from spark_app.platform.spark_versions import from_arrow
 
 BatchFunction = Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]
 
-FILES = "path STRING, bytes BIGINT, rows BIGINT, stats STRING"
-"""What a task tells of a file that it has written. `stats` are those of Delta's log, as JSON."""
+FILES = "path STRING, bytes BIGINT, rows BIGINT"
+"""What a task tells of a file that it has written."""
 
 CODEC = "spark.sql.parquet.compression.codec"
 CODECS = frozenset({"snappy", "gzip", "zstd"})
@@ -111,25 +110,19 @@ class _Writer:
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         path = storage.join(self.folder, f"part-{uuid.uuid4()}.{self.codec}.parquet")
         groups = _row_groups(self.function(batches) if self.function else batches)
-        first = next(groups, None)
+        first, rows = next(groups, None), 0
         if first is None:
             return
         try:
             with pq.ParquetWriter(path, self.schema, compression=self.codec, store_schema=False) as file:
                 for group in itertools.chain([first], groups):
                     file.write_table(group.cast(self.schema))
+                    rows += len(group)
         except BaseException:
             storage.remove(path)
             raise
-        facts = pq.read_metadata(path)
-        yield pa.RecordBatch.from_pydict(
-            {
-                "path": [path],
-                "bytes": [Path(path).stat().st_size],
-                "rows": [facts.num_rows],
-                "stats": [json.dumps(_stats(facts, self.schema))],
-            }
-        )
+        facts = {"path": path, "bytes": Path(path).stat().st_size, "rows": rows}
+        yield pa.RecordBatch.from_pylist([facts])
 
 
 def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -144,22 +137,3 @@ def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
             held, rows, size = [], 0, 0
     if rows:
         yield pa.Table.from_batches(held)
-
-
-def _stats(facts: pq.FileMetaData, schema: pa.Schema) -> dict[str, Any]:
-    """What Delta's log says of a file: the number of rows, and the least and the largest of each column of integers.
-
-    With these, readers leave out files without what they search. The other columns are not searched.
-    """
-    least, largest, nulls = {}, {}, {}
-    groups = [facts.row_group(number) for number in range(facts.num_row_groups)]
-    integers = {field.name for field in schema if pa.types.is_integer(field.type)}
-    for place in range(facts.num_columns):
-        chunks = [group.column(place) for group in groups]
-        name, found = chunks[0].path_in_schema, [chunk.statistics for chunk in chunks]
-        if name not in integers or not all(found):
-            continue
-        nulls[name] = sum(one.null_count for one in found)
-        if ranges := [one for one in found if one.has_min_max]:
-            least[name], largest[name] = min(one.min for one in ranges), max(one.max for one in ranges)
-    return {"numRecords": facts.num_rows, "minValues": least, "maxValues": largest, "nullCount": nulls}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -85,11 +86,7 @@ def write(rows: Rows, path: str, note: str, *, append: bool = False) -> None:
     if table is not None and not (_is_plain(table) and (not append or table.schema() == columns)):
         _write_by_spark(frame_of(rows), path, note, append=append)
         return
-    now = int(time.time() * 1000)
-    added = [
-        AddAction(storage.name_of(file["path"]), file["bytes"], {}, now, data_change=True, stats=file["stats"])
-        for file in write_files(rows, path)
-    ]
+    added = [_added(file) for file in write_files(rows, path)]
     properties = CommitProperties(custom_metadata={"userMetadata": note})
     if table is None:
         create_table_with_add_actions(path, columns, added, commit_properties=properties)
@@ -97,6 +94,16 @@ def write(rows: Rows, path: str, note: str, *, append: bool = False) -> None:
         table.create_write_transaction(
             list(added), "append" if append else "overwrite", columns, commit_properties=properties
         )
+
+
+def _added(file: Mapping[str, Any]) -> AddAction:
+    """The entry of a file (FILES) in Delta's log.
+
+    It has the number of rows, and not the range of any column: where some columns have one and others have none,
+    `deltalake` finds no row by the others. The files themselves tell of all ranges.
+    """
+    now, stats = int(time.time() * 1000), json.dumps({"numRecords": file["rows"]})
+    return AddAction(storage.name_of(file["path"]), file["bytes"], {}, now, data_change=True, stats=stats)
 
 
 def _write_by_spark(rows: DataFrame, path: str, note: str, *, append: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from pyspark.sql import SparkSession
@@ -11,6 +12,9 @@ from spark_app.platform.log import logger
 
 RAW_DATABASE = "movie_reco_raw_db"
 PROCESSED_DATABASE = "movie_reco_db"
+
+DELTA_LOCATION = re.compile(r"^Provider: delta$.*?^Location: (?:file:)?(.*?)$", re.MULTILINE | re.DOTALL)
+"""What Spark tells of a Delta table; its location is not escaped."""
 
 
 def register_csv(
@@ -51,6 +55,18 @@ def register_table(spark: SparkSession, table: str, provider: str, location: str
     name = _make_way(spark, PROCESSED_DATABASE, table)
     spark.sql(f"CREATE TABLE {name} USING {provider} LOCATION {_literal(location)}")
     return name
+
+
+def registered_delta(spark: SparkSession) -> dict[str, str]:
+    """The Delta tables of the processed database, each with its location as a path or a URI in S3.
+
+    Their entries need no change when their rows or columns do. Empty where the catalogue is in Glue.
+    """
+    if glue.is_metastore(spark) or not spark.catalog.databaseExists(PROCESSED_DATABASE):
+        return {}
+    tables = spark.sql(f"SHOW TABLE EXTENDED IN {PROCESSED_DATABASE} LIKE '*'").collect()
+    found = {table.tableName: DELTA_LOCATION.search(table.information) for table in tables}
+    return {name: match.group(1) for name, match in found.items() if match}
 
 
 def start_crawler(spark: SparkSession, name: str) -> None:

@@ -7,7 +7,14 @@ from pyspark.sql import SparkSession
 from spark_app.data import contract
 from spark_app.platform import storage
 from spark_app.platform.log import logger
-from spark_app.platform.metastore import drop_raw_table, register_csv, register_table, start_crawler
+from spark_app.platform.metastore import (
+    PROCESSED_DATABASE,
+    drop_raw_table,
+    register_csv,
+    register_table,
+    registered_delta,
+    start_crawler,
+)
 from spark_app.platform.session import has_metastore, is_on_derby
 from spark_app.platform.settings import Settings
 from spark_app.zones.manifest import RunRecord
@@ -39,7 +46,14 @@ def register_processed(spark: SparkSession, zone: ProcessedZone) -> list[str]:
         )
         storage.write_text(zone.owed_to_catalog, "")
         return []
-    names = [register_table(spark, table, "delta", zone.table(table)) for table in MADE_BY if zone.has_table(table)]
+    tables = [table for table in MADE_BY if zone.has_table(table)]
+    known = registered_delta(spark) if tables else {}
+    names = [
+        f"{PROCESSED_DATABASE}.{table}"
+        if known.get(table) == zone.table(table)
+        else register_table(spark, table, "delta", zone.table(table))
+        for table in tables
+    ]
     if storage.exists(zone.final_file):
         names.append(register_table(spark, "final", "parquet", storage.spark_path(zone.final)))
     if is_on_derby(spark) and storage.exists(zone.owed_to_catalog):

@@ -113,7 +113,7 @@ def test_a_file_that_was_taken_is_not_taken_again(job: Job, zones: Zones, spark:
     assert "second.csv is a copy of" in said
     assert "ratings: 0 of 1 files are new" in said
     assert tables(spark, zones) == before
-    assert versions(spark, zones) == ["WRITE"]
+    assert versions(spark, zones) == ["CREATE TABLE"]
     rows = zones.manifests()[-1]["rows"]
     assert rows["ratings"] == {"in": 4, "good": 4, "rejected": 0, "superseded": 0}
     assert rows["delivery"] == {"in": 0, "good": 0, "rejected": 0, "superseded": 0}
@@ -122,7 +122,7 @@ def test_a_file_that_was_taken_is_not_taken_again(job: Job, zones: Zones, spark:
 def test_a_delivery_is_merged_in_one_commit(job: Job, zones: Zones, spark: SparkSession) -> None:
     first_and_second(zones, job)
     assert job("etl", *FOLDER)[0] == 0
-    assert versions(spark, zones) == ["WRITE", "MERGE"]
+    assert versions(spark, zones) == ["CREATE TABLE", "MERGE"]
     assert [row[:3] for row in tables(spark, zones)["ratings"]] == [
         *((1, 1, 2.0), (1, 2, 3.5), (2, 1, 5.0), (2, 3, 0.5), (3, 2, 4.5)),
     ]

@@ -9,7 +9,10 @@ import pytest
 from pyspark.sql import SparkSession
 
 from spark_app.platform.log import logger
+from spark_app.platform.metastore import register_table
+from spark_app.stages import catalog
 from spark_app.stages.catalog import register_raw
+from spark_app.zones.processed import ProcessedZone
 from tests.platform.test_packed import zipped
 from tests.zones.test_dialects import FOUR, MOVIES, RATINGS, tables
 
@@ -102,3 +105,22 @@ def test_what_spark_sql_would_read_otherwise_is_not_registered(
         logger.removeHandler(caplog.handler)
     assert not spark.catalog.tableExists("movie_reco_raw_db.ratings_csv")
     assert f"({reason})" in caplog.text
+
+
+def test_the_entry_of_a_delta_table_stays_while_the_table_does(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered: list[str] = []
+
+    def register_and_note(spark: SparkSession, table: str, provider: str, location: str) -> str:
+        entered.append(location)
+        return register_table(spark, table, provider, location)
+
+    monkeypatch.setattr(catalog, "register_table", register_and_note)
+    here, there = (ProcessedZone(str(tmp_path / name)) for name in ("a 50% zone", "elsewhere"))
+    for zone, rows in ((here, 2), (here, 3), (there, 4), (here, 5)):
+        zone.overwrite(spark.range(rows).withColumnRenamed("id", f"column{rows}"), "movies")
+        assert catalog.register_processed(spark, zone) == ["movie_reco_db.movies"]
+        assert spark.table("movie_reco_db.movies").columns == [f"column{rows}"]
+        assert spark.table("movie_reco_db.movies").count() == rows
+    assert entered == [here.table("movies"), there.table("movies"), here.table("movies")]
