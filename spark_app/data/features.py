@@ -219,9 +219,9 @@ class _Summer:
 
 @dataclass(frozen=True)
 class _Groups:
-    """Rows by an integer: the different `keys`, ascending, and `found`, the place of each row's key in `bins`.
+    """Rows grouped by an integer. Every integer that could occur has a numbered bin.
 
-    Bins are as many as integers could occur; a key is one that does.
+    `keys` are those that occur, ascending; `bins` has the bin of each key, `found` the bin of each row.
     """
 
     keys: NDArray[Any]

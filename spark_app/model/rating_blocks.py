@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark import RDD, Broadcast, StorageLevel
-from pyspark.sql import DataFrame, Row
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from spark_app.model.blocks import Blocks, LocalBlocks, SparkBlocks
 from spark_app.model.half_sweep import Block, Places
 from spark_app.model.matrices import Ids
-from spark_app.platform.pieces import cut, partition_keys
+from spark_app.platform.pieces import cut
 from spark_app.platform.spark_versions import to_arrow
 
 MIN_BLOCKS = 4
@@ -81,9 +81,8 @@ def pack(ratings: DataFrame, block_ratings: int = BLOCK_RATINGS) -> RatingBlocks
         return _packed_here(to_arrow(rows), all_ids, block_ratings)
     blocks = blocks_for(count, block_ratings)
     shared = rows.sparkSession.sparkContext.broadcast(all_ids)
-    keys = partition_keys(rows.sparkSession, blocks)
-    pieces = rows.mapInArrow(_Cutter(keys, shared), PIECES)
-    by_block = pieces.repartition(blocks, "block").select("side", "rows").rdd
+    pieces = rows.mapInArrow(_Cutter(blocks, shared), PIECES).rdd
+    by_block = pieces.map(lambda row: (row.block, (row.side, row.rows))).partitionBy(blocks, int)
     sides = [_persisted(by_block, side, ids) for side, ids in zip((USER, MOVIE), all_ids, strict=True)]
     return RatingBlocks(count, *sides)
 
@@ -133,7 +132,7 @@ def _surveyed(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 class _Cutter:
     """Cuts record batches of ratings into one piece per block of each side, with places instead of ids."""
 
-    keys: NDArray[np.int32]
+    blocks: int
     all_ids: Broadcast[tuple[Ids, Ids]]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -143,27 +142,22 @@ class _Cutter:
             columns = (*places, batch["rating"].to_numpy())
             cuts = [(block, side, rows) for side in (USER, MOVIE) for block, rows in self._cut(places[side], columns)]
             numbers, sides, pieces = zip(*cuts, strict=True) if cuts else ((), (), ())
-            arrays = [
-                pa.array(self.keys[list(numbers)], pa.int32()),
-                pa.array(sides, pa.int32()),
-                pa.array(pieces, pa.binary()),
-            ]
+            arrays = [pa.array(numbers, pa.int32()), pa.array(sides, pa.int32()), pa.array(pieces, pa.binary())]
             yield pa.RecordBatch.from_arrays(arrays, names=["block", "side", "rows"])
 
     def _cut(self, own: Places, columns: Iterable[NDArray[Any]]) -> Iterator[tuple[int, bytes]]:
         """Each block that gets rows, and these rows as bytes. `own` is the column of places that decides the block."""
-        blocks = len(self.keys)
-        order, slices = cut((own % blocks).astype(np.uint16), blocks)
+        order, slices = cut((own % self.blocks).astype(np.uint16), self.blocks)
         columns = [column[order] for column in columns]
         for block, rows in slices:
             yield block, b"".join(column[rows].tobytes() for column in columns)
 
 
-def _persisted(by_block: RDD[Row], side: int, ids: Ids) -> Side:
+def _persisted(by_block: RDD[tuple[int, tuple[int, bytes]]], side: int, ids: Ids) -> Side:
     """One side of the shuffled pieces as sorted blocks, computed and persisted here."""
 
-    def merged(pieces: Iterable[Row]) -> Iterator[Block]:
-        yield _in_order([row.rows for row in pieces if row.side == side], side)
+    def merged(pieces: Iterable[tuple[int, tuple[int, bytes]]]) -> Iterator[Block]:
+        yield _in_order([piece for _, (of_side, piece) in pieces if of_side == side], side)
 
     blocks = by_block.mapPartitions(merged).persist(StorageLevel.MEMORY_AND_DISK)
     blocks.count()

@@ -36,7 +36,7 @@ GROUP_ROWS, GROUP_BYTES = 1_000_000, 64 * 2**20
 class Mapped:
     """The rows that `function` makes of record batches of `source`, with the columns of `schema` (DDL).
 
-    What is written takes the batches from the function as they are: through a frame, Java would turn each row over.
+    What the function gives is written as it is. A frame would send each row to Java and back to Python.
     """
 
     source: DataFrame
@@ -54,7 +54,7 @@ Rows: TypeAlias = DataFrame | Mapped | pa.Table
 
 
 def can_write(spark: SparkSession, folder: str) -> bool:
-    """Whether the tasks see the folder: on the disk of the only machine. They know the common ways to compress only."""
+    """Whether the tasks see the folder, on the disk of the only machine, and Arrow can compress as Spark is set to."""
     return not s3.is_s3(folder) and is_on_one_machine(spark) and spark.conf.get(CODEC) in CODECS
 
 
@@ -79,36 +79,47 @@ def arrow_schema(rows: Rows) -> pa.Schema:
 
 
 def _with_nulls(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(kind) and kind.tz:
+        return pa.timestamp("us", "UTC")  # the one zone of Delta's times
     return pa.list_(pa.field("element", _with_nulls(kind.value_type))) if pa.types.is_list(kind) else kind
 
 
 def write_files(rows: Rows, folder: str) -> list[dict[str, Any]]:
     """Write rows as Parquet files into a folder of this machine; returns FILES.
 
-    Each task that has rows writes one file, and so do rows in memory, without a task. A file of a task that fails is
-    removed.
+    Each task that has rows writes one file, and so do rows in memory, without a task. If one fails, the files of all
+    are removed.
     """
     storage.make_folder(folder)
-    writer = _Writer(folder, arrow_schema(rows), session_of(rows).conf.get(CODEC) or "")
-    if isinstance(rows, pa.Table):
-        return [file for batch in writer(rows.to_batches()) for file in batch.to_pylist()]
-    source = rows.source if isinstance(rows, Mapped) else rows
-    if isinstance(rows, Mapped):
-        writer = replace(writer, function=rows.function)
+    name = f"part-{uuid.uuid4()}"
+    writer = _Writer(storage.join(folder, name), arrow_schema(rows), session_of(rows).conf.get(CODEC) or "")
+    try:
+        if isinstance(rows, pa.Table):
+            return [file for batch in writer(rows.to_batches()) for file in batch.to_pylist()]
+        if isinstance(rows, Mapped):
+            return _collected(rows.source, replace(writer, function=rows.function))
+        return _collected(rows, writer)
+    except BaseException:
+        for file in Path(folder).glob(f"{name}-*"):
+            file.unlink(missing_ok=True)
+        raise
+
+
+def _collected(source: DataFrame, writer: _Writer) -> list[dict[str, Any]]:
     return [row.asDict() for row in source.mapInArrow(writer, FILES).collect()]
 
 
 @dataclass(frozen=True)
 class _Writer:
-    """Writes the record batches of a task, changed by `function`, as one Parquet file."""
+    """Writes the record batches of a task, changed by `function`, as one Parquet file, named `path` and more."""
 
-    folder: str
+    path: str
     schema: pa.Schema
     codec: str
     function: BatchFunction | None = None
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        path = storage.join(self.folder, f"part-{uuid.uuid4()}.{self.codec}.parquet")
+        path = f"{self.path}-{uuid.uuid4()}.{self.codec}.parquet"  # another one each time that a task is tried
         groups = _row_groups(self.function(batches) if self.function else batches)
         first, rows = next(groups, None), 0
         if first is None:

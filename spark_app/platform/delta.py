@@ -2,15 +2,18 @@
 
 On one machine the tasks write the files of a table by Arrow, and `deltalake` commits them; what Spark's own writer does
 takes a second for a few rows, and several times as long for many. In S3 and on a cluster Spark's writer does it, as for
-tables with features that only Spark knows. Readers see no difference.
+tables with features that only Spark knows. The rows are the same. Only Spark's log has ranges of columns.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import re
+import tempfile
 import time
-from collections.abc import Mapping
-from pathlib import PurePosixPath
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
@@ -28,7 +31,10 @@ DEFAULT_PROPERTIES = "spark.databricks.delta.properties.defaults."
 """How settings begin that give properties to new tables."""
 
 SPECIAL = frozenset("/:%")
-"""Letters that no name of a file has: those of a path, of a URI, and of an escape."""
+"""Letters that no name has that Spark or this module gives to a file in the folder of its table."""
+
+COMMIT = re.compile(r"[0-9]{20}\.json")
+"""How a file of Delta's log is called that has a commit."""
 
 READER_VERSION, WRITER_VERSION = 1, 2
 """The versions of Delta's protocol of a table without any feature."""
@@ -48,16 +54,19 @@ def dataset(path: str) -> ds.Dataset | None:
     return table.to_pyarrow_dataset(filesystem=storage.arrow_folder(path) if s3.is_s3(path) else None)
 
 
-@s3.retried
-def history(path: str) -> list[dict[str, Any]]:
+def history(path: str) -> Iterator[dict[str, Any]]:
     """The commits of a Delta table, the latest first: version, timestamp (ms), operation, userMetadata and more.
 
-    Empty where there is no table.
+    None where there is no table. Only the commits that are asked for are read: `deltalake` would read all, and finds
+    none where the path has a `#` or a `?`.
     """
-    if not is_table(path):
-        return []
-    commits: list[dict[str, Any]] = _opened(path).history()
-    return commits
+    log = storage.join(path, "_delta_log")
+    files = storage.list_files(log) if storage.exists(log) else []
+    commits = {storage.name_of(file): file for file in files if COMMIT.fullmatch(storage.name_of(file))}
+    for name in sorted(commits, reverse=True):
+        actions = map(json.loads, storage.read_text(commits[name]).splitlines())
+        facts: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
+        yield {**facts, "version": int(name.removesuffix(".json"))}
 
 
 def version(path: str) -> int:
@@ -67,7 +76,7 @@ def version(path: str) -> int:
 
 def frame(spark: SparkSession, path: str) -> DataFrame:
     """A Delta table at its current version as a frame; later writes do not change the frame."""
-    table = _opened(path) if _can_write(spark, path) else None
+    table = _opened(path) if can_write(spark, path) else None
     files = _files(table) if table is not None and _is_plain(table) else None
     if table is None or files is None:
         return spark.read.format("delta").load(path)
@@ -89,7 +98,7 @@ def write(rows: Rows, path: str, note: str, *, append: bool = False) -> None:
     added = [_added(file) for file in write_files(rows, path)]
     properties = CommitProperties(custom_metadata={"userMetadata": note})
     if table is None:
-        create_table_with_add_actions(path, columns, added, commit_properties=properties)
+        create_table_with_add_actions(_uri(path), columns, added, commit_properties=properties)
     else:
         table.create_write_transaction(
             list(added), "append" if append else "overwrite", columns, commit_properties=properties
@@ -113,9 +122,26 @@ def _write_by_spark(rows: DataFrame, path: str, note: str, *, append: bool) -> N
 
 
 def _can_write(spark: SparkSession, path: str) -> bool:
-    """Whether tasks write the files of a table by Arrow, and nothing is set for new tables that only Spark heeds."""
+    """Whether tasks write the files of a table by Arrow and `deltalake` commits them.
+
+    It does where nothing is set for new tables that only Spark heeds, and the disk takes its commits.
+    """
     properties = (key for key, _ in spark.sparkContext.getConf().getAll() if key.startswith(DEFAULT_PROPERTIES))
-    return can_write(spark, path) and not any(properties)
+    return can_write(spark, path) and not any(properties) and _takes_links(storage.parent(path))
+
+
+@functools.cache
+def _takes_links(folder: str) -> bool:
+    """Whether files in a folder can have two names. `deltalake` commits that way; some mounts and exFAT cannot."""
+    storage.make_folder(folder)
+    with tempfile.TemporaryDirectory(prefix=".links-", dir=folder) as probe:
+        file = Path(probe, "a")
+        file.touch()
+        try:
+            file.with_name("b").hardlink_to(file)
+        except OSError:
+            return False
+    return True
 
 
 def _files(table: DeltaTable) -> list[str] | None:
@@ -137,7 +163,7 @@ def _opened(path: str) -> DeltaTable:
 
 
 def _uri(path: str) -> str:
-    """The path as `deltalake` takes it: it would cut a path that is not escaped at a `#` or a `?`."""
+    """The path as `deltalake` takes it: it cuts one that is not escaped at a `#` or a `?`."""
     return f"{s3.SCHEME}://{quote('/'.join(s3.split(path)))}" if s3.is_s3(path) else PurePosixPath(path).as_uri()
 
 

@@ -60,7 +60,8 @@ def register_table(spark: SparkSession, table: str, provider: str, location: str
 def registered_delta(spark: SparkSession) -> dict[str, str]:
     """The Delta tables of the processed database, each with its location as a path or a URI in S3.
 
-    Their entries need no change when their rows or columns do. Empty where the catalogue is in Glue.
+    Spark reads the columns of a Delta table from its log, so an entry stays right while the location does. Empty where
+    the catalogue is in Glue.
     """
     if glue.is_metastore(spark) or not spark.catalog.databaseExists(PROCESSED_DATABASE):
         return {}

@@ -62,12 +62,12 @@ def from_bytes(packed: bytes | pa.Buffer) -> pa.Table:
     return pa.ipc.open_stream(packed).read_all()
 
 
-def partition_keys(spark: SparkSession, partitions: int | None = None) -> NDArray[np.int32]:
-    """For each partition of a shuffle, by default of the session's, a number that Spark's hash assigns to it.
+def partition_keys(spark: SparkSession) -> NDArray[np.int32]:
+    """For each partition of the session's shuffles, a number that Spark's hash assigns to it.
 
     With the partition numbers themselves as keys, some partitions would get the rows of two and others would be empty.
     """
-    return _keys_of(spark, partitions or int(spark.conf.get("spark.sql.shuffle.partitions") or 1))
+    return _keys_of(spark, int(spark.conf.get("spark.sql.shuffle.partitions") or 1))
 
 
 @functools.cache

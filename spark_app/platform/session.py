@@ -31,6 +31,9 @@ DAEMON = "spark_app.python_daemon"
 ASK_SECONDS = 60
 """Seconds after which another Python that is asked for its version is given up."""
 
+START_SECONDS = 60
+"""Seconds after which the end of a session no longer waits for workers that start."""
+
 SOCKET_NAME_BYTES = len("/.") + 36 + len(".sock")
 MAX_SOCKET_BYTES = 103
 """The longest path of a Unix socket on macOS; Linux takes 107 bytes."""
@@ -67,6 +70,7 @@ def spark_session(app: str, roots: Sequence[str], *, catalogued: bool) -> Iterat
     spark = (builder.enableHiveSupport() if catalogued else builder).getOrCreate()
     started = _start_workers(spark) if existing is None and DAEMON in options.values() else None
     if catalogued and existing is None and _is_metastore_taken(spark):
+        _wait_for(started)
         spark.stop()
         options |= {"spark.sql.catalogImplementation": "in-memory", NO_METASTORE: "true"}
         spark = SparkSession.builder.appName(app).config(map=options).getOrCreate()
@@ -86,8 +90,7 @@ def spark_session(app: str, roots: Sequence[str], *, catalogued: bool) -> Iterat
         spark.sparkContext.setLogLevel("ERROR")
         yield spark
     finally:
-        if started is not None:
-            started.join(ASK_SECONDS)
+        _wait_for(started)
         if existing is None:
             _stop(spark)
 
@@ -103,6 +106,12 @@ def _start_workers(spark: SparkSession) -> threading.Thread:
     thread = threading.Thread(target=start, name="start-workers", daemon=True)
     thread.start()
     return thread
+
+
+def _wait_for(started: threading.Thread | None) -> None:
+    """Wait until the workers have started: a session that stops meanwhile would log errors of their job."""
+    if started is not None:
+        started.join(START_SECONDS)
 
 
 @contextlib.contextmanager

@@ -48,7 +48,9 @@ def java_trace(error: Exception) -> str:
 def _fetched(frame: Any) -> pa.Table:
     """The rows by the private method that `toArrow` of 4.x calls: 3.5 has only that."""
     batches = frame._collect_as_arrow()
-    return pa.Table.from_batches(batches, batches[0].schema if batches else to_arrow_schema(frame.schema))
+    columns = to_arrow_schema(frame.schema)
+    # Java gives times in the zone of the session.
+    return pa.Table.from_batches(batches).cast(columns) if batches else columns.empty_table()
 
 
 def _through_java(text: str) -> Column:

@@ -82,8 +82,9 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     of_judged: dict[str, Any] = {}
     if settings.train.refit:
         of_judged = save_judged(models, zone, record.run_id)
+        models = models.off_driver()
         logger.info("fitting again on all ratings")
-        models = fit_models(ratings, settings, start=models.off_driver())
+        models = fit_models(ratings, settings, start=models)
     models = replace(models, stack=stack)
     facts_of_fit = {
         **of_judged,

@@ -35,7 +35,6 @@ class Judged:
     delivery: Delivery
     checked: Mapping[str, Checked]
     movies: DataFrame | None
-    codes: Codes
     new_codes: dict[str, DataFrame]
     coded: frozenset[str]
 
@@ -106,7 +105,7 @@ def _judge_once(
             spark, delivery.table, rating_fields, movies, lost, settings, codes, record
         )
         _note_lines(record, "ratings", checked["ratings"])
-    return Judged(delivery, checked, movies, codes, new_codes, coded)
+    return Judged(delivery, checked, movies, new_codes, coded)
 
 
 def _checked_ratings(

@@ -51,8 +51,8 @@ COMMIT_NOTE = "spark.databricks.delta.commitInfo.userMetadata"
 MADE_FROM = "made_from"
 """The key of a commit's note that says what the rows were made from."""
 
-MISREAD = re.compile(r"%[0-9A-Fa-f]{2}|[#?\\]")
-"""What has another meaning in a URI. In a path of a disk it is letters, but `deltalake` reads it as in a URI."""
+MISREAD = re.compile(r"%[0-9A-Fa-f]{2}|\\")
+"""What `deltalake` reads as in a URI. On a disk these are ordinary characters of a name."""
 
 NEUTRAL = frozenset({"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES"})
 """Operations of Delta that do not change the rows of a table."""

@@ -25,6 +25,7 @@ from spark_app.zones.processed import ProcessedZone
 IMPLICIT, EXPLICIT = "implicit_als", "explicit_als"
 """Folders of the two factorisations; each holds `userFactors` and `itemFactors` (id, features)."""
 
+# `model.factors.FACTORS_SCHEMA` in Arrow.
 FACTOR_TYPES = pa.schema([("id", pa.int32()), ("features", pa.list_(pa.field("element", pa.float32())))])
 
 JUDGED = "judged"

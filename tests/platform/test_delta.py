@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from spark_app.platform import delta
 from spark_app.platform.arrow_files import Mapped
+from spark_app.platform.spark_versions import to_arrow
 
 COLUMNS = (
     "id INT NOT NULL, n BIGINT, year SMALLINT, score DOUBLE, title STRING, at TIMESTAMP, raw BINARY, "
@@ -40,14 +42,14 @@ def by_spark(spark: SparkSession, path: Path) -> DataFrame:
 
 
 def commits(path: Path) -> list[dict[str, Any]]:
-    return delta.history(str(path))
+    return list(delta.history(str(path)))
 
 
 def is_by_spark(commit: dict[str, Any]) -> bool:
     return "Spark" in commit["engineInfo"]
 
 
-@pytest.mark.parametrize("name", ["plain", "with blank", "[a-b]{c}*", "50% off", "Ünïcode"])
+@pytest.mark.parametrize("name", ["plain", "with blank", "#1 [a-b]{c}*?", "50% off", "Ünïcode"])
 def test_a_table_is_the_one_that_spark_would_write(
     spark: SparkSession, rows: DataFrame, tmp_path: Path, name: str
 ) -> None:
@@ -119,7 +121,7 @@ def test_rows_are_found_by_any_column(spark: SparkSession, rows: DataFrame, tmp_
     dataset = delta.dataset(str(tmp_path))
     assert dataset is not None
     for column in ("id", "n", "year", "score", "title", "at", "raw"):
-        for row in rows.filter(f"{column} IS NOT NULL").toArrow().to_pylist():
+        for row in to_arrow(rows.filter(f"{column} IS NOT NULL")).to_pylist():
             found = dataset.to_table(filter=ds.field(column) == row[column]).to_pylist()
             assert row["id"] in {one["id"] for one in found}, column
     entries = [json.loads(line) for line in (tmp_path / "_delta_log" / f"{0:020}.json").open() if '"add"' in line]
@@ -139,6 +141,28 @@ def test_spark_writes_and_reads_a_table_with_properties(spark: SparkSession, tmp
     assert delta.frame(spark, str(tmp_path)).count() == 6
 
 
+def test_spark_writes_where_files_cannot_have_two_names(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, f"{self} cannot be linked to {target}")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    delta.write(spark.range(4), str(tmp_path / "here" / "table"), "{}")
+    assert is_by_spark(commits(tmp_path / "here" / "table")[0])
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["table"]
+
+
+def test_files_of_both_writers_are_searched(spark: SparkSession, rows: DataFrame, tmp_path: Path) -> None:
+    delta.write(rows.filter("id = 2"), str(tmp_path), "{}")
+    rows.filter("id <> 2").write.format("delta").mode("append").save(str(tmp_path))
+    dataset = delta.dataset(str(tmp_path))
+    assert dataset is not None
+    for column in ("id", "n", "year", "title", "at"):
+        for row in to_arrow(rows.filter(f"{column} IS NOT NULL")).to_pylist():
+            assert dataset.to_table(filter=ds.field(column) == row[column])["id"].to_pylist() == [row["id"]], column
+
+
 def test_spark_appends_to_other_columns(spark: SparkSession, tmp_path: Path) -> None:
     delta.write(spark.range(4), str(tmp_path), "{}")
     with pytest.raises(Exception, match="FAILED_TO_MERGE_FIELDS"):
@@ -152,8 +176,10 @@ def _doubled(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def _failing(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    yield from batches
-    raise ArithmeticError("in a task")
+    for batch in batches:
+        yield batch
+        if 9 in batch["id"].to_pylist():
+            raise ArithmeticError("in a task")
 
 
 def test_batches_of_a_function_are_written_as_they_are(spark: SparkSession, tmp_path: Path) -> None:
@@ -164,10 +190,11 @@ def test_batches_of_a_function_are_written_as_they_are(spark: SparkSession, tmp_
     assert len(list(tmp_path.glob("*.parquet"))) == 3
 
 
-def test_a_failed_task_leaves_no_file_and_no_commit(spark: SparkSession, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tasks", [1, 5])
+def test_a_failed_task_leaves_no_file_and_no_commit(spark: SparkSession, tmp_path: Path, tasks: int) -> None:
     delta.write(spark.range(4), str(tmp_path), "{}")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(PythonException, match="in a task"):
-        delta.write(Mapped(spark.range(0, 10, 1, 1), _failing, "id BIGINT"), str(tmp_path), "{}")
+        delta.write(Mapped(spark.range(0, 10, 1, tasks), _failing, "id BIGINT"), str(tmp_path), "{}")
     assert sorted(tmp_path.iterdir()) == before
     assert delta.version(str(tmp_path)) == 0

@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from spark_app.data.ids import Codes, with_original_ids
 from spark_app.platform.settings import Settings, build_settings, preset_names
+from spark_app.zones.id_codes import TABLES
 from spark_app.zones.judged import judge
 from spark_app.zones.manifest import RunRecord
 from spark_app.zones.processed import ProcessedZone
@@ -48,7 +49,7 @@ def check(spark: SparkSession, form: Form, settings: Settings, folder: Path) -> 
     assert not record.rejects["ratings"]
     assert not record.rejects.get("movies")
 
-    ratings, codes = judged.checked["ratings"], judged.codes
+    ratings, codes = judged.checked["ratings"], Codes(*(judged.new_codes.get(table) for table in TABLES.values()))
     rows = _rows(ratings.kept.select("userId", "movieId", "rating"), codes)
     found = {(str(user), str(item), round(float(value), 6)) for user, item, value in rows}
     assert found == {(user, item, float(value)) for user, item, value in form.ratings}
