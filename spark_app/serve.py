@@ -25,7 +25,7 @@ import pyarrow as pa
 from spark_app.data.liked import reason_of
 from spark_app.model.als import implicit_problem
 from spark_app.model.biases import bias_of_user
-from spark_app.model.candidates import Candidates, as_candidates, user_vectors
+from spark_app.model.candidates import Candidates, candidates_of, user_vectors
 from spark_app.model.foldin import Fixed, fixed_explicit, solve_users
 from spark_app.model.half_sweep import Block, Bools, Floats, Ints
 from spark_app.model.lists import LAST_OF_CHOICE, LAST_REASON, PERSONAL, POPULAR
@@ -245,14 +245,8 @@ class Recommender:
 
 def _candidates(models: LoadedModels, ids: Ids, chosen: Ids | None) -> Candidates:
     """All movies with their factors and numbers of ratings, and which of them may be recommended."""
-    places, has_factors = found_among(ids, models.implicit.ids)
-    factors = np.zeros((len(ids), models.settings.implicit.rank), dtype=np.float32)
-    factors[has_factors] = models.implicit.rows[places[has_factors]]
-    places, is_counted = found_among(ids, models.movie_biases.ids)
-    counts = np.zeros(len(ids), dtype=np.int64)
-    counts[is_counted] = models.movie_biases.counts[places[is_counted]]
-    exponent = models.settings.implicit.popularity_exponent
-    candidates = as_candidates(ids, factors, has_factors, counts, exponent)
+    fitted, popularity = models.settings.implicit, (models.movie_biases.ids, models.movie_biases.counts)
+    candidates = candidates_of(ids, models.implicit, popularity, fitted.rank, fitted.popularity_exponent)
     if models.explicit:
         side = rating_side(ids, models.explicit, models.movie_biases, 0.0, (0.0, models.rating_weights.movie))
         candidates = replace(candidates, ratings=side)

@@ -24,6 +24,7 @@ from spark_app.platform.settings import Biases
 from spark_app.platform.spark_versions import from_arrow
 
 USERS_SCHEMA = "userId INT, user_bias DOUBLE, rating_count LONG"
+MOVIES_SCHEMA = "movieId INT, movie_bias DOUBLE, rating_count LONG"
 
 PACKED_USERS = "ids BINARY, biases BINARY, counts BINARY"
 

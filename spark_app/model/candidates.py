@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from spark_app.model.factors import Factors
 from spark_app.model.half_sweep import Bools, Floats, Ints
-from spark_app.model.matrices import Ids, as_matrix
+from spark_app.model.matrices import FactorMatrix, Ids, as_matrix, found_among
 from spark_app.model.predicted import RatingSide
 from spark_app.platform.spark_versions import to_arrow
 
@@ -113,26 +114,50 @@ def _changed(make: Callable[[], Candidates], change: Callable[[Candidates], Cand
 
 
 def candidate_blocks(
-    movies: DataFrame,
-    popularity: DataFrame,
-    factors: DataFrame,
-    rank: int,
-    popularity_exponent: float,
-    max_bytes: int,
+    movies: DataFrame, popularity: DataFrame, factors: Factors, popularity_exponent: float, max_bytes: int
 ) -> CandidateBlocks:
     """The candidates in one block, or, if they are larger than `max_bytes`, in several blocks by ranges of movieId.
 
-    The other arguments are those of `build_candidates`. Collects the ids of the movies to the driver.
+    The other arguments are those of `build_candidates`, and the factors of the movies. Collects the ids of the movies
+    to the driver.
     """
-    ids = np.sort(to_arrow(movies.select("movieId"))["movieId"].to_numpy())
-    block_movies = max(1, max_bytes // ((rank + 2) * np.dtype(np.float32).itemsize))
-    parts = [movies]
-    if len(ids) > block_movies:
-        ranges = (ids[first : first + block_movies] for first in range(0, len(ids), block_movies))
-        parts = [movies.filter(F.col("movieId").between(int(part[0]), int(part[-1]))) for part in ranges]
+    ids = np.sort(to_arrow(movies.select("movieId"))["movieId"].to_numpy()).astype(np.int32)
+    block_movies = max(1, max_bytes // ((factors.rank + 2) * np.dtype(np.float32).itemsize))
+    if len(ids) <= block_movies:
+        return CandidateBlocks([partial(_whole, ids, popularity, factors, popularity_exponent)])
+    ranges = (ids[first : first + block_movies] for first in range(0, len(ids), block_movies))
+    parts = (movies.filter(F.col("movieId").between(int(part[0]), int(part[-1]))) for part in ranges)
     return CandidateBlocks(
-        [partial(build_candidates, part, popularity, factors, rank, popularity_exponent) for part in parts]
+        [
+            partial(build_candidates, part, popularity, factors.movies, factors.rank, popularity_exponent)
+            for part in parts
+        ]
     )
+
+
+def _whole(ids: Ids, popularity: DataFrame, factors: Factors, popularity_exponent: float) -> Candidates:
+    """All candidates, as `build_candidates` makes them, from the matrix of the movies' factors."""
+    table = to_arrow(popularity.select("movieId", "rating_count")).sort_by("movieId")
+    return candidates_of(
+        ids,
+        factors.movie_matrix(),
+        (table["movieId"].to_numpy().astype(np.int32), table["rating_count"].to_numpy()),
+        factors.rank,
+        popularity_exponent,
+    )
+
+
+def candidates_of(
+    ids: Ids, factors: FactorMatrix, popularity: tuple[Ids, Ints], rank: int, popularity_exponent: float
+) -> Candidates:
+    """Movies with ascending ids as candidates, with their factors, and popularity (ascending ids, and counts)."""
+    places, has_factors = found_among(ids, factors.ids)
+    rows = np.zeros((len(ids), rank), dtype=np.float32)
+    rows[has_factors] = factors.rows[places[has_factors]]
+    places, is_counted = found_among(ids, popularity[0])
+    counts = np.zeros(len(ids), dtype=np.int64)
+    counts[is_counted] = popularity[1][places[is_counted]]
+    return as_candidates(ids, rows, has_factors, counts, popularity_exponent)
 
 
 def build_candidates(

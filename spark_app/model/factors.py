@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,17 +30,21 @@ class Factors:
     """Factors of users and movies: frames of (id INT, features ARRAY<FLOAT> of length `rank`).
 
     The score or predicted rating of a pair is the dot product of both. A user or movie without factors has no row.
-    `matrices` are those of users and movies, where they are on the driver already.
+    `matrices` are those of users and movies, where they are on the driver already; `read_movies` reads that of the
+    movies where it is stored.
     """
 
     rank: int
     users: DataFrame
     movies: DataFrame
     matrices: tuple[FactorMatrix, FactorMatrix] | None = None
+    read_movies: Callable[[], FactorMatrix] | None = None
 
     def movie_matrix(self) -> FactorMatrix:
         """The factors of the movies as a matrix on the driver."""
-        return self.matrices[1] if self.matrices else collected(self.movies, self.rank)
+        if self.matrices:
+            return self.matrices[1]
+        return self.read_movies() if self.read_movies else collected(self.movies, self.rank)
 
     def off_driver(self) -> Factors:
         """The same factors, without the matrices that take memory of the driver."""

@@ -56,8 +56,7 @@ class Models:
     def candidates(self, movies: DataFrame, max_bytes: int) -> CandidateBlocks:
         """The movies(movieId) with their ranking factors and popularity, in blocks of at most `max_bytes` each."""
         exponent = self.settings.implicit.popularity_exponent
-        ranking = self.implicit
-        return candidate_blocks(movies, self.biases.movies, ranking.movies, ranking.rank, exponent, max_bytes)
+        return candidate_blocks(movies, self.biases.movies, self.implicit, exponent, max_bytes)
 
     def off_driver(self) -> Models:
         """The same models, without the matrices that take memory of the driver."""

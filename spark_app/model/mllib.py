@@ -15,6 +15,7 @@ from spark_app.model.factors import FACTORS_SCHEMA, Factors
 from spark_app.model.half_sweep import Preference, Problem
 from spark_app.model.rating_blocks import RatingBlocks, blocks_for
 from spark_app.model.solver import counts_of
+from spark_app.platform import storage
 from spark_app.platform.log import logger
 from spark_app.platform.progress import Steps, progress
 from spark_app.platform.settings import ExplicitAls, ImplicitAls, Train
@@ -120,10 +121,16 @@ def metadata_of(factors: Factors, params: Mapping[str, Any] = COLUMNS) -> str:
 
 
 def load(spark: SparkSession, path: str) -> Factors:
-    """Read factors that `save` or MLlib wrote. It reads the metadata and two tables, without MLlib's own class."""
-    (metadata,) = spark.read.text(f"{path}/{METADATA}").collect()
-    users, movies = (spark.read.schema(FACTORS_SCHEMA).parquet(f"{path}/{name}") for name in SIDES)
-    return Factors(int(json.loads(metadata.value)["rank"]), users, movies)
+    """Read factors that `save` or MLlib wrote, from the folder `path`, without MLlib's own class."""
+    folder = storage.spark_path(path)
+    users, movies = (spark.read.schema(FACTORS_SCHEMA).parquet(storage.join(folder, name)) for name in SIDES)
+    return Factors(rank_of(path), users, movies)
+
+
+def rank_of(path: str) -> int:
+    """The number of factors in a saved model."""
+    (metadata,) = storage.list_files(storage.join(path, METADATA))
+    return int(json.loads(storage.read_text(metadata))["rank"])
 
 
 def in_stable_order(ratings: DataFrame, partitions: int) -> DataFrame:

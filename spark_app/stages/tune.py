@@ -223,7 +223,7 @@ def _measure_ranking(spark: SparkSession, data: Data, settings: Settings) -> flo
     popularity = _popularity(training.ratings)
     exponent = settings.implicit_als.popularity_exponent
     max_bytes = settings.recommend.catalogue_bytes
-    candidates = candidate_blocks(data.movies, popularity, model.movies, model.rank, exponent, max_bytes)
+    candidates = candidate_blocks(data.movies, popularity, model, exponent, max_bytes)
     judged = judge_ranking(
         spark, data.fitted, data.validation, candidates, model.users, data.facts, settings, data.unrated
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
 from spark_app.model import mllib
-from spark_app.model.biases import BiasModel
+from spark_app.model.biases import MOVIES_SCHEMA, USERS_SCHEMA, BiasModel
 from spark_app.model.factors import Factors, batches_of
 from spark_app.model.fits import FitSettings, Models
 from spark_app.model.matrices import FactorMatrix, in_order
@@ -153,12 +154,18 @@ def _read(spark: SparkSession, folder: str, facts: dict[str, Any], mean_rating: 
     place = storage.spark_path(folder)
     biases = BiasModel(
         mean=mean_rating,
-        users=spark.read.parquet(storage.join(place, "user_biases")),
-        movies=spark.read.parquet(storage.join(place, "movie_biases")),
+        users=spark.read.schema(USERS_SCHEMA).parquet(storage.join(place, "user_biases")),
+        movies=spark.read.schema(MOVIES_SCHEMA).parquet(storage.join(place, "movie_biases")),
     )
-    implicit = mllib.load(spark, storage.join(place, IMPLICIT))
-    explicit = mllib.load(spark, storage.join(place, EXPLICIT)) if facts["rating_model"] else None
+    implicit = _read_factors(spark, storage.join(folder, IMPLICIT))
+    explicit = _read_factors(spark, storage.join(folder, EXPLICIT)) if facts["rating_model"] else None
     return Models(fit_settings(facts), implicit, explicit, biases)
+
+
+def _read_factors(spark: SparkSession, folder: str) -> Factors:
+    """The factors in a folder as frames; those of the movies also as a matrix, where it is asked for."""
+    factors = mllib.load(spark, folder)
+    return replace(factors, read_movies=partial(_read_movie_factors, folder, factors.rank))
 
 
 def fit_settings(facts: dict[str, Any]) -> FitSettings:
@@ -188,7 +195,7 @@ def factors_of_movies(zone: ProcessedZone) -> FactorMatrix:
 
     Read without Spark. Raises InputError if no models are published.
     """
-    return _read_movie_factors(storage.join(published_models(zone), IMPLICIT))
+    return _movie_factors(storage.join(published_models(zone), IMPLICIT))
 
 
 @dataclass(frozen=True)
@@ -227,13 +234,17 @@ def read_models(zone: ProcessedZone) -> LoadedModels:
         fit_settings(facts),
         _fitted_input(facts),
         facts["mean_rating"],
-        _read_movie_factors(storage.join(folder, IMPLICIT)),
-        _read_movie_factors(storage.join(folder, EXPLICIT)) if name else None,
+        _movie_factors(storage.join(folder, IMPLICIT)),
+        _movie_factors(storage.join(folder, EXPLICIT)) if name else None,
         known_biases(biases, "movieId", "movie_bias"),
         weights_of(name, StackWeights(**facts["stack"])) if name else StackWeights(),
     )
 
 
-def _read_movie_factors(folder: str) -> FactorMatrix:
+def _movie_factors(folder: str) -> FactorMatrix:
+    return _read_movie_factors(folder, mllib.rank_of(folder))
+
+
+def _read_movie_factors(folder: str, rank: int) -> FactorMatrix:
     factors = storage.parquet(storage.list_files(storage.join(folder, "itemFactors"))).to_table()
-    return in_order(factors["id"], factors["features"], len(factors["features"][0]) if len(factors) else 0)
+    return in_order(factors["id"], factors["features"], rank)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pyspark.ml.recommendation import ALSModel
 from pyspark.sql import DataFrame, SparkSession
@@ -88,6 +89,29 @@ def test_saved_models_are_read_as_they_were(spark: SparkSession, models: Models,
         assert rows_of(ours.users) == rows_of(theirs.users)
         assert rows_of(ours.movies) == rows_of(theirs.movies)
     assert fitted_to(str(folder)) == "3 of today"
+
+
+def test_factors_are_the_same_wherever_they_are(spark: SparkSession, models: Models, tmp_path: Path) -> None:
+    """On the driver, in frames, or stored from either: the same rows, matrices and candidates."""
+    assert models.implicit.matrices
+    assert models.off_driver().implicit.matrices is None
+    kept: list[Models] = [models, models.off_driver()]
+    for number, fitted in enumerate(tuple(kept)):
+        folder = save(fitted, ProcessedZone(str(tmp_path / str(number))), build_settings(SMALL))
+        kept.append(load_models(spark, str(folder))[0])
+    movies = models.biases.movies.select("movieId").union(spark.range(1).selectExpr("cast(-3 AS int) AS movieId"))
+    whole = [one.candidates(movies, 10**9) for one in kept]
+    in_blocks = models.candidates(movies, 1)
+    assert [len(blocks) for blocks in (*whole, in_blocks)] == [1, 1, 1, 1, movies.count()]
+    (first, *others), parts = [next(iter(blocks)) for blocks in whole], list(in_blocks)
+    for other in others:
+        np.testing.assert_array_equal(other.movie_ids, first.movie_ids)
+        np.testing.assert_array_equal(other.vectors, first.vectors)
+    np.testing.assert_array_equal(np.concatenate([part.movie_ids for part in parts]), first.movie_ids)
+    np.testing.assert_array_equal(np.concatenate([part.vectors for part in parts]), first.vectors)
+    for one in kept[1:]:
+        assert rows_of(one.implicit.users) == rows_of(models.implicit.users)
+        np.testing.assert_array_equal(one.implicit.movie_matrix().rows, models.implicit.movie_matrix().rows)
 
 
 def test_both_factorisations_are_models_of_mllib(models: Models, zone: ProcessedZone) -> None:
