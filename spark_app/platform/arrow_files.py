@@ -27,7 +27,6 @@ CODEC = "spark.sql.parquet.compression.codec"
 CODECS = frozenset({"snappy", "gzip", "zstd"})
 """The ways to compress that Spark and Arrow call by the same name."""
 
-
 GROUP_ROWS, GROUP_BYTES = 1_000_000, 64 * 2**20
 """The size of a row group: as soon as it has so many rows, or they take so much memory."""
 

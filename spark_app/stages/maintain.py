@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import pyarrow.compute as pc
 from pyspark.sql import SparkSession
 
 from spark_app.platform import s3, storage
@@ -65,7 +66,8 @@ def _forget_rejects(spark: SparkSession, zone: ProcessedZone, keep_runs: int) ->
     """Delete the rejects of old runs in one commit; returns the number of these runs."""
     if not zone.has_table("rejects"):
         return 0
-    runs = sorted(row["run_id"] for row in zone.read(spark, "rejects").select("run_id").distinct().collect())
+    batches = zone.dataset("rejects").scanner(columns=["run_id"]).to_batches()
+    runs = sorted({run for batch in batches for run in pc.unique(batch["run_id"]).to_pylist()})
     if len(runs) <= keep_runs:
         return 0
     taken = read_taken(zone)
