@@ -32,7 +32,7 @@ def test_titles_and_paths(place: Place) -> None:
     world = synthetic.make_world(60, 40, 1000, 1)
     titles = dict(zip(synthetic.movie_rows(world, 1)["movieId"].to_pylist(), HOSTILE, strict=False))
     movies, ratings = io.StringIO(), io.StringIO()
-    writer = csv.writer(movies, lineterminator="\n")
+    writer = csv.writer(movies)  # it quotes a carriage return too, which ends a line where it stands alone
     writer.writerow(["movieId", "title", "genres"])
     for row in synthetic.movie_rows(world, 1).to_pylist():
         writer.writerow([row["movieId"], titles.get(row["movieId"], row["title"]), row["genres"]])
