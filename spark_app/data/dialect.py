@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 import string
+import sys
 from dataclasses import dataclass, replace
 
 from spark_app.platform.settings import Input, MoviesFile, RatingsFile, TableFile
+
+HAS_POSSESSIVE_GROUPS = sys.version_info >= (3, 11, 5)
+"""Whether Python matches possessive groups as it should: earlier ones do not (python/cpython#106052)."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,11 @@ def well_quoted(dialect: Dialect) -> str:
     return rf"{field}(?:{literally(dialect.delimiter)}{field})*+"
 
 
+def for_python(pattern: str) -> re.Pattern[str]:
+    """One of these patterns for Python. None of them finds anything else where it goes back, it only takes longer."""
+    return re.compile(pattern if HAS_POSSESSIVE_GROUPS else pattern.replace("*+", "*"))
+
+
 def left_open(dialect: Dialect) -> str:
     """A line, with its end, that ends inside a quoted field: the next line belongs to it."""
     field, delimiter = _field(dialect), literally(dialect.delimiter)
@@ -179,7 +188,7 @@ def split_fields(record: str, dialect: Dialect) -> list[str] | None:
         return [
             _unescaped(part.lstrip(dialect.blanks or "\0"), dialect) for part in record.split(dialect.delimiter, limit)
         ]
-    one = re.compile(_field(dialect))
+    one = for_python(_field(dialect))
     fields, place = list[str](), 0
     while found := one.match(record, place):
         text = found[0].lstrip(dialect.blanks) if dialect.blanks else found[0]

@@ -16,7 +16,7 @@ from typing import IO
 
 import numpy as np
 
-from spark_app.data.dialect import Dialect, closing, kept_open, left_open, split_fields
+from spark_app.data.dialect import Dialect, closing, for_python, kept_open, left_open, split_fields
 
 MAX_RECORD = 1_000_000
 """The most characters of a record with line breaks. A quote that is not closed by then is one out of place."""
@@ -127,9 +127,9 @@ class Quotes:
         self.dialect = dialect
         self.width = 0
         if dialect.quote:
-            self._left_open = re.compile(left_open(dialect))
-            self._kept_open = re.compile(kept_open(dialect))
-            self._closing = re.compile(closing(dialect))
+            self._left_open = for_python(left_open(dialect))
+            self._kept_open = for_python(kept_open(dialect))
+            self._closing = for_python(closing(dialect))
 
     def see(self, record: str) -> None:
         """Learn from the first record that is not blank how many fields there are."""

@@ -218,9 +218,14 @@ def with_jars(text: str) -> str:
     return text.replace(DELTA_JARS, ",".join(EMR.jars("local")))
 
 
+def extract(opened: tarfile.TarFile, folder: Path) -> None:
+    """Extract all; Python before 3.11.4 knows no filters."""
+    opened.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))  # type: ignore[arg-type] # noqa: S202
+
+
 def unpack(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as opened:
-        opened.extractall(folder, filter="data")
+        extract(opened, folder)
     archive.unlink()
 
 

@@ -15,6 +15,7 @@ import pytest
 from spark_app.aws import artefacts
 from spark_app.aws.artefacts import EMR, GLUE, ROOT, Runtime, build, pack_environment, requirements
 from spark_app.platform.errors import JobError, UsageError
+from tests.aws.services import extract
 
 CONFIG = ROOT / "conf" / "pipeline.toml"
 
@@ -76,7 +77,7 @@ def test_the_environment_works_wherever_it_is_unpacked(wheels: Path, tmp_path: P
     with tarfile.open(archive) as opened:
         assert {member.name.partition("/")[0] for member in opened} == {"bin", "lib"}
         assert {(member.uid, member.uname) for member in opened} == {(0, "")}
-        opened.extractall(unpacked, filter="data")
+        extract(opened, unpacked)
     # Spark calls it so: relative to the folder of the executor, and with Spark's own folders on the path.
     code = "import sys, plain, compiled; print(plain.WHERE); print(compiled.TAG); print('/of/spark' in sys.path)"
     service = shutil.which(f"python{version}") or sys.executable

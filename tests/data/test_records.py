@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spark_app.data import dialect as dialects
 from spark_app.data import records
 from spark_app.data.dialect import PLAIN, Dialect, movies_dialect, ratings_dialect
 from spark_app.data.records import LineBreaks
@@ -147,6 +148,19 @@ def test_files_without_line_breaks_inside_quotes_are_cut_as_spark_does(text: str
     found = cut(text, dialect)
     assert "".join(found).replace("\r", "").replace("\n", "") == "".join(lines)
     assert has_breaks(text, dialect, piece) == (found != lines)
+
+
+@pytest.mark.skipif(not dialects.HAS_POSSESSIVE_GROUPS, reason="this Python has no other way")
+@settings(max_examples=500, deadline=None, database=None)
+@given(
+    st.text(alphabet='ab,"\n\r\\;', max_size=60),
+    st.sampled_from([PLAIN, Dialect(";", escape="backslash"), Dialect(",", skip_blanks=True), Dialect(",,")]),
+)
+def test_a_python_whose_possessive_groups_are_broken_cuts_the_same(text: str, dialect: Dialect) -> None:
+    as_always = cut(text, dialect), has_breaks(text, dialect)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(dialects, "HAS_POSSESSIVE_GROUPS", False)
+        assert (cut(text, dialect), has_breaks(text, dialect)) == as_always
 
 
 def as_netflix(*lines: str) -> list[str]:
