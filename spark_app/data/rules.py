@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 from spark_app.data.ids import MAX_ID
 from spark_app.platform.settings import Clean, Input
 
-RULES_VERSION = 5
+RULES_VERSION = 6
 """Raise this number with every change to the code that judges any row differently: `etl` then reads all files again.
 
 A test compares a digest of the code that judges rows with the digest of this version.

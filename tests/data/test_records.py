@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from spark_app.data import dialect as dialects
@@ -128,13 +128,12 @@ bare = st.text(alphabet='ab 5"', max_size=4).map(lambda text: text.lstrip('"'))
 
 
 @settings(max_examples=200, deadline=None, database=None)
-@given(st.lists(st.lists(st.one_of(quoted, bare), min_size=3, max_size=3).map(",".join), min_size=1, max_size=8))
-def test_what_is_rfc_4180_is_read_as_such(rows: list[str]) -> None:
+@given(st.lists(st.lists(st.one_of(quoted, bare), min_size=3, max_size=3), min_size=1, max_size=8))
+def test_what_is_rfc_4180_is_read_as_such(rows: list[list[str]]) -> None:
     """Also where a file consists of nothing but quotes and line breaks: fields have fewer commas than records."""
-    text = "".join(f"{row}\n" for row in ["x,y,z", *rows])
-    inner_commas = [match for match in re.findall(r'"(?:[^"]|"")*"', text) if match.count(",") > 1]
-    if not inner_commas:
-        assert cut(text) == ["x,y,z", *rows]
+    assume(all(field.count(",") < 2 for row in rows for field in row))
+    found = [",".join(row) for row in [["x", "y", "z"], *rows]]
+    assert cut("".join(f"{row}\n" for row in found)) == found
 
 
 @settings(max_examples=300, deadline=None, database=None)
