@@ -56,15 +56,16 @@ def activity(features: Iterable[pa.RecordBatch]) -> Activity:
     ratings, total = 0, 0.0
     for batch in features:
         counts = batch["rating_count"].to_numpy()
-        holders.update(_counted(counts))
+        holders.update(counted(counts))
         ratings += int(counts.sum())
         total += float(np.dot(pc.fill_null(batch["average_rating"], 0.0).to_numpy(), counts))
         first = batch["first_rated"].drop_null().cast(pa.timestamp("us")).to_numpy()
-        arrivals.update({str(month): count for month, count in _counted(first.astype("datetime64[M]")).items()})
+        arrivals.update({str(month): count for month, count in counted(first.astype("datetime64[M]")).items()})
     return Activity(dict(sorted(holders.items())), total / ratings if ratings else None, arrivals)
 
 
-def _counted(values: NDArray[Any]) -> dict[Any, int]:
+def counted(values: NDArray[Any]) -> dict[Any, int]:
+    """How often each value occurs, the lowest first."""
     found, counts = np.unique(values, return_counts=True)
     return dict(zip(found.tolist() if found.dtype.kind != "M" else found, counts.tolist(), strict=True))
 

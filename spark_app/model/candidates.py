@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from spark_app.model.factors import Factors
+from spark_app.model.factors import Factors, collected
 from spark_app.model.half_sweep import Bools, Floats, Ints
-from spark_app.model.matrices import FactorMatrix, Ids, as_matrix, found_among
+from spark_app.model.matrices import FactorMatrix, Ids, found_among
 from spark_app.model.predicted import RatingSide
 from spark_app.platform.spark_versions import to_arrow
 
@@ -121,7 +121,7 @@ def candidate_blocks(
     The other arguments are those of `build_candidates`, and the factors of the movies. Collects the ids of the movies
     to the driver.
     """
-    ids = np.sort(to_arrow(movies.select("movieId"))["movieId"].to_numpy()).astype(np.int32)
+    ids = _ids(movies)
     block_movies = max(1, max_bytes // ((factors.rank + 2) * np.dtype(np.float32).itemsize))
     if len(ids) <= block_movies:
         return CandidateBlocks([partial(_whole, ids, popularity, factors, popularity_exponent)])
@@ -137,14 +137,16 @@ def candidate_blocks(
 
 def _whole(ids: Ids, popularity: DataFrame, factors: Factors, popularity_exponent: float) -> Candidates:
     """All candidates, as `build_candidates` makes them, from the matrix of the movies' factors."""
+    return candidates_of(ids, factors.movie_matrix(), _counts(popularity), factors.rank, popularity_exponent)
+
+
+def _ids(movies: DataFrame) -> Ids:
+    return np.sort(to_arrow(movies.select("movieId"))["movieId"].to_numpy()).astype(np.int32)
+
+
+def _counts(popularity: DataFrame) -> tuple[Ids, Ints]:
     table = to_arrow(popularity.select("movieId", "rating_count")).sort_by("movieId")
-    return candidates_of(
-        ids,
-        factors.movie_matrix(),
-        (table["movieId"].to_numpy().astype(np.int32), table["rating_count"].to_numpy()),
-        factors.rank,
-        popularity_exponent,
-    )
+    return table["movieId"].to_numpy().astype(np.int32), table["rating_count"].to_numpy()
 
 
 def candidates_of(
@@ -168,18 +170,10 @@ def build_candidates(
     `features` are arrays of length `rank`. The lift is (1 + rating_count) to the power of `popularity_exponent`. Brings
     one row per movie to the driver.
     """
-    joined = to_arrow(
-        movies.select("movieId")
-        .join(popularity.select("movieId", "rating_count"), on="movieId", how="left")
-        .join(factors.withColumnRenamed("id", "movieId"), on="movieId", how="left")
-        .orderBy("movieId")
-    )
-    ids = joined["movieId"].to_numpy().astype(np.int32)
-    has_factors = joined["features"].is_valid().to_numpy(zero_copy_only=False)
-    rows = np.zeros((len(ids), rank), dtype=np.float32)
-    rows[has_factors] = as_matrix(joined["features"].combine_chunks(), rank)
-    counts = joined["rating_count"].fill_null(0).to_numpy()
-    return as_candidates(ids, rows, has_factors, counts, popularity_exponent)
+    own = movies.select("movieId")
+    of_movies = factors.join(own.withColumnRenamed("movieId", "id"), on="id", how="left_semi")
+    counts = _counts(popularity.join(own, on="movieId", how="left_semi"))
+    return candidates_of(_ids(movies), collected(of_movies, rank), counts, rank, popularity_exponent)
 
 
 def as_candidates(

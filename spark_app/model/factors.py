@@ -100,22 +100,28 @@ def without_biases(rows: Floats, mean: float | None) -> Floats:
 def as_frame(spark: SparkSession, matrix: FactorMatrix) -> DataFrame:
     """Make a frame(id, features) of a matrix. The matrix is broadcast, and each task takes its rows from it."""
     shared = spark.sparkContext.broadcast(matrix)
-    parts = max(1, -(-len(matrix.ids) // FRAME_ROWS))
+    parts = _parts(matrix)
 
     def rows(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for part in batch["id"].to_pylist():
-                chosen = slice(part * FRAME_ROWS, (part + 1) * FRAME_ROWS)
-                yield as_batch(shared.value.ids[chosen], shared.value.rows[chosen])
+                yield _part(shared.value, part)
 
     return spark.range(0, parts, 1, parts).mapInArrow(rows, FACTORS_SCHEMA)
 
 
 def batches_of(matrix: FactorMatrix) -> Iterator[pa.RecordBatch]:
     """A matrix as record batches of FACTORS_SCHEMA."""
-    for first in range(0, len(matrix.ids), FRAME_ROWS):
-        rows = slice(first, first + FRAME_ROWS)
-        yield as_batch(matrix.ids[rows], matrix.rows[rows])
+    return (_part(matrix, part) for part in range(_parts(matrix)))
+
+
+def _parts(matrix: FactorMatrix) -> int:
+    return max(1, -(-len(matrix.ids) // FRAME_ROWS))
+
+
+def _part(matrix: FactorMatrix, part: int) -> pa.RecordBatch:
+    rows = slice(part * FRAME_ROWS, (part + 1) * FRAME_ROWS)
+    return as_batch(matrix.ids[rows], matrix.rows[rows])
 
 
 def as_batch(ids: Ids, rows: Floats) -> pa.RecordBatch:

@@ -127,7 +127,7 @@ def _can_write(spark: SparkSession, path: str) -> bool:
     It does where nothing is set for new tables that only Spark heeds, and the disk takes its commits.
     """
     properties = (key for key, _ in spark.sparkContext.getConf().getAll() if key.startswith(DEFAULT_PROPERTIES))
-    return can_write(spark, path) and not any(properties) and _takes_links(storage.parent(path))
+    return can_write(spark, path) and not any(properties) and _takes_links(str(PurePosixPath(path).parent))
 
 
 @functools.cache

@@ -55,11 +55,6 @@ def join(root: str, *parts: str) -> str:
     return posixpath.join(root, *parts)
 
 
-def parent(path: str) -> str:
-    """The folder that a path lies in."""
-    return posixpath.dirname(path)
-
-
 def name_of(path: str) -> str:
     """The last part of a path."""
     return posixpath.basename(path)

@@ -14,7 +14,6 @@ from pyspark.sql import functions as F
 
 from spark_app.data import ids, rules
 from spark_app.data.ids import Codes
-from spark_app.platform import delta
 from spark_app.platform.errors import InputError, UsageError
 from spark_app.platform.log import logger
 from spark_app.zones.manifest import RunRecord
@@ -32,7 +31,7 @@ def read_codes(spark: SparkSession, zone: ProcessedZone) -> Codes:
 
 def coded_before(zone: ProcessedZone) -> frozenset[str]:
     """The columns, of userId and movieId, of which some ids have codes since an earlier run; found without Spark."""
-    return frozenset(column for column, table in TABLES.items() if delta.is_table(zone.table(table)))
+    return frozenset(column for column, table in TABLES.items() if zone.has_table(table))
 
 
 def texts_in(fields: DataFrame, column: str) -> DataFrame:
@@ -92,7 +91,7 @@ def _ids_in(fields: DataFrame, column: str) -> DataFrame:
 
 def has_codes(zone: ProcessedZone, column: str) -> bool:
     """Whether some ids of userId or movieId have codes. If not, all are integers that stand for themselves."""
-    return delta.is_table(zone.table(TABLES[column]))
+    return zone.has_table(TABLES[column])
 
 
 def code_of(zone: ProcessedZone, column: str, delivered: str) -> int:

@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 
 from spark_app.data.liked import titles_in
 from spark_app.model.half_sweep import Floats
-from spark_app.platform import delta, storage
+from spark_app.platform import storage
 from spark_app.platform.errors import InputError
 from spark_app.zones.id_codes import code_of, has_codes, is_delivered_id, with_delivered_movie_ids
 from spark_app.zones.manifest import read_manifest
@@ -82,7 +82,7 @@ def _reasons(recommended: list[dict[str, Any]], titles: set[str]) -> dict[str, l
 
 def _has_seen_any(zone: ProcessedZone, user: int) -> bool:
     """Whether a user has seen a movie without a rating."""
-    has_table = delta.is_table(zone.table("unrated"))
+    has_table = zone.has_table("unrated")
     return has_table and zone.rows("unrated", ds.field("userId") == user, ["movieId"]).num_rows > 0
 
 
@@ -100,7 +100,7 @@ def movie(zone: ProcessedZone, movie_id: str) -> dict[str, Any]:
 
 
 def _similar(zone: ProcessedZone, movie_id: str) -> list[dict[str, Any]] | None:
-    if not delta.is_table(zone.table("similar_movies")):
+    if not zone.has_table("similar_movies"):
         return None
     similar = zone.rows("similar_movies", is_delivered_id("movieId", movie_id)).sort_by("rank")
     renamed = similar.drop_columns(["movieId"]).rename_columns({"similarMovieId": "movieId"})

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
-from spark_app.platform import delta, storage
+from spark_app.data.profile import counted
+from spark_app.platform import storage
 from spark_app.zones.manifest import read_manifest
 from spark_app.zones.processed import ProcessedZone
 from spark_app.zones.published import user
@@ -36,18 +37,17 @@ def users_by_activity(zone: ProcessedZone) -> dict[int, int]:
 
     Empty before `explore` has run.
     """
-    if not delta.is_table(zone.table("user_features")):
+    if not zone.has_table("user_features"):
         return {}
     activity: Counter[int] = Counter()
     for batch in zone.dataset("user_features").scanner(columns=["rating_count"]).to_batches():
-        counts, users = np.unique(batch["rating_count"].to_numpy(), return_counts=True)
-        activity.update(dict(zip(counts.tolist(), users.tolist(), strict=True)))
+        activity.update(counted(batch["rating_count"].to_numpy()))
     return dict(sorted(activity.items()))
 
 
 def ratings_of_movies(zone: ProcessedZone) -> NDArray[np.int64]:
     """The number of ratings of every movie, the largest first; empty before `explore` has run."""
-    if not delta.is_table(zone.table("movie_features")):
+    if not zone.has_table("movie_features"):
         return np.array([], dtype=np.int64)
     counts = zone.rows("movie_features", columns=["rating_count"])["rating_count"].to_numpy()
     return np.sort(counts)[::-1]
@@ -69,7 +69,7 @@ def recommended(zone: ProcessedZone, count: int) -> dict[str, Any]:
     `users` have a list. `top` are the movies in most lists: (title, lists), ties by movieId. `lists` and `ratings` are
     the number of lists and of ratings of every movie, the most rated first.
     """
-    if not (delta.is_table(zone.table("recommendations")) and storage.exists(zone.final_file)):
+    if not (zone.has_table("recommendations") and storage.exists(zone.final_file)):
         return {}
     in_lists: Counter[Any] = Counter()
     users = 0
@@ -96,7 +96,7 @@ def sample_users(zone: ProcessedZone, places: Sequence[float]) -> list[dict[str,
     Of the users with the same number of ratings, the lowest userId that has a list is taken. If none of them has a
     list, users with the nearest number of ratings are searched. Empty if nothing is recommended yet.
     """
-    if not delta.is_table(zone.table("recommendations")):
+    if not zone.has_table("recommendations"):
         return []
     by_activity = users_by_activity(zone)
     counts, cumulative = np.array(list(by_activity), dtype=np.int64), np.cumsum(list(by_activity.values()))
