@@ -301,7 +301,6 @@ def judge_our_lists(
     models: Models,
     known: DataFrame,
     judged: DataFrame,
-    movies: DataFrame,
     part: Part,
     settings: Settings,
 ) -> tuple[Numbers, NDArray[np.int64]]:
@@ -311,7 +310,7 @@ def judge_our_lists(
     users = relevant.select("userId").join(factors, on="userId", how="left")
     block = settings.recommend.block_users
     lists = lists_to_judge(
-        spark, users, known, models.candidates(movies, settings.recommend.catalogue_bytes), part.k, block
+        spark, users, known, models.candidates(part.facts.movie_ids, settings.recommend.catalogue_bytes), part.k, block
     ).drop("popularity")
     results = evaluation.collect_judged(
         evaluation.judge_lists(lists, ["implicit"], relevant, part.facts, part.k), ["implicit"], part.facts
@@ -357,7 +356,7 @@ def compare(
     weights = stack_weights(fit_ours(validation.known, settings), validation.judged, settings)
     models = [fit_ours(each.known, settings) for each in tqdm(splits, desc=f"fitting {OURS}", file=sys.stderr)]
     lists = [
-        judge_our_lists(spark, fitted, each.known, each.judged, movies, each.part, settings)
+        judge_our_lists(spark, fitted, each.known, each.judged, each.part, settings)
         for fitted, each in zip(models, splits, strict=True)
     ]
     errors = [our_errors(fitted, weights, each.judged, settings) for fitted, each in zip(models, splits, strict=True)]

@@ -7,7 +7,7 @@ are estimated in turn, `sweeps` times.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,9 @@ from pyspark.sql import functions as F
 from spark_app.model.blocks import Shared
 from spark_app.model.half_sweep import Block, Doubles, Floats
 from spark_app.model.rating_blocks import RatingBlocks, Side
+from spark_app.platform.arrow_files import Files
 from spark_app.platform.settings import Biases
-from spark_app.platform.spark_versions import from_arrow
+from spark_app.platform.spark_versions import from_arrow, to_arrow
 
 USERS_SCHEMA = "userId INT, user_bias DOUBLE, rating_count LONG"
 MOVIES_SCHEMA = "movieId INT, movie_bias DOUBLE, rating_count LONG"
@@ -31,11 +32,26 @@ PACKED_USERS = "ids BINARY, biases BINARY, counts BINARY"
 
 @dataclass(frozen=True)
 class BiasModel:
-    """The `mean` of all ratings, users(userId, user_bias, rating_count), movies(movieId, movie_bias, rating_count)."""
+    """The `mean` of all ratings, users(userId, user_bias, rating_count), movies(movieId, movie_bias, rating_count).
+
+    `read_movies` gives the movies without Spark, where they are on the driver or stored. `user_files` has the users, if
+    tasks can read it where it is stored.
+    """
 
     mean: float
     users: DataFrame
     movies: DataFrame
+    read_movies: Callable[[], pa.Table] | None = None
+    user_files: Files | None = None
+
+    def movie_rows(self) -> pa.Table:
+        """The movies, on the driver."""
+        return self.read_movies() if self.read_movies else to_arrow(self.movies)
+
+    @property
+    def user_rows(self) -> DataFrame | Files:
+        """The users."""
+        return self.user_files or self.users
 
 
 def fit_biases(ratings: RatingBlocks, bias_settings: Biases, spark: SparkSession) -> BiasModel:
@@ -55,8 +71,8 @@ def fit_biases(ratings: RatingBlocks, bias_settings: Biases, spark: SparkSession
         movies = _damped(totals, counts, bias_settings.movie_reg)
     users = _users(ratings.users, spark, movies, mean, bias_settings.user_reg).persist()
     users.count()
-    columns = {"movieId": movie_ids, "movie_bias": movies, "rating_count": counts.astype(np.int64)}
-    return BiasModel(mean, users, from_arrow(spark, pa.table(columns)))
+    table = pa.table({"movieId": movie_ids, "movie_bias": movies, "rating_count": counts.astype(np.int64)})
+    return BiasModel(mean, users, from_arrow(spark, table), lambda: table)
 
 
 @dataclass(frozen=True)

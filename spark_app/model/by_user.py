@@ -1,7 +1,8 @@
-"""Bring users and their rows (such as their ratings) into the same partition, for code that works in numpy.
+"""Bring users and their rows (such as their ratings) into the same task, for code that works in numpy.
 
-The rows are packed before the shuffle: each task sorts its rows into one record batch per partition, and only these few
-large values go through the shuffle. Shuffling the rows themselves would take as long as ranking them.
+Where the rows lie in files that are grouped by user, a task reads one of these, and what it needs of the users beside
+it. Otherwise the rows are packed and shuffled: each task sorts its rows into one record batch per partition, and only
+these few large values go through the shuffle. Shuffling the rows themselves would take as long as ranking them.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
 
+from spark_app.model.matrices import found_among
+from spark_app.platform.arrow_files import Files, map_files
 from spark_app.platform.pieces import as_bytes, cut, from_bytes, part_of, partition_keys
 
 USERS = pa.schema([("userId", pa.int32()), ("features", pa.list_(pa.float32()))])
@@ -34,9 +38,19 @@ class UserPartition:
     more: tuple[pa.Table, ...] = ()
 
 
+PartitionFunction = Callable[[UserPartition], Iterable[pa.RecordBatch]]
+
+
+class ByUser(Protocol):
+    """Users and rows in partitions: each user is in one, with all of their rows."""
+
+    def map(self, function: PartitionFunction, schema: StructType | str) -> DataFrame:
+        """Apply a function to each partition; the record batches that it returns become a frame of the given schema."""
+
+
 @dataclass(frozen=True)
-class ByUser:
-    """Packed users and rows: each user is in one partition of `packed`, with all of their rows.
+class _Packed:
+    """Packed users and rows, shuffled: each user is in one partition of `packed`.
 
     `schemas` are those of all parts before packing.
     """
@@ -44,8 +58,7 @@ class ByUser:
     packed: DataFrame
     schemas: tuple[pa.Schema, ...]
 
-    def map(self, function: Callable[[UserPartition], Iterable[pa.RecordBatch]], schema: StructType | str) -> DataFrame:
-        """Apply a function to each partition; the record batches that it returns become a frame of the given schema."""
+    def map(self, function: PartitionFunction, schema: StructType | str) -> DataFrame:
         schemas = self.schemas
 
         def mapped(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
@@ -54,17 +67,51 @@ class ByUser:
         return self.packed.mapInArrow(mapped, schema)
 
 
-def together_by_user(users: DataFrame, rows: DataFrame, *more: DataFrame) -> ByUser:
+@dataclass(frozen=True)
+class _InFiles:
+    """Rows in files that are grouped by user: a file is a partition. Users who have no rows are in none."""
+
+    spark: SparkSession
+    rows: Files
+    others: tuple[Files, ...]
+
+    def map(self, function: PartitionFunction, schema: StructType | str) -> DataFrame:
+        others = self.others
+
+        def mapped(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+            rows = pa.Table.from_batches(batches)
+            known = np.unique(rows["userId"].to_numpy())
+            users, *more = (_of_users(known, files) for files in others)
+            return function(UserPartition(users, rows, tuple(more)))
+
+        return map_files(self.spark, self.rows, mapped, schema).frame
+
+
+def _of_users(ids: NDArray[np.int32], files: Files) -> pa.Table:
+    """The rows of some users (ascending ids) in files."""
+    found = (batch.filter(pa.array(found_among(batch["userId"].to_numpy(), ids)[1])) for batch in files.batches())
+    return pa.Table.from_batches(found, files.schema)
+
+
+def together_by_user(
+    spark: SparkSession, users: DataFrame | Files, rows: DataFrame | Files, *more: DataFrame | Files
+) -> ByUser:
     """Bring users(userId, features array of float) and rows(userId, ...) together by user, in one shuffle.
 
-    `more` are further frames of (userId, ...).
+    `more` are further frames of (userId, ...). There is no shuffle where all are files, and those of `rows` are grouped
+    by user; users without rows are then left out.
     """
-    spark = users.sparkSession
+    sources = (users, rows, *more)
+    if isinstance(rows, Files) and rows.grouped_by == "userId":
+        others = tuple(source for source in (users, *more) if isinstance(source, Files))
+        if len(others) == len(sources) - 1:
+            return _InFiles(spark, rows, others)
     keys = partition_keys(spark)
-    frames = (users.select(*USERS.names), rows, *more)
+    frames = [source.frame(spark) if isinstance(source, Files) else source for source in sources]
+    frames[0] = frames[0].select(*USERS.names)
     packed = (frame.mapInArrow(_Packer(keys, part), PACKED) for part, frame in enumerate(frames))
     schemas = (USERS, *(to_arrow_schema(frame.schema) for frame in frames[1:]))
-    return ByUser(reduce(DataFrame.union, packed).repartition(len(keys), "partition"), schemas)
+    return _Packed(reduce(DataFrame.union, packed).repartition(len(keys), "partition"), schemas)
 
 
 def _unpacked(batches: Iterable[pa.RecordBatch], schemas: tuple[pa.Schema, ...]) -> UserPartition:

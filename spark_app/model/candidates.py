@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from spark_app.model.factors import Factors, collected
 from spark_app.model.half_sweep import Bools, Floats, Ints
 from spark_app.model.matrices import FactorMatrix, Ids, found_among
 from spark_app.model.predicted import RatingSide
-from spark_app.platform.spark_versions import to_arrow
 
 LAST = np.float32(-1e9)
 """Added to the score of movies without factors. It ranks them last: they are recommended if no others are left."""
@@ -114,45 +113,36 @@ def _changed(make: Callable[[], Candidates], change: Callable[[Candidates], Cand
 
 
 def candidate_blocks(
-    movies: DataFrame, popularity: DataFrame, factors: Factors, popularity_exponent: float, max_bytes: int
+    movie_ids: Ids | Ints, popularity: pa.Table, factors: Factors, popularity_exponent: float, max_bytes: int
 ) -> CandidateBlocks:
-    """The candidates in one block, or, if they are larger than `max_bytes`, in several blocks by ranges of movieId.
+    """Movies (ascending ids) in one block, or, if they are larger than `max_bytes`, in several by ranges of ids.
 
-    The other arguments are those of `build_candidates`, and the factors of the movies. Collects the ids of the movies
-    to the driver.
+    The other arguments are those of `candidates_of`, and the factors of the movies; popularity(movieId, rating_count).
     """
-    ids = _ids(movies)
+    ids, in_order = movie_ids.astype(np.int32), popularity.sort_by("movieId")
+    counts = (in_order["movieId"].to_numpy().astype(np.int32), in_order["rating_count"].to_numpy())
     block_movies = max(1, max_bytes // ((factors.rank + 2) * np.dtype(np.float32).itemsize))
-    if len(ids) <= block_movies:
-        return CandidateBlocks([partial(_whole, ids, popularity, factors, popularity_exponent)])
-    ranges = (ids[first : first + block_movies] for first in range(0, len(ids), block_movies))
-    parts = (movies.filter(F.col("movieId").between(int(part[0]), int(part[-1]))) for part in ranges)
-    return CandidateBlocks(
-        [
-            partial(build_candidates, part, popularity, factors.movies, factors.rank, popularity_exponent)
-            for part in parts
-        ]
-    )
 
+    def block(part: Ids) -> Candidates:
+        if len(part) == len(ids):
+            matrix = factors.movie_matrix()
+        else:
+            of_part = F.col("id").between(int(part[0]), int(part[-1]))
+            matrix = collected(factors.movies.filter(of_part), factors.rank)
+        return candidates_of(part, matrix, counts, factors.rank, popularity_exponent)
 
-def _whole(ids: Ids, popularity: DataFrame, factors: Factors, popularity_exponent: float) -> Candidates:
-    """All candidates, as `build_candidates` makes them, from the matrix of the movies' factors."""
-    return candidates_of(ids, factors.movie_matrix(), _counts(popularity), factors.rank, popularity_exponent)
-
-
-def _ids(movies: DataFrame) -> Ids:
-    return np.sort(to_arrow(movies.select("movieId"))["movieId"].to_numpy()).astype(np.int32)
-
-
-def _counts(popularity: DataFrame) -> tuple[Ids, Ints]:
-    table = to_arrow(popularity.select("movieId", "rating_count")).sort_by("movieId")
-    return table["movieId"].to_numpy().astype(np.int32), table["rating_count"].to_numpy()
+    parts = (ids[first : first + block_movies] for first in range(0, max(len(ids), 1), block_movies))
+    return CandidateBlocks([partial(block, part) for part in parts])
 
 
 def candidates_of(
     ids: Ids, factors: FactorMatrix, popularity: tuple[Ids, Ints], rank: int, popularity_exponent: float
 ) -> Candidates:
-    """Movies with ascending ids as candidates, with their factors, and popularity (ascending ids, and counts)."""
+    """Movies with ascending ids as candidates, with their factors, and popularity (ascending ids, and counts).
+
+    Factors and popularity may lack some, and have others. The lift is (1 + count) to the power of
+    `popularity_exponent`.
+    """
     places, has_factors = found_among(ids, factors.ids)
     rows = np.zeros((len(ids), rank), dtype=np.float32)
     rows[has_factors] = factors.rows[places[has_factors]]
@@ -160,20 +150,6 @@ def candidates_of(
     counts = np.zeros(len(ids), dtype=np.int64)
     counts[is_counted] = popularity[1][places[is_counted]]
     return as_candidates(ids, rows, has_factors, counts, popularity_exponent)
-
-
-def build_candidates(
-    movies: DataFrame, popularity: DataFrame, factors: DataFrame, rank: int, popularity_exponent: float = 0.0
-) -> Candidates:
-    """Collect movies(movieId) as candidates, with popularity(movieId, rating_count) and factors(id, features).
-
-    `features` are arrays of length `rank`. The lift is (1 + rating_count) to the power of `popularity_exponent`. Brings
-    one row per movie to the driver.
-    """
-    own = movies.select("movieId")
-    of_movies = factors.join(own.withColumnRenamed("movieId", "id"), on="id", how="left_semi")
-    counts = _counts(popularity.join(own, on="movieId", how="left_semi"))
-    return candidates_of(_ids(movies), collected(of_movies, rank), counts, rank, popularity_exponent)
 
 
 def as_candidates(

@@ -14,6 +14,7 @@ from spark_app.model.by_user import UserPartition, together_by_user
 from spark_app.model.half_sweep import Floats, Problem
 from spark_app.model.matrices import FactorMatrix, Ids, found_among, in_order
 from spark_app.model.solver import Solution, SolvedSide
+from spark_app.platform.arrow_files import Files
 from spark_app.platform.spark_versions import to_arrow
 
 FACTORS_SCHEMA = "id INT, features ARRAY<FLOAT>"
@@ -31,7 +32,7 @@ class Factors:
 
     The score or predicted rating of a pair is the dot product of both. A user or movie without factors has no row.
     `matrices` are those of users and movies, where they are on the driver already; `read_movies` reads that of the
-    movies where it is stored.
+    movies where it is stored. `user_files` has the users, if tasks can read it where it is stored.
     """
 
     rank: int
@@ -39,6 +40,12 @@ class Factors:
     movies: DataFrame
     matrices: tuple[FactorMatrix, FactorMatrix] | None = None
     read_movies: Callable[[], FactorMatrix] | None = None
+    user_files: Files | None = None
+
+    @property
+    def user_rows(self) -> DataFrame | Files:
+        """The factors of the users, as userId and features."""
+        return self.user_files or self.users.withColumnRenamed("id", "userId")
 
     def movie_matrix(self) -> FactorMatrix:
         """The factors of the movies as a matrix on the driver."""
@@ -134,7 +141,7 @@ def as_batch(ids: Ids, rows: Floats) -> pa.RecordBatch:
 def with_users(factors: Factors, outdated: DataFrame, replacements: DataFrame) -> Factors:
     """Remove the factors of the outdated users(userId), if they have any, and add replacements(id, features)."""
     unchanged = factors.users.join(outdated.selectExpr("userId AS id"), on="id", how="left_anti")
-    return replace(factors, users=unchanged.unionByName(replacements), matrices=None)
+    return replace(factors, users=unchanged.unionByName(replacements), matrices=None, user_files=None)
 
 
 def with_prediction(pairs: DataFrame, factors: Factors, column: str) -> DataFrame:
@@ -153,7 +160,7 @@ def with_prediction(pairs: DataFrame, factors: Factors, column: str) -> DataFram
             yield pa.RecordBatch.from_arrays([*batch.columns, products], names=[*batch.schema.names, column])
 
     schema = StructType([*pairs.schema.fields, StructField(column, FloatType())])
-    return together_by_user(factors.users.withColumnRenamed("id", "userId"), pairs).map(predicted, schema)
+    return together_by_user(pairs.sparkSession, factors.user_rows, pairs).map(predicted, schema)
 
 
 def _products(pairs: pa.RecordBatch, users: FactorMatrix, movies: FactorMatrix) -> pa.Array:

@@ -13,7 +13,7 @@ from spark_app.model.biases import BiasModel, fit_biases, user_biases
 from spark_app.model.candidates import CandidateBlocks, Candidates, candidate_blocks
 from spark_app.model.factors import Factors, with_users
 from spark_app.model.foldin import fold_in_explicit, fold_in_implicit, outdated_users
-from spark_app.model.half_sweep import Doubles
+from spark_app.model.half_sweep import Doubles, Ints
 from spark_app.model.lists import Predict
 from spark_app.model.matrices import Ids
 from spark_app.model.predicted import RatingModel, known_biases, predicted_for_anyone, rating_side
@@ -22,7 +22,6 @@ from spark_app.model.split import keep_active
 from spark_app.model.stack import StackWeights
 from spark_app.platform.errors import InputError
 from spark_app.platform.settings import Biases, ExplicitAls, ImplicitAls, Settings, Train
-from spark_app.platform.spark_versions import to_arrow
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,10 @@ class Models:
     biases: BiasModel
     stack: StackWeights = field(default_factory=StackWeights)
 
-    def candidates(self, movies: DataFrame, max_bytes: int) -> CandidateBlocks:
-        """The movies(movieId) with their ranking factors and popularity, in blocks of at most `max_bytes` each."""
+    def candidates(self, movie_ids: Ids | Ints, max_bytes: int) -> CandidateBlocks:
+        """Movies (ascending ids) with their ranking factors and popularity, in blocks of at most `max_bytes` each."""
         exponent = self.settings.implicit.popularity_exponent
-        return candidate_blocks(movies, self.biases.movies, self.implicit, exponent, max_bytes)
+        return candidate_blocks(movie_ids, self.biases.movie_rows(), self.implicit, exponent, max_bytes)
 
     def off_driver(self) -> Models:
         """The same models, without the matrices that take memory of the driver."""
@@ -66,7 +65,7 @@ class Models:
     def with_ratings(self, candidates: CandidateBlocks, model: RatingModel) -> CandidateBlocks:
         """The candidates with what they bring to predicted ratings. Collects the movies' factors to the driver."""
         factors = self._predicting.movie_matrix()
-        known = known_biases(to_arrow(self.biases.movies), "movieId", "movie_bias")
+        known = known_biases(self.biases.movie_rows(), "movieId", "movie_bias")
 
         def rated(block: Candidates) -> Candidates:
             return replace(block, ratings=rating_side(block.movie_ids, factors, known, 0.0, (0.0, model.movie)))
@@ -75,11 +74,11 @@ class Models:
 
     def predict(self, model: RatingModel) -> Predict:
         """What `recommend` needs to predict ratings."""
-        return Predict(model, self._predicting.users.withColumnRenamed("id", "userId"), self.biases.users)
+        return Predict(model, self._predicting.user_rows, self.biases.user_rows)
 
     def predicted_for_anyone(self, movie_ids: Ids, model: RatingModel) -> Doubles:
         """The predicted ratings of movies for a user who has no ratings."""
-        known = known_biases(to_arrow(self.biases.movies), "movieId", "movie_bias")
+        known = known_biases(self.biases.movie_rows(), "movieId", "movie_bias")
         return predicted_for_anyone(movie_ids, known, model)
 
     @property
@@ -155,7 +154,8 @@ def with_fold_in(models: Models, ratings: DataFrame, which_users: Literal["new",
         rating_factors = fold_in_explicit(new_ratings, models.explicit, fitted.explicit, models.biases.mean)
         explicit = with_users(models.explicit, outdated, rating_factors)
     unchanged = models.biases.users.join(outdated, on="userId", how="left_anti")
-    biases = unchanged.unionByName(user_biases(new_ratings, models.biases, fitted.biases))
+    users = unchanged.unionByName(user_biases(new_ratings, models.biases, fitted.biases))
     implicit = with_users(models.implicit, outdated, ranking_factors)
-    extended = replace(models, implicit=implicit, explicit=explicit, biases=replace(models.biases, users=biases))
+    biases = replace(models.biases, users=users, user_files=None)
+    extended = replace(models, implicit=implicit, explicit=explicit, biases=biases)
     return extended, ranking_factors.count()

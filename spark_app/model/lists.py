@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from spark_app.model.by_user import ByUser, UserPartition, together_by_user
+from spark_app.model.by_user import UserPartition, together_by_user
 from spark_app.model.candidates import CandidateBlocks, Candidates, user_vectors
 from spark_app.model.half_sweep import Block, Floats, Ints, Problem
 from spark_app.model.matrices import as_matrix, found_among, in_order
@@ -29,6 +29,7 @@ from spark_app.model.predicted import (
 )
 from spark_app.model.reasons import Reasons
 from spark_app.model.topn import Scores, TopN, UserRatings
+from spark_app.platform.arrow_files import Files
 from spark_app.platform.log import logger
 
 PERSONAL, POPULAR, LAST_REASON = "based on your ratings", "popular", "all others are rated"
@@ -63,8 +64,8 @@ class Predict:
     """The model that predicts ratings, with the users' factors(userId, features) and user_biases of `biases`."""
 
     model: RatingModel
-    factors: DataFrame
-    user_biases: DataFrame
+    factors: DataFrame | Files
+    user_biases: DataFrame | Files
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,8 @@ class _History:
 
 def recommend(
     spark: SparkSession,
-    users: DataFrame,
-    seen: DataFrame,
+    users: DataFrame | Files,
+    seen: DataFrame | Files,
     candidate_blocks: CandidateBlocks,
     n: int,
     block_users: int,
@@ -116,7 +117,7 @@ def recommend(
     """The top N of every user in `users`: userId, rank (1 is best), movieId, score, reason, because, predicted_rating.
 
     Takes users(userId, features: array of float, null where the user has no factors) and seen(userId, movieId, rating:
-    null if a movie was seen and not rated).
+    null if a movie was seen and not rated). Files are the quickest, if those of `seen` are grouped by user.
     With `everyone`, every user in `seen` gets a list, and `users` needs only rows for those who have factors.
 
     A user gets N of the unseen movies that are chosen (`Candidates.is_chosen`) and not predicted too low
@@ -125,7 +126,8 @@ def recommend(
     most to the score, the largest contribution first; it is empty for popular movies and without `explain`.
     `predicted_rating` is null without `predict`, which needs candidates with `ratings`.
 
-    The rows of `seen` are shuffled by user, once for each block of candidates, and a task holds one partition of them.
+    The rows of `seen` are shuffled by user, unless they come grouped, once for each block of candidates, and a task
+    holds one partition of them.
     With more than one block no reasons are named, because these need all movies that a user has seen at once.
     """
     is_whole = len(candidate_blocks) == 1
@@ -136,9 +138,10 @@ def recommend(
         )
         explain = None
     ranker = _Ranker(n, block_users, explain, predict.model if predict else None, everyone)
-    needs_ratings = explain or (predict and predict.model.above_mean is not None)
+    needs_ratings = bool(explain or (predict and predict.model.above_mean is not None))
     of_users = (predict.factors, predict.user_biases) if predict else ()
-    together = _by_user(users, seen, F.col("rating") if needs_ratings else F.lit(None), *of_users)
+    rows = seen if isinstance(seen, Files) else _rated(seen, F.col("rating") if needs_ratings else F.lit(None))
+    together = together_by_user(spark, users, rows, *of_users)
 
     def ranked(candidates: Candidates) -> DataFrame:
         shared = spark.sparkContext.broadcast(candidates)
@@ -174,7 +177,7 @@ def lists_to_judge(
     counted = seen.select("userId", "movieId", F.lit(1.0).alias("rating"))
     if unrated is not None:
         counted = counted.unionByName(unrated.select("userId", "movieId", F.lit(None).cast("double").alias("rating")))
-    together = _by_user(users, counted, F.col("rating"))
+    together = together_by_user(spark, users, _rated(counted, F.col("rating")))
 
     def ranked(candidates: Candidates) -> DataFrame:
         shared = spark.sparkContext.broadcast(candidates)
@@ -196,10 +199,9 @@ def lists_to_judge(
     return lists.select("userId", "seen", mean.alias("seen_popularity"), *movie_ids)
 
 
-def _by_user(users: DataFrame, seen: DataFrame, rating: Column, *more: DataFrame) -> ByUser:
-    """Bring the users to serve, their ratings, and `more` together; the ratings are shuffled once, by user."""
-    served = users.select("userId", F.col("features").cast("array<float>"))
-    return together_by_user(served, seen.select("userId", "movieId", rating.cast("float").alias("rating")), *more)
+def _rated(seen: DataFrame, rating: Column) -> DataFrame:
+    """The rows of `seen` as they are shuffled."""
+    return seen.select("userId", "movieId", rating.cast("float").alias("rating"))
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,7 @@ def _user_ratings(part: UserPartition, user_ids: NDArray[np.int32], model: Ratin
     known = known_biases(biases, "userId", "user_bias")
     side = rating_side(user_ids, matrix, known, model.mean, (model.constant, model.user))
     rows, is_served = found_among(part.rows["userId"].to_numpy(), user_ids)
-    ratings = part.rows["rating"].to_numpy()
+    ratings = _ratings_of(part.rows)
     return UserRatings(side, lowest_ratings(model, rows[is_served], ratings[is_served], len(user_ids)))
 
 
@@ -317,10 +319,15 @@ def _seen(history: pa.Table, user_ids: NDArray[np.int32], movie_ids: NDArray[np.
     users, is_user = found_among(history["userId"].to_numpy(), user_ids)
     is_kept = is_movie & is_user
     users, places = users[is_kept], places[is_kept]
-    ratings = history["rating"].to_numpy()[is_kept]
+    ratings = _ratings_of(history)[is_kept]
     # Sorting one combined number is several times as fast as sorting by two keys.
     order = np.argsort(users * len(movie_ids) + places, kind="stable")
     return _History(users[order], places[order], ratings[order])
+
+
+def _ratings_of(rows: pa.Table) -> Floats:
+    """The ratings of rows, NaN where there is none."""
+    return np.asarray(rows["rating"].to_numpy(), dtype=np.float32)
 
 
 def _as_batch(

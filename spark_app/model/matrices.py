@@ -12,6 +12,9 @@ from spark_app.model.half_sweep import Bools, Floats, Ints
 
 Ids = NDArray[np.int32]
 
+TABLE_SIZE = 2**24
+"""Maximum number of entries in a table from ids to places. Ids with a wider range are found by binary search."""
+
 
 @dataclass(frozen=True)
 class FactorMatrix:
@@ -40,5 +43,14 @@ def found_among(ids: Ids, among: Ids) -> tuple[Ints, Bools]:
     """The place of each id in the ascending array `among`, and whether the id is in it."""
     if not len(among):
         return np.zeros(len(ids), dtype=np.int64), np.zeros(len(ids), dtype=bool)
-    places: Ints = np.minimum(np.searchsorted(among, ids), len(among) - 1)
+    low, high = int(among[0]), int(among[-1])
+    if high - low < min(len(ids), TABLE_SIZE):
+        # A table of all ids between the lowest and the highest is made quickly, and takes no search for each id.
+        table = np.full(high - low + 1, -1, dtype=np.int64)
+        table[among - low] = np.arange(len(among))
+        is_between = (ids >= low) & (ids <= high)
+        places: Ints = table[np.where(is_between, ids, low) - low]
+        is_found = is_between & (places >= 0)
+        return np.where(is_found, places, 0), is_found
+    places = np.minimum(np.searchsorted(among, ids), len(among) - 1)
     return places, among[places] == ids

@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 
 from spark_app.model.blocks import Blocks, LocalBlocks, SparkBlocks
 from spark_app.model.half_sweep import Block, Places
-from spark_app.model.matrices import Ids
+from spark_app.model.matrices import TABLE_SIZE, Ids
 from spark_app.platform.pieces import cut
 from spark_app.platform.spark_versions import to_arrow
 
@@ -38,9 +38,6 @@ USER, MOVIE = 0, 1
 SURVEY = "count LONG, users BINARY, movies BINARY"
 
 PIECES = "block INT, side INT, rows BINARY"
-
-TABLE_SIZE = 2**24
-"""Maximum number of entries in a table from ids to places. Ids with a wider range are found by binary search."""
 
 
 @dataclass(frozen=True)

@@ -115,20 +115,24 @@ class TopN:
         self, vectors: Floats, seen_users: Ints, seen: Ints, ratings: UserRatings | None
     ) -> tuple[Ints, Ints]:
         """Pairs (row, place) that include all of the N best of each row, and usually few others."""
-        order = np.argsort(seen, kind="stable")
+        # The search below needs the order of chunks alone, and numpy sorts small integers in linear time.
+        chunks = (seen // CHUNK).astype(np.uint16)
+        order = np.argsort(chunks, kind="stable")
         seen_users, seen = seen_users[order], seen[order]
+        ends = np.searchsorted(chunks[order], np.arange(len(self.chunks) + 1))
         lengths = np.linalg.norm(vectors[:, :-2].astype(np.float64), axis=1)
         best = np.full((len(vectors), self.n), -np.inf, dtype=np.float32)
         bound = best[:, 0].copy()
         nothing = np.zeros(0, dtype=np.int64)
         opened: list[tuple[Ints, Ints, Floats]] = [(nothing, nothing, np.zeros(0, dtype=np.float32))]
         users = np.arange(len(vectors))
-        for chunk in self.chunks:
+        for number, chunk in enumerate(self.chunks):
             highest = lengths * chunk.longest + vectors[:, -1] * chunk.most_popular + chunk.least
             users = users[_just_above(highest[users]) >= bound[users]]
             if not len(users):
                 break
-            scores = self._scores(chunk, vectors, users, seen_users, seen)
+            of_chunk = slice(ends[number], ends[number + 1])
+            scores = self._scores(chunk, vectors, users, seen_users[of_chunk], seen[of_chunk])
             if ratings and self.floor:
                 end = min(chunk.first + CHUNK, len(self.place))
                 of_users = ratings[users]
@@ -144,16 +148,15 @@ class TopN:
         return rows[reaches], self.place[positions[reaches]]
 
     def _scores(self, chunk: _Chunk, vectors: Floats, users: Ints, seen_users: Ints, seen: Ints) -> Floats:
-        """Scores of one chunk, one row per user; -inf for movies that the user has seen and for padding."""
+        """Scores of one chunk, one row per user; -inf for padding and for what is seen of the chunk (user, place)."""
         width = chunk.vectors.shape[1]
         scores = self.buffer.ravel()[: len(users) * width].reshape(len(users), width)
         np.matmul(vectors[users], chunk.vectors, out=scores)
         scores[:, len(self.place) - chunk.first :] = -np.inf
-        of_chunk = slice(*np.searchsorted(seen, [chunk.first, chunk.first + width]))
         row_of_user = np.full(len(vectors), -1)
         row_of_user[users] = np.arange(len(users))
-        rows = row_of_user[seen_users[of_chunk]]
-        scores[rows[rows >= 0], seen[of_chunk][rows >= 0] - chunk.first] = -np.inf
+        rows = row_of_user[seen_users]
+        scores[rows[rows >= 0], seen[rows >= 0] - chunk.first] = -np.inf
         return scores
 
     def _opened(self, scores: Floats, maxima: Floats, bound: Floats) -> tuple[Ints, Ints, Floats]:

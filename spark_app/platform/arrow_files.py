@@ -1,10 +1,13 @@
-"""Parquet files that Spark's tasks write by Arrow: quicker than Spark's own writer, most of all for rows from numpy."""
+"""Parquet files that Spark's tasks read and write by Arrow.
+
+That is quicker than through Java, most of all for rows that come from numpy or go there.
+"""
 
 from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,7 +15,9 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
+from pyspark.sql.types import StructType
 
 from spark_app.platform import s3, storage
 from spark_app.platform.session import is_on_one_machine
@@ -27,6 +32,9 @@ CODEC = "spark.sql.parquet.compression.codec"
 CODECS = frozenset({"snappy", "gzip", "zstd"})
 """The ways to compress that Spark and Arrow call by the same name."""
 
+READ_ROWS = 65_536
+"""The number of rows that are read at a time: many more take longer, because memory for them has to be found anew."""
+
 GROUP_ROWS, GROUP_BYTES = 1_000_000, 64 * 2**20
 """The size of a row group: as soon as it has so many rows, or they take so much memory."""
 
@@ -36,11 +44,13 @@ class Mapped:
     """The rows that `function` makes of record batches of `source`, with the columns of `schema` (DDL).
 
     What the function gives is written as it is. A frame would send each row to Java and back to Python.
+    `grouped_by` names a column: rows in which it is the same come from one task, and each task's rows are in its order.
     """
 
     source: DataFrame
     function: BatchFunction
-    schema: str
+    schema: StructType | str
+    grouped_by: str = ""
 
     @property
     def frame(self) -> DataFrame:
@@ -52,9 +62,72 @@ Rows: TypeAlias = DataFrame | Mapped | pa.Table
 """What can be written."""
 
 
+@dataclass(frozen=True)
+class Files:
+    """Columns of Parquet files on the disk of the only machine, which the tasks read by Arrow.
+
+    `columns` gives each column its name in the files. `grouped_by` names a column, as in `Mapped`: rows in which it is
+    the same are in one file.
+    """
+
+    paths: tuple[str, ...]
+    columns: Mapping[str, str]
+    grouped_by: str = ""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns with their types."""
+        stored = pq.read_schema(self.paths[0])
+        return pa.schema([(name, stored.field(there).type) for name, there in self.columns.items()])
+
+    def select(self, *names: str) -> Files:
+        """The same files, with these columns."""
+        return replace(self, columns={name: self.columns[name] for name in names})
+
+    def batches(self, *paths: str) -> Iterator[pa.RecordBatch]:
+        """The rows of some of the files, or else of all of them, in their order."""
+        for path in paths or self.paths:
+            file = pq.ParquetFile(path)
+            for batch in file.iter_batches(READ_ROWS, columns=list(self.columns.values()), use_threads=False):
+                in_order = [batch[stored] for stored in self.columns.values()]
+                yield pa.RecordBatch.from_arrays(in_order, names=list(self.columns))
+
+    def frame(self, spark: SparkSession) -> DataFrame:
+        """The same rows as a frame."""
+        stored = spark.read.parquet(*map(storage.spark_path, self.paths))
+        return stored.select(*(F.col(there).alias(name) for name, there in self.columns.items()))
+
+
+@dataclass(frozen=True)
+class _OfFiles:
+    """Applies a function to the rows of files, which are given by their numbers."""
+
+    files: Files
+    function: BatchFunction
+
+    def __call__(self, numbers: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in numbers:
+            for number in batch["id"].to_pylist():
+                yield from self.function(self.files.batches(self.files.paths[number]))
+
+
+def map_files(spark: SparkSession, files: Files, function: BatchFunction, schema: StructType | str) -> Mapped:
+    """Apply a function to the rows of each file: the rows of one file are one task's. `schema` is that of its result.
+
+    If the files are grouped by a column, so is the result.
+    """
+    count = len(files.paths)
+    return Mapped(spark.range(0, count, 1, count), _OfFiles(files, function), schema, files.grouped_by)
+
+
+def can_read(spark: SparkSession, folder: str) -> bool:
+    """Whether the tasks see the folder, on the disk of the only machine."""
+    return not s3.is_s3(folder) and is_on_one_machine(spark)
+
+
 def can_write(spark: SparkSession, folder: str) -> bool:
-    """Whether the tasks see the folder, on the disk of the only machine, and Arrow can compress as Spark is set to."""
-    return not s3.is_s3(folder) and is_on_one_machine(spark) and spark.conf.get(CODEC) in CODECS
+    """Whether the tasks see the folder, and Arrow can compress as Spark is set to."""
+    return can_read(spark, folder) and spark.conf.get(CODEC) in CODECS
 
 
 def session_of(rows: Rows) -> SparkSession:

@@ -25,7 +25,16 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
 from spark_app.platform import s3, storage
-from spark_app.platform.arrow_files import Rows, arrow_schema, can_write, frame_of, session_of, write_files
+from spark_app.platform.arrow_files import (
+    Files,
+    Mapped,
+    Rows,
+    arrow_schema,
+    can_write,
+    frame_of,
+    session_of,
+    write_files,
+)
 
 DEFAULT_PROPERTIES = "spark.databricks.delta.properties.defaults."
 """How settings begin that give properties to new tables."""
@@ -35,6 +44,9 @@ SPECIAL = frozenset("/:%")
 
 COMMIT = re.compile(r"[0-9]{20}\.json")
 """How a file of Delta's log is called that has a commit."""
+
+GROUPED_BY = "groupedBy"
+"""The key of a commit's facts that names the column by which the files of the table are grouped."""
 
 READER_VERSION, WRITER_VERSION = 1, 2
 """The versions of Delta's protocol of a table without any feature."""
@@ -77,13 +89,28 @@ def version(path: str) -> int:
 def frame(spark: SparkSession, path: str) -> DataFrame:
     """A Delta table at its current version as a frame; later writes do not change the frame."""
     table = _opened(path) if can_write(spark, path) else None
-    files = _files(table) if table is not None and _is_plain(table) else None
-    if table is None or files is None:
+    paths = None if table is None else _files(table, path)
+    if table is None or paths is None:
         return spark.read.format("delta").load(path)
     schema = StructType.fromJson(json.loads(table.schema().to_json()))
-    if not files:
+    if not paths:
         return spark.createDataFrame([], schema)
-    return spark.read.schema(schema).parquet(*(storage.spark_path(storage.join(path, name)) for name in files))
+    return spark.read.schema(schema).parquet(*map(storage.spark_path, paths))
+
+
+def grouped_files(spark: SparkSession, path: str) -> Files | None:
+    """The files of a Delta table at its current version, where tasks can read them, if a column groups their rows.
+
+    None if they cannot, if the table was written in another way, or if anything has changed its files since.
+    """
+    table = _opened(path) if can_write(spark, path) else None
+    paths = None if table is None else _files(table, path)
+    if table is None or not paths:
+        return None
+    commits = (commit for commit in history(path) if not commit.get("operation", "").startswith("VACUUM"))
+    column = next(commits, {}).get(GROUPED_BY)
+    names = [field.name for field in table.schema().fields]
+    return Files(tuple(paths), dict(zip(names, names, strict=True)), column) if column in names else None
 
 
 def write(rows: Rows, path: str, note: str, *, append: bool = False) -> None:
@@ -96,7 +123,10 @@ def write(rows: Rows, path: str, note: str, *, append: bool = False) -> None:
         _write_by_spark(frame_of(rows), path, note, append=append)
         return
     added = [_added(file) for file in write_files(rows, path)]
-    properties = CommitProperties(custom_metadata={"userMetadata": note})
+    facts = {"userMetadata": note}
+    if not append and isinstance(rows, Mapped) and rows.grouped_by:
+        facts[GROUPED_BY] = rows.grouped_by
+    properties = CommitProperties(custom_metadata=facts)
     if table is None:
         create_table_with_add_actions(_uri(path), columns, added, commit_properties=properties)
     else:
@@ -144,10 +174,15 @@ def _takes_links(folder: str) -> bool:
     return True
 
 
-def _files(table: DeltaTable) -> list[str] | None:
-    """The names of the files of a table; None where some lie elsewhere than in its folder, as those of a clone do."""
+def _files(table: DeltaTable, path: str) -> list[str] | None:
+    """The files of a table, if these are all there is to it.
+
+    None where the table is not plain, and where some files lie elsewhere than in its folder, as those of a clone do.
+    """
     names: list[str] = pa.table(table.get_add_actions())["path"].to_pylist()
-    return names if not any(SPECIAL.intersection(name) for name in names) else None
+    if not _is_plain(table) or any(SPECIAL.intersection(name) for name in names):
+        return None
+    return [storage.join(path, name) for name in names]
 
 
 def _is_plain(table: DeltaTable) -> bool:

@@ -10,6 +10,7 @@ import spark_app
 from spark_app.data import profile
 from spark_app.data.features import features
 from spark_app.data.ids import with_original_ids
+from spark_app.platform.arrow_files import frame_of
 from spark_app.platform.log import logger
 from spark_app.platform.settings import Settings
 from spark_app.report.words import percent
@@ -21,22 +22,23 @@ from spark_app.zones.processed import ProcessedZone
 def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     """Write `delta/user_features` and `delta/movie_features`, and the profile into the manifest."""
     zone = ProcessedZone(settings.processed.path)
-    ratings = zone.input(spark, "ratings", record)
+    ratings = zone.input_by_user(spark, "ratings", record)
     movies = zone.input_rows("movies", record, ["movieId", "year", "genres"]).sort_by("movieId")
 
-    found = features(ratings, movies)
-    made_from = _made_from(settings)
-    user_features = found.users.transform(with_original_ids, read_codes(spark, zone))
+    found = features(spark, ratings, movies)
+    made_from, codes = _made_from(settings), read_codes(spark, zone)
+    user_features = with_original_ids(frame_of(found.users), codes) if codes.by_column else found.users
     zone.overwrite(user_features, "user_features", made_from=made_from)
     record.note_output(zone.table("user_features"))
+    totals = found.totals()
     found.unpersist()
-    zone.overwrite(with_delivered_movie_ids(zone, found.movies), "movie_features", made_from=made_from)
+    zone.overwrite(with_delivered_movie_ids(zone, totals.movies), "movie_features", made_from=made_from)
     record.note_output(zone.table("movie_features"))
 
     columns = ["rating_count", "average_rating", "first_rated"]
     of_users = profile.activity(zone.dataset("user_features").scanner(columns=columns).to_batches())
-    of_movies = profile.activity(found.movies.select(columns).to_batches())
-    histogram = profile.rating_histogram(found.values, settings.input.feedback)
+    of_movies = profile.activity(totals.movies.select(columns).to_batches())
+    histogram = profile.rating_histogram(totals.values, settings.input.feedback)
     user_count, movie_count = sum(of_users.holders.values()), len(movies)
     rated_count = movie_count - of_movies.holders.get(0, 0)
     record.profile = {
@@ -49,9 +51,9 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
         "rating_histogram": histogram,
         "user_activity": profile.concentration(of_users.holders),
         "movie_popularity": profile.concentration(of_movies.holders),
-        "genres": profile.genres(movies, found.movies),
-        "decades": profile.decades(found.movies),
-        "months": profile.months(found.months, of_users, of_movies),
+        "genres": profile.genres(movies, totals.movies),
+        "decades": profile.decades(totals.movies),
+        "months": profile.months(totals.months, of_users, of_movies),
     }
     logger.info(
         "%s users, %s movies of which %s are rated; the most rated 1 %% of movies have %s of the ratings",

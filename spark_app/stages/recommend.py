@@ -25,6 +25,7 @@ from spark_app.model.similarity import similar_movies
 from spark_app.model.stack import weights_of
 from spark_app.model.topn import SCORE_DECIMALS
 from spark_app.platform import storage
+from spark_app.platform.arrow_files import Files
 from spark_app.platform.errors import InputError
 from spark_app.platform.log import logger
 from spark_app.platform.settings import Recommend, Settings, Similar
@@ -47,7 +48,8 @@ SIMILAR_COLUMNS = ("movieId", "rank", "similarMovieId", "title", "genres", "scor
 def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     """Write the lists of users, of popular movies and of similar movies as Delta tables, the first and last as CSV."""
     zone = ProcessedZone(settings.processed.path)
-    ratings, movies, _ = (zone.input(spark, name, record) for name in ("ratings", "movies", "movie_stats"))
+    rated = zone.input_by_user(spark, "ratings", record)
+    movies, _ = (zone.input(spark, name, record) for name in ("movies", "movie_stats"))
     folder = published_models(zone)
     models, rating_model_name = load_models(spark, folder)
     if not record.has_written(folder):
@@ -57,15 +59,16 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     _note_lists(options, record)
     chosen = chosen_movies(zone, options, settings.input)
     rating_model = _rating_model(models, rating_model_name, settings)
-    ratings = _of_chosen_users(spark, zone, ratings, settings)
+    all_ratings = rated.frame(spark) if isinstance(rated, Files) else rated
+    ratings = _of_chosen_users(spark, zone, all_ratings, settings)
     if options.fold_in != "none" and fitted_to(folder) != zone.version("ratings"):
         models, folded_in = with_fold_in(models, ratings, options.fold_in)
         logger.info("folded in %s users who have ratings that the fit has not seen", f"{folded_in:,}")
 
-    seen = ratings.select("userId", "movieId", "rating")
+    seen: DataFrame | Files = (rated if ratings is all_ratings else ratings).select("userId", "movieId", "rating")
     if zone.has_table("unrated"):
-        seen = _with_unrated(seen, zone.input(spark, "unrated", record), options)
-    top = _lists(spark, models, rating_model, seen, movies, chosen, options)
+        seen = _with_unrated(ratings, zone.input(spark, "unrated", record), options)
+    top = _lists(spark, models, rating_model, seen, zone.movie_ids(), chosen, options)
     if options.has_lowest_rating:
         top = _not_empty(top.persist(), options)
     explained = _with_liked_movies_as_reason(top, movies, options)
@@ -84,17 +87,14 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
         record.rows["recommendations"]["chosen_movies"] = len(chosen)
     logger.info("%s recommendations for %s users", f"{rows:,}", f"{users_served:,}")
     if options.leaves_out_movies:
-        _warn_of_short_lists(seen, users_served, users_served - users_in_full, options)
+        everybody = seen.frame(spark) if isinstance(seen, Files) else seen
+        _warn_of_short_lists(everybody, users_served, users_served - users_in_full, options)
     zone.replace_csv(_as_text(published), zone.recommendations_csv)
     record.note_output(zone.recommendations_csv)
 
     if settings.similar.n or zone.has_table("similar_movies"):
         # Without any, what an earlier run has published gives way to an empty table.
-        similar = _similar(spark, zone, models, chosen, settings.similar)
-        zone.overwrite(similar.transform(_with_original_ids_of_both, codes), "similar_movies")
-        record.note_output(zone.table("similar_movies"))
-        zone.replace_csv(_similar_as_text(zone.read(spark, "similar_movies")), zone.similar_movies_csv)
-        record.note_output(zone.similar_movies_csv)
+        _publish_similar(spark, zone, _similar(spark, zone, models, chosen, settings.similar), codes, record)
     popular = popular_lists(_movies_for_anyone(zone, models, rating_model, chosen), options.n)
     # Last of all: its note says that everything before it is complete.
     popular_movies = from_arrow(spark, popular).transform(with_original_ids, codes)
@@ -188,27 +188,29 @@ def _of_chosen_users(spark: SparkSession, zone: ProcessedZone, ratings: DataFram
 
 
 def _with_unrated(ratings: DataFrame, unrated: DataFrame, options: Recommend) -> DataFrame:
-    """The ratings(userId, movieId, rating), and what was seen without one, with null for the rating.
+    """The ratings as userId, movieId, rating, and what was seen without one, with null for the rating.
 
     Where the settings choose users by their ratings only what these have seen is added.
     """
     if options.users or options.active_since:
         unrated = unrated.join(ratings.select("userId").distinct(), on="userId", how="left_semi")
-    return ratings.unionByName(unrated.withColumn("rating", F.lit(None).cast("double")))
+    return ratings.select("userId", "movieId", "rating").unionByName(
+        unrated.withColumn("rating", F.lit(None).cast("double"))
+    )
 
 
 def _lists(
     spark: SparkSession,
     models: Models,
     rating_model: RatingModel | None,
-    seen: DataFrame,
-    movies: DataFrame,
+    seen: DataFrame | Files,
+    movie_ids: Ids,
     chosen: Ids | None,
     options: Recommend,
 ) -> DataFrame:
     """The top N of every user who has rated or seen anything, of the chosen movies."""
-    factors = models.implicit.users.withColumnRenamed("id", "userId")
-    candidates = models.candidates(movies, options.catalogue_bytes)
+    factors = models.implicit.user_rows
+    candidates = models.candidates(movie_ids, options.catalogue_bytes)
     if chosen is not None:
 
         def of_chosen(block: Candidates) -> Candidates:
@@ -296,6 +298,15 @@ def _similar(
     of_similar = from_arrow(spark, described).withColumnRenamed("movieId", "similarMovieId")
     similar = similar_movies(spark, factors, options.n, is_chosen)
     return similar.join(F.broadcast(of_similar), on="similarMovieId", how="inner").select(*SIMILAR_COLUMNS)
+
+
+def _publish_similar(
+    spark: SparkSession, zone: ProcessedZone, similar: DataFrame, codes: Codes, record: RunRecord
+) -> None:
+    zone.overwrite(similar.transform(_with_original_ids_of_both, codes), "similar_movies")
+    record.note_output(zone.table("similar_movies"))
+    zone.replace_csv(_similar_as_text(zone.read(spark, "similar_movies")), zone.similar_movies_csv)
+    record.note_output(zone.similar_movies_csv)
 
 
 def _with_original_ids_of_both(similar: DataFrame, codes: Codes) -> DataFrame:

@@ -60,7 +60,7 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     unrated = zone.input(spark, "unrated", record) if zone.has_table("unrated") else None
 
     def judge(ranked_by: Models) -> Judged:
-        candidates = ranked_by.candidates(movies, settings.recommend.catalogue_bytes)
+        candidates = ranked_by.candidates(facts.movie_ids, settings.recommend.catalogue_bytes)
         users = ranked_by.implicit.users
         with announced(f"judging the ranking: lists from {len(facts.movie_ids):,} movies beside what was held out"):
             return judge_ranking(spark, training, holdout, candidates, users, facts, settings, unrated)

@@ -31,6 +31,7 @@ from spark_app.platform.errors import InputError, UsageError
 from spark_app.platform.log import logger
 from spark_app.platform.progress import format_duration
 from spark_app.platform.settings import Input, Settings, Train
+from spark_app.platform.spark_versions import to_arrow
 from spark_app.zones.manifest import RunRecord
 from spark_app.zones.processed import ProcessedZone
 
@@ -69,7 +70,6 @@ class Data:
 
     fitted: DataFrame
     validation: DataFrame
-    movies: DataFrame
     facts: MovieFacts
     fitted_count: int
     lowest: float
@@ -145,7 +145,6 @@ def _validation_data(ratings: DataFrame, movies: DataFrame, settings: Settings) 
     """Split the training part of `train` into ratings to fit to and to validate on; the holdout is not used."""
     training, _ = split(ratings, settings.train)
     fitted, validation = (part.drop("timestamp").persist() for part in validation_split(training, settings.train))
-    movies = movies.persist()
     (row,) = fitted.agg(
         F.count("*").alias("count"),
         F.countDistinct("userId").alias("users"),
@@ -153,7 +152,7 @@ def _validation_data(ratings: DataFrame, movies: DataFrame, settings: Settings) 
         F.max("rating").alias("highest"),
     ).collect()
     facts = movie_facts(movies, _popularity(fitted), row["users"])
-    return Data(fitted, validation, movies, facts, row["count"], row["lowest"] or 0.0, row["highest"] or 0.0)
+    return Data(fitted, validation, facts, row["count"], row["lowest"] or 0.0, row["highest"] or 0.0)
 
 
 def _popularity(ratings: DataFrame) -> DataFrame:
@@ -220,10 +219,10 @@ def _measure_ranking(spark: SparkSession, data: Data, settings: Settings) -> flo
     """NDCG@k of implicit ALS on the validation part."""
     training = data.packed.training_set(data.fitted, settings.train)
     model = als.fit_implicit(training, settings.implicit_als, settings.train).factors
-    popularity = _popularity(training.ratings)
+    popularity = to_arrow(_popularity(training.ratings))
     exponent = settings.implicit_als.popularity_exponent
     max_bytes = settings.recommend.catalogue_bytes
-    candidates = candidate_blocks(data.movies, popularity, model, exponent, max_bytes)
+    candidates = candidate_blocks(data.facts.movie_ids, popularity, model, exponent, max_bytes)
     judged = judge_ranking(
         spark, data.fitted, data.validation, candidates, model.users, data.facts, settings, data.unrated
     )

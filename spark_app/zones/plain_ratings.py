@@ -236,7 +236,7 @@ def check_plain_files(
         fields = _fields(in_tasks.filter(F.col("line").isNotNull()), table, files)
         others = judged(fields)
         packed = packed.union(_good(others, files, has_times).mapInArrow(packer, PIECES))
-    kept = Mapped(packed.repartition(len(keys), "part"), merger, latest.COLUMNS)
+    kept = Mapped(packed.repartition(len(keys), "part"), merger, latest.COLUMNS, grouped_by="userId")
     return Checked.of_judged(kept, others, fields, plain_rows or 0, None, movie_sums, in_tasks)
 
 

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from delta.tables import DeltaTable
+from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_app.platform import delta, s3, storage
-from spark_app.platform.arrow_files import Rows, session_of
+from spark_app.platform.arrow_files import Files, Rows, session_of
 from spark_app.platform.errors import InputError, UsageError
 from spark_app.platform.session import quiet_console
 from spark_app.zones.manifest import RunRecord
@@ -213,6 +215,11 @@ class ProcessedZone:
         """Rows of a Delta table (those that match `where`), read without Spark. Raises InputError as `dataset` does."""
         return self.dataset(name).to_table(filter=where, columns=columns)
 
+    def movie_ids(self) -> NDArray[np.int32]:
+        """The ids of all movies, ascending."""
+        ids: NDArray[np.int32] = np.sort(self.rows("movies", columns=["movieId"])["movieId"].to_numpy())
+        return ids
+
     def input(self, spark: SparkSession, name: str, record: RunRecord) -> DataFrame:
         """Read a table of another stage, and note its version as an input of the run.
 
@@ -221,6 +228,15 @@ class ProcessedZone:
         frame = self.read(spark, name)
         self._note_input(name, record)
         return frame
+
+    def input_by_user(self, spark: SparkSession, name: str, record: RunRecord) -> DataFrame | Files:
+        """Read a table as `input` does: as its files, where tasks can read them and each has all rows of its users."""
+        if self.has_table(name):
+            files = delta.grouped_files(spark, self.table(name))
+            if files and files.grouped_by == "userId":
+                self._note_input(name, record)
+                return files
+        return self.input(spark, name, record)
 
     def input_rows(self, name: str, record: RunRecord, columns: list[str]) -> pa.Table:
         """All rows of a table of another stage, read without Spark. The version is noted as `input` does."""

@@ -18,6 +18,7 @@ from spark_app.model.matrices import FactorMatrix, in_order
 from spark_app.model.predicted import KnownBiases, known_biases
 from spark_app.model.stack import StackWeights, weights_of
 from spark_app.platform import storage
+from spark_app.platform.arrow_files import Files, can_read
 from spark_app.platform.errors import InputError
 from spark_app.platform.settings import Biases, ExplicitAls, ImplicitAls, Input
 from spark_app.zones.manifest import SCHEMA_VERSION, with_current_names
@@ -156,6 +157,8 @@ def _read(spark: SparkSession, folder: str, facts: dict[str, Any], mean_rating: 
         mean=mean_rating,
         users=spark.read.schema(USERS_SCHEMA).parquet(storage.join(place, "user_biases")),
         movies=spark.read.schema(MOVIES_SCHEMA).parquet(storage.join(place, "movie_biases")),
+        read_movies=partial(_read_movie_biases, folder),
+        user_files=_files(spark, storage.join(folder, "user_biases"), "userId", "user_bias", "rating_count"),
     )
     implicit = _read_factors(spark, storage.join(folder, IMPLICIT))
     explicit = _read_factors(spark, storage.join(folder, EXPLICIT)) if facts["rating_model"] else None
@@ -165,7 +168,18 @@ def _read(spark: SparkSession, folder: str, facts: dict[str, Any], mean_rating: 
 def _read_factors(spark: SparkSession, folder: str) -> Factors:
     """The factors in a folder as frames; those of the movies also as a matrix, where it is asked for."""
     factors = mllib.load(spark, folder)
-    return replace(factors, read_movies=partial(_read_movie_factors, folder, factors.rank))
+    users = _files(spark, storage.join(folder, mllib.SIDES[0]), "id", "features")
+    if users:
+        users = replace(users, columns={"userId": "id", "features": "features"})
+    return replace(factors, read_movies=partial(_read_movie_factors, folder, factors.rank), user_files=users)
+
+
+def _files(spark: SparkSession, folder: str, *columns: str) -> Files | None:
+    """Columns of the Parquet files in a folder; None if tasks cannot read them there, or if there is none."""
+    if not can_read(spark, folder):
+        return None
+    paths = tuple(path for path in storage.list_files(folder) if path.endswith(".parquet"))
+    return Files(paths, dict(zip(columns, columns, strict=True))) if paths else None
 
 
 def fit_settings(facts: dict[str, Any]) -> FitSettings:
@@ -229,16 +243,19 @@ def read_models(zone: ProcessedZone) -> LoadedModels:
     folder = published_models(zone)
     facts = facts_of(folder)
     name = facts["rating_model"]
-    biases = storage.parquet(storage.list_files(storage.join(folder, "movie_biases"))).to_table()
     return LoadedModels(
         fit_settings(facts),
         _fitted_input(facts),
         facts["mean_rating"],
         _movie_factors(storage.join(folder, IMPLICIT)),
         _movie_factors(storage.join(folder, EXPLICIT)) if name else None,
-        known_biases(biases, "movieId", "movie_bias"),
+        known_biases(_read_movie_biases(folder), "movieId", "movie_bias"),
         weights_of(name, StackWeights(**facts["stack"])) if name else StackWeights(),
     )
+
+
+def _read_movie_biases(folder: str) -> pa.Table:
+    return storage.parquet(storage.list_files(storage.join(folder, "movie_biases"))).to_table()
 
 
 def _movie_factors(folder: str) -> FactorMatrix:

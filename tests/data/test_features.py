@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from spark_app.data.features import features
+from spark_app.platform import delta
+from spark_app.platform.arrow_files import Mapped, frame_of
+from spark_app.platform.spark_versions import to_arrow
 
 DAY_1, DAY_2 = datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 1, 2, tzinfo=UTC)
 
@@ -34,8 +40,8 @@ def ratings(spark: SparkSession) -> DataFrame:
     return spark.createDataFrame(rows, "userId int, movieId int, rating double, timestamp timestamp")
 
 
-def test_features_of_users(ratings: DataFrame, movies: pa.Table) -> None:
-    seven, eight = features(ratings, movies).users.orderBy("userId").collect()
+def test_features_of_users(spark: SparkSession, ratings: DataFrame, movies: pa.Table) -> None:
+    seven, eight = frame_of(features(spark, ratings, movies).users).orderBy("userId").collect()
     assert (seven.rating_count, seven.average_rating) == (3, 3.0)
     assert seven.rating_stddev == pytest.approx(3**0.5)  # deviations 2, -1, -1
     assert seven.last_rated - seven.first_rated == DAY_2 - DAY_1
@@ -43,8 +49,12 @@ def test_features_of_users(ratings: DataFrame, movies: pa.Table) -> None:
     assert (eight.rating_count, eight.rating_stddev, eight.favourite_genres) == (1, None, [])
 
 
-def test_features_of_movies_have_a_row_for_those_that_nobody_rated(ratings: DataFrame, movies: pa.Table) -> None:
-    found = features(ratings, movies).movies.select(["movieId", "year", "rating_count", "average_rating"])
+def test_features_of_movies_have_a_row_for_those_that_nobody_rated(
+    spark: SparkSession, ratings: DataFrame, movies: pa.Table
+) -> None:
+    found = (
+        features(spark, ratings, movies).totals().movies.select(["movieId", "year", "rating_count", "average_rating"])
+    )
     assert [tuple(row.values()) for row in found.to_pylist()] == [
         (1, 1999, 2, 4.5),
         (2, 2000, 1, 2.0),
@@ -53,8 +63,8 @@ def test_features_of_movies_have_a_row_for_those_that_nobody_rated(ratings: Data
     ]
 
 
-def test_values_and_months_are_counted(ratings: DataFrame, movies: pa.Table) -> None:
-    found = features(ratings, movies)
+def test_values_and_months_are_counted(spark: SparkSession, ratings: DataFrame, movies: pa.Table) -> None:
+    found = features(spark, ratings, movies).totals()
     assert list(found.values.items()) == [(2.0, 2), (4.0, 1), (5.0, 1)]
     assert found.months == {"2020-01": (4, 2)}
 
@@ -62,9 +72,13 @@ def test_values_and_months_are_counted(ratings: DataFrame, movies: pa.Table) -> 
 def test_without_times_there_are_no_months(spark: SparkSession, movies: pa.Table) -> None:
     rows = [(7, 1, 5.0, None), (8, 9, 3.0, None)]
     undated = spark.createDataFrame(rows, "userId int, movieId int, rating double, timestamp timestamp")
-    found = features(undated, movies)
-    assert found.months == {}
-    assert [(row.userId, row.first_rated) for row in found.users.orderBy("userId").collect()] == [(7, None), (8, None)]
+    found = features(spark, undated, movies)
+    assert found.totals().months == {}
+    users = frame_of(found.users).orderBy("userId").collect()
+    assert [(row.userId, row.first_rated) for row in users] == [
+        (7, None),
+        (8, None),
+    ]
 
 
 def test_months_are_those_of_utc_and_may_lie_before_1970(spark: SparkSession, movies: pa.Table) -> None:
@@ -74,7 +88,7 @@ def test_months_are_those_of_utc_and_may_lie_before_1970(spark: SparkSession, mo
     before = spark.conf.get("spark.sql.session.timeZone")
     spark.conf.set("spark.sql.session.timeZone", "Asia/Tokyo")
     try:
-        found = features(dated, movies).months
+        found = features(spark, dated, movies).totals().months
     finally:
         spark.conf.set("spark.sql.session.timeZone", str(before))
     assert found == {"1969-12": (1, 1), "2020-01": (2, 1)}
@@ -91,8 +105,9 @@ def test_sums_of_many_tasks_add_up(spark: SparkSession, monkeypatch: pytest.Monk
     schema = "userId int, movieId int, rating double, timestamp timestamp"
     ratings = spark.createDataFrame(rows, schema).repartition(5)
     genres = {-9: ["B"], 1: ["A", "B"], 2: [], 2**31 - 1: ["C"]}
-    found = features(ratings, as_table([(movie, 2000, of) for movie, of in genres.items()]))
-    for row in found.users.collect():
+    movies = as_table([(movie, 2000, of) for movie, of in genres.items()])
+    found = features(spark, ratings, movies)
+    for row in frame_of(found.users).collect():
         own = values[users == row.userId]
         assert (row.rating_count, row.average_rating) == (len(own), own.mean())
         assert row.rating_stddev == pytest.approx(own.std(ddof=1))
@@ -106,6 +121,45 @@ def test_sums_of_many_tasks_add_up(spark: SparkSession, monkeypatch: pytest.Monk
         }
         liked = sorted((-round(sum_, 6), genre) for genre, sum_ in fondness.items() if round(sum_, 6) > 0)
         assert row.favourite_genres == [genre for _, genre in liked]
-    assert dict(zip(*found.movies.select(["movieId", "rating_count"]).to_pydict().values(), strict=True)) == {
+    assert dict(zip(*found.totals().movies.select(["movieId", "rating_count"]).to_pydict().values(), strict=True)) == {
         movie: int((movie_ids == movie).sum()) for movie in genres
     }
+
+
+@pytest.mark.parametrize("users_rows", [1, 7, 1_000_000])
+def test_files_that_are_grouped_by_user_give_the_same(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, users_rows: int
+) -> None:
+    monkeypatch.setattr("spark_app.data.features.USERS_ROWS", users_rows)
+    monkeypatch.setattr("spark_app.platform.arrow_files.READ_ROWS", 5)
+    rng = np.random.default_rng(users_rows)
+    times = [None, *(datetime(1950 + 10 * number, 1 + number, 1, tzinfo=UTC) for number in range(8))]
+    rows = [
+        (int(user), int(rng.integers(1, 7)), float(rng.integers(1, 11)) / 2, times[rng.integers(0, 9)])
+        for user in rng.integers(-9, 9, 120)
+    ]
+    ratings = spark.createDataFrame(rows, "userId int, movieId int, rating double, timestamp timestamp")
+    grouped = Mapped(ratings.repartition(3, "userId"), _by_user, ratings.schema, grouped_by="userId")
+    delta.write(grouped, str(tmp_path), "{}")
+    files = delta.grouped_files(spark, str(tmp_path))
+    assert files is not None
+    assert len(files.paths) > 1
+    movies = as_table([(movie, 2000, [f"G{movie % 3}", "All"][: movie % 3]) for movie in range(1, 9)])
+    shuffled, in_files = features(spark, ratings, movies), features(spark, files, movies)
+    users = [to_arrow(frame_of(found.users).orderBy("userId")) for found in (shuffled, in_files)]
+    totals = [found.totals() for found in (shuffled, in_files)]
+    assert len(users[1]) == len({user for user, *_ in rows})
+    assert _without_last_digits(users[1]) == _without_last_digits(users[0])
+    assert _without_last_digits(totals[1].movies) == _without_last_digits(totals[0].movies)
+    assert totals[1].values == totals[0].values
+    assert list(totals[1].months.items()) == list(totals[0].months.items())
+
+
+def _without_last_digits(table: pa.Table) -> pa.Table:
+    """The rows with rounded standard deviations, whose last digits depend on the order in which ratings are added."""
+    place = table.column_names.index("rating_stddev")
+    return table.set_column(place, "rating_stddev", pc.round(table["rating_stddev"], 9))
+
+
+def _by_user(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    yield from pa.Table.from_batches(batches).sort_by("userId").to_batches()

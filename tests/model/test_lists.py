@@ -15,7 +15,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_app.model.by_user import USERS, UserPartition
-from spark_app.model.candidates import LAST, CandidateBlocks, Candidates, build_candidates
+from spark_app.model.candidates import LAST, CandidateBlocks, Candidates, candidate_blocks
+from spark_app.model.factors import Factors
 from spark_app.model.lists import _rank_partition, _Ranker, lists_to_judge, recommend
 
 PERSONAL, POPULAR, LAST_REASON = "based on your ratings", "popular", "all others are rated"
@@ -183,15 +184,13 @@ def test_a_partition_without_users_to_serve_gives_nothing() -> None:
 @pytest.fixture(scope="module")
 def candidates(spark: SparkSession) -> Candidates:
     """Movie 5 is rated by nobody; factors of movie 99 belong to a movie that is not in the candidates."""
-    movies = spark.createDataFrame([(m,) for m in (6, 2, 5, 1, 4, 3)], "movieId INT")
-    popularity = spark.createDataFrame(
-        [(1, 5), (2, 9), (3, 9), (4, 1), (6, 2), (99, 7)], "movieId INT, rating_count LONG"
-    )
-    factors = spark.createDataFrame(
+    popularity = pa.table({"movieId": [3, 2, 1, 4, 6, 99], "rating_count": [9, 9, 5, 1, 2, 7]})
+    rows = spark.createDataFrame(
         [(4, [2.0, 0.0]), (1, [1.0, 0.0]), (2, [0.0, 1.0]), (3, [1.0, 1.0]), (6, [0.0, -1.0]), (99, [9.0, 9.0])],
         "id INT, features ARRAY<FLOAT>",
     )
-    return build_candidates(movies, popularity, factors, 2)
+    (block,) = candidate_blocks(np.arange(1, 7), popularity, Factors(2, rows.limit(0), rows), 0.0, 10**9)
+    return block
 
 
 def test_catalogue_has_a_row_a_movie_in_the_order_of_movie_id(candidates: Candidates) -> None:

@@ -12,9 +12,9 @@ from pyspark.sql import functions as F
 from spark_app.model import rating_blocks
 from spark_app.model.blocks import LocalBlocks, SparkBlocks
 from spark_app.model.half_sweep import Block
+from spark_app.model.matrices import TABLE_SIZE
 from spark_app.model.rating_blocks import (
     MIN_BLOCKS,
-    TABLE_SIZE,
     RatingBlocks,
     Side,
     blocks_for,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from spark_app.model.als import TrainingSet, fit_implicit, implicit_problem
-from spark_app.model.candidates import CandidateBlocks, Candidates, build_candidates
+from spark_app.model.candidates import CandidateBlocks, Candidates, candidate_blocks
 from spark_app.model.factors import Factors
 from spark_app.model.half_sweep import Block, Doubles, Floats, Ints
 from spark_app.model.lists import Explain, recommend
@@ -75,9 +76,9 @@ def ratings(spark: SparkSession) -> DataFrame:
 def fitted(spark: SparkSession, ratings: DataFrame, request: pytest.FixtureRequest) -> Fitted:
     settings, train, within = FITS[request.param]
     factors = fit_implicit(TrainingSet(ratings, pack(ratings)), settings, train).factors
-    movies = spark.createDataFrame([(movie,) for movie in range(1, MOVIES + 1)], "movieId INT")
-    popularity = movies.selectExpr("movieId", "CAST(movieId AS LONG) AS rating_count")
-    candidates = build_candidates(movies, popularity, factors.movies, settings.rank, settings.popularity_exponent)
+    movies = np.arange(1, MOVIES + 1)
+    popularity = pa.table({"movieId": movies, "rating_count": movies})
+    (candidates,) = candidate_blocks(movies, popularity, factors, settings.popularity_exponent, 10**9)
     return Fitted(settings, factors, candidates, within)
 
 

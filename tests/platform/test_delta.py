@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pytest
 from delta.tables import DeltaTable as SparkTable
@@ -18,8 +20,9 @@ from pyspark.errors import PythonException
 from pyspark.sql import DataFrame, SparkSession
 
 from spark_app.platform import delta
-from spark_app.platform.arrow_files import Mapped
+from spark_app.platform.arrow_files import Mapped, map_files
 from spark_app.platform.spark_versions import to_arrow
+from spark_app.zones.processed import LISTING_TASKS, RETENTION_CHECK, ProcessedZone, _set_for_now
 
 COLUMNS = (
     "id INT NOT NULL, n BIGINT, year SMALLINT, score DOUBLE, title STRING, at TIMESTAMP, raw BINARY, "
@@ -198,3 +201,94 @@ def test_a_failed_task_leaves_no_file_and_no_commit(spark: SparkSession, tmp_pat
         delta.write(Mapped(spark.range(0, 10, 1, tasks), _failing, "id BIGINT"), str(tmp_path), "{}")
     assert sorted(tmp_path.iterdir()) == before
     assert delta.version(str(tmp_path)) == 0
+
+
+def _in_order(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The rows of a task in the order of `user`."""
+    yield from pa.Table.from_batches(batches).sort_by("user").to_batches()
+
+
+def grouped(spark: SparkSession) -> Mapped:
+    """Rows of 20 users, those of each in one task."""
+    rows = spark.range(100).selectExpr("CAST(id % 20 AS INT) AS user", "CAST(id AS DOUBLE) AS n")
+    return Mapped(rows.repartition(4, "user"), _in_order, "user INT, n DOUBLE", grouped_by="user")
+
+
+def test_files_are_grouped_as_the_rows_that_were_written(spark: SparkSession, tmp_path: Path) -> None:
+    delta.write(grouped(spark), str(tmp_path), "{}")
+    files = delta.grouped_files(spark, str(tmp_path))
+    assert files is not None
+    assert files.grouped_by == "user"
+    assert len(files.paths) > 1
+    of_files = [pa.Table.from_batches(files.batches(path), files.schema)["user"].to_pylist() for path in files.paths]
+    assert all(users == sorted(users) for users in of_files)
+    assert sum(len(set(users)) for users in of_files) == 20
+    rows = pa.Table.from_batches(files.batches())
+    assert (
+        rows.sort_by("n")
+        == to_arrow(delta.frame(spark, str(tmp_path)).orderBy("n"))
+        == to_arrow(by_spark(spark, tmp_path).orderBy("n"))
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM {} WHERE n = 7",
+        "UPDATE {} SET user = 3 WHERE n = 7",
+        "INSERT INTO {} VALUES (3, 7.0)",
+        "OPTIMIZE {}",
+        "INSERT INTO {} VALUES (3, 7.0); RESTORE TABLE {} TO VERSION AS OF 0",
+        "ALTER TABLE {} SET TBLPROPERTIES (delta.appendOnly = false)",
+        "MERGE INTO {} old USING (SELECT 3 AS user, -1.0D AS n) new ON old.n = new.n WHEN NOT MATCHED THEN INSERT *",
+    ],
+)
+def test_files_are_no_longer_grouped_once_another_writer_has_been_there(
+    spark: SparkSession, tmp_path: Path, change: str
+) -> None:
+    delta.write(grouped(spark), str(tmp_path), "{}")
+    for statement in change.split(";"):
+        spark.sql(statement.format(f"delta.`{tmp_path}`"))
+    assert delta.grouped_files(spark, str(tmp_path)) is None
+    delta.write(grouped(spark), str(tmp_path), "{}", append=True)
+    assert delta.grouped_files(spark, str(tmp_path)) is None
+
+
+def test_removing_old_files_leaves_files_grouped(spark: SparkSession, tmp_path: Path) -> None:
+    zone = ProcessedZone(str(tmp_path))
+    for _ in range(2):
+        zone.overwrite(grouped(spark), "movies")
+    before = delta.grouped_files(spark, zone.table("movies"))
+    assert before is not None
+    zone.compact(spark, "movies", 0)
+    assert commits(tmp_path / "delta" / "movies")[0]["operation"] == "VACUUM END"
+    assert delta.grouped_files(spark, zone.table("movies")) is None  # many files became one
+    zone.overwrite(grouped(spark), "movies")
+    with _set_for_now(spark, {RETENTION_CHECK: "false", LISTING_TASKS: "2"}):
+        SparkTable.forPath(spark, zone.table("movies")).vacuum(0)
+    after = delta.grouped_files(spark, zone.table("movies"))
+    assert after is not None
+    assert len(list((tmp_path / "delta" / "movies").glob("*.parquet"))) == len(after.paths)
+
+
+def test_rows_in_any_order_are_not_grouped(spark: SparkSession, tmp_path: Path) -> None:
+    delta.write(grouped(spark).frame, str(tmp_path), "{}")
+    assert delta.grouped_files(spark, str(tmp_path)) is None
+
+
+def test_columns_of_files_are_chosen_and_renamed(spark: SparkSession, tmp_path: Path) -> None:
+    delta.write(grouped(spark), str(tmp_path), "{}")
+    files = delta.grouped_files(spark, str(tmp_path))
+    assert files is not None
+    renamed = replace(files, columns={"value": "n", "who": "user"})
+    frame = renamed.frame(spark)
+    assert frame.columns == renamed.schema.names == ["value", "who"]
+    of_tasks = map_files(spark, renamed.select("value"), _doubled_values, "value DOUBLE")
+    assert of_tasks.grouped_by == "user"
+    found = sorted(row.value for row in of_tasks.frame.collect())
+    assert found == sorted(2 * row.value for row in frame.collect()) == [2.0 * n for n in range(100)]
+
+
+def _doubled_values(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield pa.record_batch({"value": pc.multiply(batch["value"], 2.0)})

@@ -44,7 +44,6 @@ class Fitted:
 
     training: DataFrame
     holdout: DataFrame
-    movies: DataFrame
     models: Models
     facts: MovieFacts
 
@@ -65,11 +64,11 @@ def fitted(spark: SparkSession) -> Fitted:
         F.col("id").cast("int").alias("movieId"), F.array(F.lit("Drama")).alias("genres")
     )
     models = fit_models(training, ALL)
-    return Fitted(training, holdout, movies, models, movie_facts(movies, models.biases.movies, USERS))
+    return Fitted(training, holdout, models, movie_facts(movies, models.biases.movies, USERS))
 
 
 def test_some_users_are_judged_as_they_are_among_all(spark: SparkSession, fitted: Fitted) -> None:
-    candidates, factors = fitted.models.candidates(fitted.movies, 10**9), fitted.models.implicit.users
+    candidates, factors = fitted.models.candidates(fitted.facts.movie_ids, 10**9), fitted.models.implicit.users
     everybody, some = (
         judge_ranking(spark, fitted.training, fitted.holdout, candidates, factors, fitted.facts, settings)
         for settings in (ALL, SOME)
@@ -83,7 +82,8 @@ def test_some_users_are_judged_as_they_are_among_all(spark: SparkSession, fitted
 
 
 def test_candidates_in_blocks_are_judged_as_the_whole(spark: SparkSession, fitted: Fitted) -> None:
-    whole, in_blocks = (fitted.models.candidates(fitted.movies, max_bytes) for max_bytes in (10**9, 7 * 4 * (2 + 2)))
+    ids = fitted.facts.movie_ids
+    whole, in_blocks = (fitted.models.candidates(ids, max_bytes) for max_bytes in (10**9, 7 * 4 * (2 + 2)))
     assert (len(whole), len(in_blocks)) == (1, 3)
     factors = fitted.models.implicit.users
     one, other = (
