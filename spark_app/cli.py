@@ -162,7 +162,7 @@ def _read_config(path: str | None) -> str | None:
     check_schemes(path)
     try:
         return storage.read_text(path).removeprefix(BYTE_ORDER_MARK)
-    except (*s3.FAILURES, UnicodeDecodeError) as error:
+    except s3.failures(UnicodeDecodeError) as error:
         why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else storage.reason(error)
         raise UsageError(f"cannot read the --config file {path}: {why}") from error
 
@@ -234,7 +234,7 @@ def _write_end(record: RunRecord, zone: ProcessedZone, error: BaseException, cam
 
 def _discard(path: str) -> None:
     """Remove files that nobody needs; a failure to remove them must not make the run fail."""
-    with contextlib.suppress(*s3.FAILURES):
+    with s3.ignoring_failures():
         storage.remove(path)
 
 

@@ -20,6 +20,7 @@ from s3fs import S3FileSystem
 
 from spark_app.platform import s3
 from spark_app.platform.log import logger
+from spark_app.platform.session import DAEMON, SHORT_TRACES
 from tools.conf import CONF
 from tools.s3_server import S3Server
 
@@ -74,7 +75,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         SparkSession.builder.appName("tests")
         .master("local[2]")
         .config("spark.driver.memory", "2g")
-        .config("spark.python.daemon.module", "spark_app.python_daemon")
+        .config("spark.python.daemon.module", DAEMON)
+        .config(SHORT_TRACES, False)
         .config("spark.sql.shuffle.partitions", 1)
         .config("spark.sql.adaptive.enabled", False)
         .config("spark.sql.warehouse.dir", str(tmp_path_factory.mktemp("warehouse")))

@@ -13,7 +13,7 @@ from pyspark import SparkConf
 from pyspark.sql import SparkSession
 
 from spark_app import python_daemon
-from spark_app.platform.session import DAEMON, daemon_settings
+from spark_app.platform.session import DAEMON, SHORT_TRACES, daemon_settings
 
 LOADED = {
     "numpy",
@@ -61,7 +61,7 @@ def test_it_is_named_where_it_starts_with_this_python(
     spark: SparkSession, python: str, is_there: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYSPARK_PYTHON", python)
-    assert (daemon_settings() == {"spark.python.daemon.module": DAEMON}) == is_there
+    assert (daemon_settings() == {"spark.python.daemon.module": DAEMON, SHORT_TRACES: "false"}) == is_there
 
 
 def test_a_cluster_has_spark_s_own(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,10 +23,12 @@ from pyspark.sql import functions as F
 
 from spark_app.data.rating_sums import (
     ACTIVE,
+    ACTIVITY,
     GENRE,
     MONTH,
     MOVIE,
     USER,
+    USERS,
     VALUE,
     Genres,
     Sums,
@@ -48,13 +50,9 @@ CHUNK_ROWS = 4_000_000
 USERS_ROWS = 1_000_000
 """The number of ratings that a task sums up at a time where it has all ratings of its users: larger ones are slower."""
 
-SUMS = "part INT, kind STRING, rows BINARY"
+SUMS = pa.schema([("part", pa.int32()), ("kind", pa.string()), ("rows", pa.binary())])
 
-ACTIVITY = (
-    "rating_count BIGINT, average_rating DOUBLE, rating_stddev DOUBLE, first_rated TIMESTAMP, last_rated TIMESTAMP"
-)
-USERS = f"userId INT, {ACTIVITY}, favourite_genres ARRAY<STRING>"
-MOVIE_SUMS = "id INT, count BIGINT, total DOUBLE, squares DOUBLE, first BIGINT, last BIGINT"
+ACTIVE_USERS = pa.schema([("month", pa.int64()), ("users", pa.int64())])
 
 RATINGS = ("userId", "movieId", "rating", "timestamp")
 
@@ -172,7 +170,7 @@ def _by_user(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 def _of_frame(spark: SparkSession, ratings: DataFrame, movies: pa.Table, genres: Broadcast[Genres]) -> Features:
     """Features from ratings in any order: their sums are shuffled."""
     keys = partition_keys(spark)
-    sums = ratings.select(*RATINGS).mapInArrow(_Summer(keys, genres), SUMS).persist()
+    sums = Mapped(ratings.select(*RATINGS), _Summer(keys, genres), SUMS).frame.persist()
 
     def together(*kinds: str) -> DataFrame:
         return sums.filter(F.col("kind").isin(*kinds)).repartition(len(keys), "part")
@@ -182,8 +180,8 @@ def _of_frame(spark: SparkSession, ratings: DataFrame, movies: pa.Table, genres:
         return sum((counts_of(from_bytes(row["rows"])) for row in rows), Counter())
 
     def totals() -> Totals:
-        of_movies = to_arrow(together(MOVIE).mapInArrow(_sums_of_movies, MOVIE_SUMS))
-        rows = together(ACTIVE).mapInArrow(_active_users, "month BIGINT, users BIGINT").collect()
+        of_movies = to_arrow(Mapped(together(MOVIE), _sums_of_movies, ACTIVITY).frame)
+        rows = Mapped(together(ACTIVE), _active_users, ACTIVE_USERS).frame.collect()
         active = sum((Counter({row["month"]: row["users"]}) for row in rows), Counter[int]())
         return _totals(movies, _Part(of_movies, counts(VALUE), counts(MONTH), active))
 

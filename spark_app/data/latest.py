@@ -17,9 +17,6 @@ DATED = (np.int32, np.int32, np.float64, np.int64)
 UNDATED = (np.int32, np.int32, np.float64, np.int32, np.int64)
 """The types of the columns in a piece: of ratings with a time, and with a position instead."""
 
-COLUMNS = "userId INT, movieId INT, rating DOUBLE, timestamp TIMESTAMP"
-"""The columns of ratings, in Spark's words."""
-
 TYPES = pa.schema(
     [
         ("userId", pa.int32()),

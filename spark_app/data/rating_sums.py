@@ -37,9 +37,29 @@ HALF_OF_MONTHS = 2**30
 USER, MOVIE, GENRE, ACTIVE, MONTH, VALUE = "user", "movie", "genre", "active", "month", "value"
 """The kinds of sums: by user, by movie, by user and genre, users by month, ratings by month, ratings by value."""
 
-NAMES = ["rating_count", "average_rating", "rating_stddev", "first_rated", "last_rated"]
-
 TIME = pa.timestamp("us", tz="UTC")
+
+ACTIVITY = pa.schema(
+    [
+        ("id", pa.int32()),
+        ("count", pa.int64()),
+        ("total", pa.float64()),
+        ("squares", pa.float64()),
+        ("first", pa.int64()),
+        ("last", pa.int64()),
+    ]
+)
+"""Sums by USER or by MOVIE. `squares` are those of deviations from the mean; times are microseconds since 1970."""
+
+FEATURES = [
+    ("rating_count", pa.int64()),
+    ("average_rating", pa.float64()),
+    ("rating_stddev", pa.float64()),
+    ("first_rated", TIME),
+    ("last_rated", TIME),
+]
+MOVIES = pa.schema([("movieId", pa.int32()), *FEATURES])
+USERS = pa.schema([("userId", pa.int32()), *FEATURES, ("favourite_genres", pa.list_(pa.string()))])
 
 Columns = dict[str, NDArray[Any]]
 
@@ -127,20 +147,20 @@ def _of_genres(by_user: _Groups, by_genre: _Groups, ratings: NDArray[np.float64]
 
 
 def added(sums: pa.Table) -> pa.Table:
-    """Sums by USER or by MOVIE of several parts, added: one row per id, ascending."""
-    return pa.table(_added(sums))
+    """Sums by USER or by MOVIE of several parts, added: one row of ACTIVITY per id, ascending."""
+    return pa.table(_added(sums), schema=ACTIVITY)
 
 
 def features_of_movies(sums: pa.Table) -> pa.RecordBatch:
-    """From all sums by MOVIE: movieId and NAMES, ascending."""
-    return pa.RecordBatch.from_arrays(_columns_of(_added(sums)), names=["movieId", *NAMES])
+    """From all sums by MOVIE: the features of MOVIES, ascending."""
+    return pa.RecordBatch.from_arrays(_columns_of(_added(sums)), schema=MOVIES)
 
 
 def features_of_users(sums: pa.Table, of_genres: pa.Table | None, names: Sequence[str]) -> pa.RecordBatch:
-    """From all sums by USER and by GENRE: userId, NAMES and favourite_genres, ascending. `names` are the genres'."""
+    """From all sums by USER and by GENRE: the features of USERS, ascending. `names` are those of the genres."""
     activity = _added(sums)
     columns = [*_columns_of(activity), _favourites(activity, of_genres, names)]
-    return pa.RecordBatch.from_arrays(columns, names=["userId", *NAMES, "favourite_genres"])
+    return pa.RecordBatch.from_arrays(columns, schema=USERS)
 
 
 def active_users(pairs: pa.Table) -> Counter[int]:
@@ -201,7 +221,7 @@ def _grouped_twice(first: NDArray[np.intp], second: NDArray[Any], size: int) -> 
 
 
 def _activity(groups: _Groups, ratings: NDArray[np.float64], micros: NDArray[np.int64]) -> Columns:
-    """One row per id, ascending: count, total, squares (of deviations from the mean), first and last time."""
+    """One row of ACTIVITY per id, ascending."""
     counts, totals = groups.counts, groups.sums_of(ratings)
     deviations = ratings - (totals / counts)[groups.places]
     first, last = np.full(len(counts), np.iinfo(np.int64).max), np.full(len(counts), np.iinfo(np.int64).min)
@@ -264,7 +284,7 @@ def _second_of(pairs: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _columns_of(activity: Columns) -> list[pa.Array]:
-    """The columns of ACTIVITY, and the id before them."""
+    """The id, and the columns of FEATURES."""
     counts, totals, squares = activity["count"], activity["total"], activity["squares"]
     single = counts == 1
     deviations = np.sqrt(squares / np.where(single, 1, counts - 1))

@@ -16,8 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.types import to_arrow_schema
-from pyspark.sql.types import StructType
+from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
 from spark_app.platform import s3, storage
 from spark_app.platform.session import is_on_one_machine
@@ -25,7 +24,7 @@ from spark_app.platform.spark_versions import from_arrow
 
 BatchFunction = Callable[[Iterable[pa.RecordBatch]], Iterable[pa.RecordBatch]]
 
-FILES = "path STRING, bytes BIGINT, rows BIGINT"
+FILES = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("rows", pa.int64())])
 """What a task tells of a file that it has written."""
 
 CODEC = "spark.sql.parquet.compression.codec"
@@ -41,7 +40,7 @@ GROUP_ROWS, GROUP_BYTES = 1_000_000, 64 * 2**20
 
 @dataclass(frozen=True)
 class Mapped:
-    """The rows that `function` makes of record batches of `source`, with the columns of `schema` (DDL).
+    """The rows that `function` makes of record batches of `source`, with the columns of `schema`.
 
     What the function gives is written as it is. A frame would send each row to Java and back to Python.
     `grouped_by` names a column: rows in which it is the same come from one task, and each task's rows are in its order.
@@ -49,13 +48,13 @@ class Mapped:
 
     source: DataFrame
     function: BatchFunction
-    schema: StructType | str
+    schema: pa.Schema
     grouped_by: str = ""
 
     @property
     def frame(self) -> DataFrame:
         """The same rows as a frame."""
-        return self.source.mapInArrow(self.function, self.schema)
+        return self.source.mapInArrow(self.function, from_arrow_schema(self.schema))
 
 
 Rows: TypeAlias = DataFrame | Mapped | pa.Table
@@ -111,7 +110,7 @@ class _OfFiles:
                 yield from self.function(self.files.batches(self.files.paths[number]))
 
 
-def map_files(spark: SparkSession, files: Files, function: BatchFunction, schema: StructType | str) -> Mapped:
+def map_files(spark: SparkSession, files: Files, function: BatchFunction, schema: pa.Schema) -> Mapped:
     """Apply a function to the rows of each file: the rows of one file are one task's. `schema` is that of its result.
 
     If the files are grouped by a column, so is the result.
@@ -146,7 +145,7 @@ def frame_of(rows: Rows) -> DataFrame:
 
 def arrow_schema(rows: Rows) -> pa.Schema:
     """The columns of rows in Arrow. All, and the elements of arrays, may be null, as in all tables of Spark."""
-    fields = rows.schema if isinstance(rows, pa.Table) else to_arrow_schema(frame_of(rows).schema)
+    fields = to_arrow_schema(rows.schema) if isinstance(rows, DataFrame) else rows.schema
     return pa.schema([(field.name, _with_nulls(field.type)) for field in fields])
 
 
@@ -178,7 +177,7 @@ def write_files(rows: Rows, folder: str) -> list[dict[str, Any]]:
 
 
 def _collected(source: DataFrame, writer: _Writer) -> list[dict[str, Any]]:
-    return [row.asDict() for row in source.mapInArrow(writer, FILES).collect()]
+    return [row.asDict() for row in Mapped(source, writer, FILES).frame.collect()]
 
 
 @dataclass(frozen=True)

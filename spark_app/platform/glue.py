@@ -11,8 +11,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from pyspark.sql import SparkSession
 from pyspark.sql.types import StructType
@@ -156,6 +154,9 @@ def _prefix(location: str) -> str:
 
 
 def _client() -> Any:
+    import boto3  # noqa: PLC0415 - its import takes a tenth of a second, and most runs have no Glue
+    from botocore.config import Config  # noqa: PLC0415
+
     config = Config(retries={"total_max_attempts": s3.ATTEMPTS, "mode": "standard"})
     return boto3.Session().client("glue", config=config, region_name=s3.region())
 

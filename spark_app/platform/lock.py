@@ -73,7 +73,7 @@ def _holding_object(zone: Zone, root: str, run_id: str, lease_seconds: int) -> I
     lease = _Lease(*s3.split(storage.join(root, HOLDER)), {**_facts(run_id), "lease_seconds": lease_seconds})
     try:
         held_by = lease.take()
-    except s3.FAILURES as error:
+    except s3.failures() as error:
         raise _not_writable(zone, root, error) from error
     if held_by is not None:
         seconds = held_by.get("lease_seconds", lease_seconds)
@@ -90,7 +90,7 @@ def _holding_object(zone: Zone, root: str, run_id: str, lease_seconds: int) -> I
     finally:
         ended.set()
         renewals.join()
-        with contextlib.suppress(*s3.FAILURES):  # the lease ends by itself
+        with s3.ignoring_failures():  # the lease ends by itself
             lease.give_back()
 
 
@@ -177,7 +177,7 @@ def _renew_until(ended: threading.Event, lease: _Lease, root: str, seconds: floa
     while not ended.wait(seconds):
         try:
             is_held = lease.renew()
-        except s3.FAILURES as error:
+        except s3.failures() as error:
             logger.warning("the lock of %s could not be renewed: %s", root, storage.reason(error))
             continue
         if not is_held:

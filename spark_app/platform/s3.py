@@ -5,15 +5,14 @@ Credentials, region and end point come from AWS's standard chains (environment, 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import aiohttp
-import boto3
 import tenacity
-from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -27,12 +26,12 @@ from botocore.exceptions import (
 
 from spark_app.platform.errors import StorageError
 
+if TYPE_CHECKING:
+    import boto3
+
 SCHEME = "s3"
 SCHEMES = (SCHEME, "s3a")
 """The schemes of URIs in S3; both mean the same."""
-
-FAILURES = (OSError, BotoCoreError, ClientError, aiohttp.ClientError)
-"""The exceptions of storage that fails, on disk or in S3."""
 
 ATTEMPTS = 10
 CONNECT_SECONDS, READ_SECONDS = 10, 60
@@ -64,7 +63,26 @@ _REFUSED = {
 _MISSING = ("NoSuchBucket", "404")
 _ELSEWHERE = ("PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
 _FORBIDDEN = ("AccessDenied", "403", "AllAccessDisabled")
-_UNREACHABLE = (EndpointConnectionError, ConnectTimeoutError, ReadTimeoutError, aiohttp.ClientError)
+
+
+def failures(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """The exceptions of storage that fails, on disk or in S3, and `others`. They are looked up where one is raised."""
+    return (OSError, BotoCoreError, ClientError, _broken_connection(), *others)
+
+
+def _broken_connection() -> type[Exception]:
+    """The exception of s3fs for a connection that breaks."""
+    import aiohttp  # noqa: PLC0415 - its import takes a tenth of a second, in each Python process of each run
+
+    return aiohttp.ClientError
+
+
+@contextlib.contextmanager
+def ignoring_failures() -> Iterator[None]:
+    """Go on after the block if storage fails in it: for what only tidies up."""
+    with contextlib.ExitStack() as stack:
+        stack.push(lambda kind, *_: kind is not None and issubclass(kind, failures()))
+        yield
 
 
 def is_s3(path: str) -> bool:
@@ -80,7 +98,15 @@ def split(path: str) -> tuple[str, str]:
 
 def client(attempts: int = ATTEMPTS, seconds: float = READ_SECONDS) -> Any:
     """A client for single requests: at most `attempts` tries of each, `seconds` without a byte until a try fails."""
-    return boto3.Session().client("s3", config=Config(**_limits(attempts, seconds)), region_name=_region())
+    from botocore.config import Config  # noqa: PLC0415 - as _broken_connection
+
+    return _session().client("s3", config=Config(**_limits(attempts, seconds)), region_name=_region())
+
+
+def _session() -> boto3.Session:
+    import boto3  # noqa: PLC0415 - as _broken_connection
+
+    return boto3.Session()
 
 
 def _limits(attempts: int, seconds: float) -> dict[str, Any]:
@@ -103,7 +129,7 @@ def fsspec_options() -> dict[str, Any]:
 
 def has_role() -> bool:
     """Whether the credentials are those of the machine's or the container's role, which every executor has too."""
-    credentials = boto3.Session().get_credentials()
+    credentials = _session().get_credentials()
     return credentials is not None and credentials.method in ROLES
 
 
@@ -122,7 +148,7 @@ def spark_settings() -> dict[str, str]:
 
 def delta_options() -> dict[str, str]:
     """The options of deltalake, which does not read profiles: the credentials that the standard chain finds now."""
-    credentials = boto3.Session().get_credentials()
+    credentials = _session().get_credentials()
     options = {"aws_region": _region()}
     if credentials is not None:
         frozen = credentials.get_frozen_credentials()
@@ -173,7 +199,7 @@ def explain(error: BaseException | None, bucket: str = "") -> str | None:
             return "there are no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
         if isinstance(error, ProfileNotFound):
             return f"{error}: check AWS_PROFILE"
-        if isinstance(error, _UNREACHABLE):
+        if isinstance(error, (EndpointConnectionError, ConnectTimeoutError, ReadTimeoutError, _broken_connection())):
             return f"S3 cannot be reached ({type(error).__name__}): check the network and AWS_ENDPOINT_URL ({_where()})"
         if isinstance(error, ClientError):
             return _explain_answer(str(error.response.get("Error", {}).get("Code", "")), name)
@@ -207,7 +233,7 @@ def endpoint() -> str | None:
 
 def region() -> str | None:
     """The region that the environment or the profile sets. Unlike other SDKs, boto3 itself ignores AWS_REGION."""
-    return os.environ.get("AWS_REGION") or boto3.Session().region_name
+    return os.environ.get("AWS_REGION") or _session().region_name
 
 
 def _region() -> str:

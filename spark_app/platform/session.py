@@ -27,6 +27,7 @@ DELTA_EXTENSION = "io.delta.sql.DeltaSparkSessionExtension"
 METASTORE = "spark.hadoop.javax.jdo.option.ConnectionURL"
 
 DAEMON = "spark_app.python_daemon"
+SHORT_TRACES = "spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled"
 
 ASK_SECONDS = 60
 """Seconds after which another Python that is asked for its version is given up."""
@@ -139,7 +140,16 @@ def _stop(spark: SparkSession) -> None:
     """Stop a session. After Ctrl-C there may be no Java left to stop; what fails here must not hide why a run ends."""
     with warnings.catch_warnings(), contextlib.suppress(Exception):
         warnings.simplefilter("ignore")
+        _end_accumulators(spark.sparkContext)
         spark.stop()
+
+
+def _end_accumulators(context: SparkContext) -> None:
+    """End the server for accumulators beside the rest: it looks once a second whether to end, and `stop` would wait."""
+    server = getattr(context, "_accumulatorServer", None)
+    if server is not None:
+        context._accumulatorServer = None  # type: ignore[assignment]
+        threading.Thread(target=server.shutdown, name="end-accumulators", daemon=True).start()
 
 
 def has_metastore(spark: SparkSession) -> bool:
@@ -171,14 +181,15 @@ def _is_metastore_taken(spark: SparkSession) -> bool:
 
 
 def daemon_settings() -> Mapping[str, str]:
-    """The setting that makes Spark fork its Python workers from `python_daemon`, on one machine.
+    """The settings that make Spark fork all its Python workers from one `python_daemon`, on one machine.
 
-    It is empty, and Spark uses its own daemon, on a cluster, where Spark starts another Python than this one, and where
-    this package is in a zip file: only tasks can import from that.
+    Workers for frames and for RDDs would come from two daemons, each with its own imports, if only those for frames made
+    stack traces short. There are no settings, and Spark uses its own daemon, on a cluster, where Spark starts another
+    Python than this one, and where this package is in a zip file: only tasks can import from that.
     """
     is_in_a_folder = Path(__file__).parents[1].joinpath("python_daemon.py").is_file()
     is_fit = _will_be_on_one_machine() and _workers_run_this_python() and is_in_a_folder
-    return {"spark.python.daemon.module": DAEMON} if is_fit else {}
+    return {"spark.python.daemon.module": DAEMON, SHORT_TRACES: "false"} if is_fit else {}
 
 
 def _socket_settings() -> Mapping[str, str]:

@@ -126,7 +126,7 @@ def check_readable(folder: str) -> None:
         _filesystem(folder).ls(folder)
     except FileNotFoundError:
         return
-    except s3.FAILURES as error:
+    except s3.failures() as error:
         raise unreadable(folder, error) from error
 
 
@@ -152,7 +152,7 @@ def read_csv(path: str) -> list[list[str]]:
             rows = [[cell.strip("\ufeff \t") for cell in row] for row in csv.reader(lines)]
     except UnicodeDecodeError as error:
         raise InputError(f"cannot read {path}: it is not UTF-8") from error
-    except (*s3.FAILURES, csv.Error) as error:
+    except s3.failures(csv.Error) as error:
         raise unreadable(path, error) from error
     return [row for row in rows if any(row)]
 
@@ -188,7 +188,7 @@ def writing(path: str) -> Iterator[IO[bytes]]:
 def _explaining_failures(path: str) -> Iterator[None]:
     try:
         yield
-    except s3.FAILURES as error:
+    except s3.failures() as error:
         raise StorageError(f"cannot write {path}: {reason(error)}") from error
 
 
@@ -201,7 +201,7 @@ def _uploading(path: str) -> Iterator[IO[bytes]]:
         stream.close()
         stream.commit()
     except BaseException:
-        with contextlib.suppress(*s3.FAILURES):
+        with s3.ignoring_failures():
             stream.discard()
         stream.closed = True  # else the garbage collector would complete the upload
         raise
@@ -324,7 +324,7 @@ def reading(path: str) -> Iterator[packed.Content]:
 def _explaining_reads(path: str) -> Iterator[None]:
     try:
         yield
-    except s3.FAILURES as error:
+    except s3.failures() as error:
         raise unreadable(path, error) from error
 
 

@@ -34,7 +34,7 @@ def read_ids(lists: Iterable[str], column: IdColumn, names: Input) -> list[str]:
     for path in lists:
         try:
             ids |= dict.fromkeys(_ids_in(storage.normalise(path), _accepted(column, names)))
-        except (*s3.FAILURES, pa.ArrowInvalid) as error:
+        except s3.failures(pa.ArrowInvalid) as error:
             raise storage.unreadable(path, error) from error
     return list(ids)
 

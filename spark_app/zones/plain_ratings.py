@@ -45,10 +45,7 @@ UNPACKED = 6
 
 SAMPLE_BYTES = 64 * 2**10
 
-READ = "part INT, rows INT, packed BINARY, file INT, line BINARY, place LONG"
-"""What is read: packed good ratings of a part of the users, or else a line that is not plain, and where it stands."""
-
-READ_TYPES = pa.schema(
+READ = pa.schema(
     [
         ("part", pa.int32()),
         ("rows", pa.int32()),
@@ -58,11 +55,12 @@ READ_TYPES = pa.schema(
         ("place", pa.int64()),
     ]
 )
+"""What is read: packed good ratings of a part of the users, or else a line that is not plain, and where it stands."""
 
 WHOLE = 2**62
 """The end of a split that is a whole file."""
 
-PIECES = "part INT, packed BINARY"
+PIECES = pa.schema([("part", pa.int32()), ("packed", pa.binary())])
 """Packed good ratings of a part of the users."""
 
 SUMMED_MOVIES = 200_000
@@ -120,7 +118,7 @@ class _Reader:
             [none(len(parts), pa.binary()), lines],
             [none(len(parts), pa.int64()), pa.array(places)],
         ]
-        return pa.RecordBatch.from_arrays([pa.concat_arrays(column) for column in columns], schema=READ_TYPES)
+        return pa.RecordBatch.from_arrays([pa.concat_arrays(column) for column in columns], schema=READ)
 
 
 @dataclass(frozen=True)
@@ -215,7 +213,7 @@ def check_plain_files(
     if sum(sizes[file.path] * _growth(file.path) for file in files) <= LOCAL_BYTES:
         keys = np.zeros(1, dtype=np.int32)
         reader, packer = _Reader(files, splits, known, keys), _Packer(keys, has_times)
-        read = pa.Table.from_batches(reader([pa.record_batch({"id": range(len(splits))})]), READ_TYPES)
+        read = pa.Table.from_batches(reader([pa.record_batch({"id": range(len(splits))})]), READ)
         plain, lines = read.filter(pc.is_valid(read["packed"])), read.filter(pc.is_valid(read["line"]))
         pieces, fields, others = plain.select(["part", "packed"]).to_batches(), None, None
         if len(lines):
@@ -229,14 +227,14 @@ def check_plain_files(
     keys = partition_keys(spark)
     reader, packer = _Reader(files, splits, known, keys), _Packer(keys, has_times)
     numbers = spark.range(0, len(splits), 1, len(splits))  # a task reads one split
-    in_tasks = numbers.mapInArrow(reader, READ).persist(StorageLevel.MEMORY_AND_DISK)
+    in_tasks = Mapped(numbers, reader, READ).frame.persist(StorageLevel.MEMORY_AND_DISK)
     plain_rows, line_count = in_tasks.agg(F.sum("rows"), F.count("line")).collect()[0]
     packed, fields, others = in_tasks.filter(F.col("packed").isNotNull()).select("part", "packed"), None, None
     if line_count:
         fields = _fields(in_tasks.filter(F.col("line").isNotNull()), table, files)
         others = judged(fields)
-        packed = packed.union(_good(others, files, has_times).mapInArrow(packer, PIECES))
-    kept = Mapped(packed.repartition(len(keys), "part"), merger, latest.COLUMNS, grouped_by="userId")
+        packed = packed.union(Mapped(_good(others, files, has_times), packer, PIECES).frame)
+    kept = Mapped(packed.repartition(len(keys), "part"), merger, latest.TYPES, grouped_by="userId")
     return Checked.of_judged(kept, others, fields, plain_rows or 0, None, movie_sums, in_tasks)
 
 

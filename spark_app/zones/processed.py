@@ -178,7 +178,7 @@ class ProcessedZone:
         tables = storage.join(self.root, "delta")
         try:
             is_there = storage.exists(tables)
-        except s3.FAILURES as error:
+        except s3.failures() as error:
             raise storage.unreadable(tables, error) from error
         if not is_there:
             raise self._missing("ratings")
