@@ -451,12 +451,13 @@ def _session(name: str) -> SparkSession:
     """A session with the settings of the jobs, but for their memory: CORES cores and SPARK_MEMORY."""
     from pyspark.sql import SparkSession  # noqa: PLC0415
 
-    from spark_app.platform.session import daemon_settings  # noqa: PLC0415
+    from spark_app.platform.session import daemon_settings, start_workers  # noqa: PLC0415
 
     builder = SparkSession.builder.appName(f"bench {name}").master(f"local[{CORES}]")
     builder = builder.config("spark.driver.memory", SPARK_MEMORY)
     spark = builder.config(map=dict(daemon_settings())).getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
+    start_workers(spark).join()
     return spark
 
 

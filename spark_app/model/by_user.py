@@ -17,15 +17,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.pandas.types import to_arrow_schema
-from pyspark.sql.types import StructType
 
 from spark_app.model.matrices import found_among
-from spark_app.platform.arrow_files import Files, map_files
+from spark_app.platform.arrow_files import Files, Mapped, map_files
 from spark_app.platform.pieces import as_bytes, cut, from_bytes, part_of, partition_keys
 
 USERS = pa.schema([("userId", pa.int32()), ("features", pa.list_(pa.float32()))])
 
-PACKED = "partition INT, part INT, rows BINARY"
+PACKED = pa.schema([("partition", pa.int32()), ("part", pa.int32()), ("rows", pa.binary())])
 """`part` says what the rows are: 0 users, 1 rows, then `more`."""
 
 
@@ -44,7 +43,7 @@ PartitionFunction = Callable[[UserPartition], Iterable[pa.RecordBatch]]
 class ByUser(Protocol):
     """Users and rows in partitions: each user is in one, with all of their rows."""
 
-    def map(self, function: PartitionFunction, schema: StructType | str) -> DataFrame:
+    def map(self, function: PartitionFunction, schema: pa.Schema) -> DataFrame:
         """Apply a function to each partition; the record batches that it returns become a frame of the given schema."""
 
 
@@ -58,13 +57,13 @@ class _Packed:
     packed: DataFrame
     schemas: tuple[pa.Schema, ...]
 
-    def map(self, function: PartitionFunction, schema: StructType | str) -> DataFrame:
+    def map(self, function: PartitionFunction, schema: pa.Schema) -> DataFrame:
         schemas = self.schemas
 
         def mapped(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
             return function(_unpacked(batches, schemas))
 
-        return self.packed.mapInArrow(mapped, schema)
+        return Mapped(self.packed, mapped, schema).frame
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class _InFiles:
     rows: Files
     others: tuple[Files, ...]
 
-    def map(self, function: PartitionFunction, schema: StructType | str) -> DataFrame:
+    def map(self, function: PartitionFunction, schema: pa.Schema) -> DataFrame:
         others = self.others
 
         def mapped(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
@@ -109,7 +108,7 @@ def together_by_user(
     keys = partition_keys(spark)
     frames = [source.frame(spark) if isinstance(source, Files) else source for source in sources]
     frames[0] = frames[0].select(*USERS.names)
-    packed = (frame.mapInArrow(_Packer(keys, part), PACKED) for part, frame in enumerate(frames))
+    packed = (Mapped(frame, _Packer(keys, part), PACKED).frame for part, frame in enumerate(frames))
     schemas = (USERS, *(to_arrow_schema(frame.schema) for frame in frames[1:]))
     return _Packed(reduce(DataFrame.union, packed).repartition(len(keys), "partition"), schemas)
 

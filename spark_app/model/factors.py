@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.types import FloatType, StructField, StructType
+from pyspark.sql.pandas.types import to_arrow_schema
 
 from spark_app.model.by_user import UserPartition, together_by_user
 from spark_app.model.half_sweep import Floats, Problem
 from spark_app.model.matrices import FactorMatrix, Ids, found_among, in_order
 from spark_app.model.solver import Solution, SolvedSide
-from spark_app.platform.arrow_files import Files
+from spark_app.platform.arrow_files import Files, Mapped
 from spark_app.platform.spark_versions import to_arrow
 
-FACTORS_SCHEMA = "id INT, features ARRAY<FLOAT>"
+FACTORS_SCHEMA = pa.schema([("id", pa.int32()), ("features", pa.list_(pa.field("element", pa.float32())))])
 
 FRAME_ROWS = 20_000
 """Rows of factors in each partition of a frame made from a matrix."""
@@ -114,7 +114,7 @@ def as_frame(spark: SparkSession, matrix: FactorMatrix) -> DataFrame:
             for part in batch["id"].to_pylist():
                 yield _part(shared.value, part)
 
-    return spark.range(0, parts, 1, parts).mapInArrow(rows, FACTORS_SCHEMA)
+    return Mapped(spark.range(0, parts, 1, parts), rows, FACTORS_SCHEMA).frame
 
 
 def batches_of(matrix: FactorMatrix) -> Iterator[pa.RecordBatch]:
@@ -159,7 +159,7 @@ def with_prediction(pairs: DataFrame, factors: Factors, column: str) -> DataFram
             products = _products(batch, users, movies.value)
             yield pa.RecordBatch.from_arrays([*batch.columns, products], names=[*batch.schema.names, column])
 
-    schema = StructType([*pairs.schema.fields, StructField(column, FloatType())])
+    schema = to_arrow_schema(pairs.schema).append(pa.field(column, pa.float32()))
     return together_by_user(pairs.sparkSession, factors.user_rows, pairs).map(predicted, schema)
 
 

@@ -29,6 +29,7 @@ from spark_app.model.factors import (
 from spark_app.model.half_sweep import Block, Problem, with_zero_row
 from spark_app.model.matrices import FactorMatrix, found_among
 from spark_app.model.solver import EXACT
+from spark_app.platform.arrow_files import Mapped
 from spark_app.platform.settings import Biases, ExplicitAls, ImplicitAls
 
 SAME_BIAS = 1e-7
@@ -105,7 +106,7 @@ def _solved(ratings: DataFrame, fixed: Fixed) -> DataFrame:
             yield as_batch(solved.ids, solved.rows)
 
     rows = ratings.select("userId", "movieId", F.col("rating").cast("float")).repartition("userId")
-    return rows.mapInArrow(solve_partition, FACTORS_SCHEMA)
+    return Mapped(rows, solve_partition, FACTORS_SCHEMA).frame
 
 
 def solve_users(ratings: pa.Table, fixed: Fixed) -> FactorMatrix:

@@ -37,16 +37,29 @@ PERSONAL, POPULAR, LAST_REASON = "based on your ratings", "popular", "all others
 LAST_OF_CHOICE = "all others are rated or left out"
 """The reason in the place of LAST_REASON where settings leave movies out."""
 
-LISTS_SCHEMA = (
-    "userId INT, rank INT, movieId INT, score DOUBLE, reason STRING, because ARRAY<INT>, predicted_rating DOUBLE"
+LISTS_SCHEMA = pa.schema(
+    [
+        ("userId", pa.int32()),
+        ("rank", pa.int32()),
+        ("movieId", pa.int32()),
+        ("score", pa.float64()),
+        ("reason", pa.string()),
+        ("because", pa.list_(pa.int32())),
+        ("predicted_rating", pa.float64()),
+    ]
 )
 
 JUDGED_MODELS = ("implicit", "popularity")
 """The rankings that are compared; also the names of the columns with their lists."""
 
-_RANKED = "ARRAY<STRUCT<negative_score: DOUBLE, movieId: INT>>"
-JUDGED_SCHEMA = ", ".join(
-    ["userId INT, seen INT, seen_ratings DOUBLE", *(f"{model} {_RANKED}" for model in JUDGED_MODELS)]
+_RANKED = pa.list_(pa.struct([("negative_score", pa.float64()), ("movieId", pa.int32())]))
+JUDGED_SCHEMA = pa.schema(
+    [
+        ("userId", pa.int32()),
+        ("seen", pa.int32()),
+        ("seen_ratings", pa.float64()),
+        *((model, _RANKED) for model in JUDGED_MODELS),
+    ]
 )
 """The result of one block of candidates. Lists are ascending, so the lists of several blocks are merged by a sort."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from spark_app.model.factors import FACTORS_SCHEMA, Factors
 from spark_app.model.half_sweep import Preference, Problem
@@ -123,7 +124,8 @@ def metadata_of(factors: Factors, params: Mapping[str, Any] = COLUMNS) -> str:
 def load(spark: SparkSession, path: str) -> Factors:
     """Read factors that `save` or MLlib wrote, from the folder `path`, without MLlib's own class."""
     folder = storage.spark_path(path)
-    users, movies = (spark.read.schema(FACTORS_SCHEMA).parquet(storage.join(folder, name)) for name in SIDES)
+    schema = from_arrow_schema(FACTORS_SCHEMA)
+    users, movies = (spark.read.schema(schema).parquet(storage.join(folder, name)) for name in SIDES)
     return Factors(rank_of(path), users, movies)
 
 

@@ -83,11 +83,11 @@ class Files:
         """The same files, with these columns."""
         return replace(self, columns={name: self.columns[name] for name in names})
 
-    def batches(self, *paths: str) -> Iterator[pa.RecordBatch]:
-        """The rows of some of the files, or else of all of them, in their order."""
+    def batches(self, *paths: str, rows: int | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows of some of the files, or else of all of them, in their order, `rows` (READ_ROWS) at a time."""
         for path in paths or self.paths:
             file = pq.ParquetFile(path)
-            for batch in file.iter_batches(READ_ROWS, columns=list(self.columns.values()), use_threads=False):
+            for batch in file.iter_batches(rows or READ_ROWS, columns=list(self.columns.values()), use_threads=False):
                 in_order = [batch[stored] for stored in self.columns.values()]
                 yield pa.RecordBatch.from_arrays(in_order, names=list(self.columns))
 

@@ -98,19 +98,19 @@ def frame(spark: SparkSession, path: str) -> DataFrame:
     return spark.read.schema(schema).parquet(*map(storage.spark_path, paths))
 
 
-def grouped_files(spark: SparkSession, path: str) -> Files | None:
-    """The files of a Delta table at its current version, where tasks can read them, if a column groups their rows.
+def files(spark: SparkSession, path: str) -> Files | None:
+    """The files of a Delta table at its current version, where they can be read by Arrow; None if there is none.
 
-    None if they cannot, if the table was written in another way, or if anything has changed its files since.
+    They are grouped by the column that the rows were written by, unless anything else has changed the table since.
     """
     table = _opened(path) if can_write(spark, path) else None
     paths = None if table is None else _files(table, path)
     if table is None or not paths:
         return None
     commits = (commit for commit in history(path) if not commit.get("operation", "").startswith("VACUUM"))
-    column = next(commits, {}).get(GROUPED_BY)
+    grouped_by = next(commits, {}).get(GROUPED_BY, "")
     names = [field.name for field in table.schema().fields]
-    return Files(tuple(paths), dict(zip(names, names, strict=True)), column) if column in names else None
+    return Files(tuple(paths), dict(zip(names, names, strict=True)), grouped_by if grouped_by in names else "")
 
 
 def write(rows: Rows, path: str, note: str, *, append: bool = False) -> None:

@@ -69,7 +69,7 @@ def spark_session(app: str, roots: Sequence[str], *, catalogued: bool) -> Iterat
     }
     builder = SparkSession.builder.appName(app).config(map=options)
     spark = (builder.enableHiveSupport() if catalogued else builder).getOrCreate()
-    started = _start_workers(spark) if existing is None and DAEMON in options.values() else None
+    started = start_workers(spark) if existing is None and DAEMON in options.values() else None
     if catalogued and existing is None and _is_metastore_taken(spark):
         _wait_for(started)
         spark.stop()
@@ -96,8 +96,11 @@ def spark_session(app: str, roots: Sequence[str], *, catalogued: bool) -> Iterat
             _stop(spark)
 
 
-def _start_workers(spark: SparkSession) -> threading.Thread:
-    """Make Spark start the daemon of its Python workers now, beside what Java does next: its imports take a second."""
+def start_workers(spark: SparkSession) -> threading.Thread:
+    """Make Spark start the daemon of its Python workers now, beside what Java does next: its imports take a second.
+
+    The thread that is returned ends once a worker is there.
+    """
 
     def start() -> None:
         # What fails here fails again, and is told, when the first worker is needed.
@@ -183,8 +186,8 @@ def _is_metastore_taken(spark: SparkSession) -> bool:
 def daemon_settings() -> Mapping[str, str]:
     """The settings that make Spark fork all its Python workers from one `python_daemon`, on one machine.
 
-    Workers for frames and for RDDs would come from two daemons, each with its own imports, if only those for frames made
-    stack traces short. There are no settings, and Spark uses its own daemon, on a cluster, where Spark starts another
+    Workers for frames and for RDDs would come from two daemons, each with its own imports, if stack traces of frames
+    alone were short. There are no settings, and Spark uses its own daemon, on a cluster, where Spark starts another
     Python than this one, and where this package is in a zip file: only tasks can import from that.
     """
     is_in_a_folder = Path(__file__).parents[1].joinpath("python_daemon.py").is_file()

@@ -30,7 +30,9 @@ from spark_app.platform.errors import InputError
 from spark_app.platform.log import logger
 from spark_app.platform.settings import Recommend, Settings, Similar
 from spark_app.platform.spark_versions import from_arrow, to_arrow
+from spark_app.zones import csv_files
 from spark_app.zones.choice import chosen_movies, chosen_users, movies_with_counts, tell_unknown
+from spark_app.zones.csv_files import CsvFile
 from spark_app.zones.id_codes import read_codes
 from spark_app.zones.manifest import RunRecord
 from spark_app.zones.processed import ProcessedZone
@@ -38,10 +40,15 @@ from spark_app.zones.stored_models import fitted_to, load_models, published_mode
 
 COLUMNS = ("userId", "rank", "movieId", "title", "genres", "predicted_rating", "score", "reason")
 
-SIMILAR_SCHEMA = (
-    "movieId INT, rank INT, similarMovieId INT, title STRING, genres STRING, score DOUBLE, rating_count BIGINT"
+SIMILAR = pa.schema(
+    [
+        *((name, pa.int32()) for name in ("movieId", "rank", "similarMovieId")),
+        ("title", pa.string()),
+        ("genres", pa.string()),
+        ("score", pa.float64()),
+        ("rating_count", pa.int64()),
+    ]
 )
-SIMILAR_COLUMNS = ("movieId", "rank", "similarMovieId", "title", "genres", "score", "rating_count")
 """Title, genres, score and number of ratings are those of the similar movie."""
 
 
@@ -89,7 +96,7 @@ def run(spark: SparkSession, settings: Settings, record: RunRecord) -> None:
     if options.leaves_out_movies:
         everybody = seen.frame(spark) if isinstance(seen, Files) else seen
         _warn_of_short_lists(everybody, users_served, users_served - users_in_full, options)
-    zone.replace_csv(_as_text(published), zone.recommendations_csv)
+    csv_files.write(spark, zone, _recommendations(zone))
     record.note_output(zone.recommendations_csv)
 
     if settings.similar.n or zone.has_table("similar_movies"):
@@ -254,15 +261,14 @@ def _as_published(rated: DataFrame, movies: DataFrame) -> DataFrame:
     return described.withColumn("genres", F.concat_ws("|", "genres")).select(*COLUMNS)
 
 
-def _as_text(published: DataFrame) -> DataFrame:
-    """Lists as they stand in the CSV: in order, with numbers as plain decimals."""
-    as_text = published.withColumns(
-        {
-            "predicted_rating": F.col("predicted_rating").cast(f"decimal(10,{RATING_DECIMALS})"),
-            "score": F.col("score").cast(f"decimal(20,{SCORE_DECIMALS})"),
-        }
-    )
-    return as_text.orderBy("userId", "rank").select(*COLUMNS)
+def _recommendations(zone: ProcessedZone) -> CsvFile:
+    decimals = {"predicted_rating": RATING_DECIMALS, "score": SCORE_DECIMALS}
+    return CsvFile(zone.recommendations_csv, "recommendations", COLUMNS, ("userId", "rank"), decimals)
+
+
+def _similar_movies(zone: ProcessedZone) -> CsvFile:
+    decimals = {"score": SCORE_DECIMALS}
+    return CsvFile(zone.similar_movies_csv, "similar_movies", tuple(SIMILAR.names), ("movieId", "rank"), decimals)
 
 
 def _movies_for_anyone(
@@ -290,14 +296,14 @@ def _similar(
     factors = FactorMatrix(factors.ids[is_known], factors.rows[is_known])
     is_chosen = None if chosen is None else np.isin(factors.ids, chosen)
     if not options.n:
-        return spark.createDataFrame([], SIMILAR_SCHEMA)
+        return from_arrow(spark, SIMILAR.empty_table())
     logger.info("searching the %d most similar of %s movies", options.n, f"{len(factors.ids):,}")
     described = movies.set_column(
         movies.column_names.index("genres"), "genres", pc.binary_join(movies["genres"].combine_chunks(), "|")
     ).select(["movieId", "title", "genres", "rating_count"])
     of_similar = from_arrow(spark, described).withColumnRenamed("movieId", "similarMovieId")
     similar = similar_movies(spark, factors, options.n, is_chosen)
-    return similar.join(F.broadcast(of_similar), on="similarMovieId", how="inner").select(*SIMILAR_COLUMNS)
+    return similar.join(F.broadcast(of_similar), on="similarMovieId", how="inner").select(*SIMILAR.names)
 
 
 def _publish_similar(
@@ -305,7 +311,7 @@ def _publish_similar(
 ) -> None:
     zone.overwrite(similar.transform(_with_original_ids_of_both, codes), "similar_movies")
     record.note_output(zone.table("similar_movies"))
-    zone.replace_csv(_similar_as_text(zone.read(spark, "similar_movies")), zone.similar_movies_csv)
+    csv_files.write(spark, zone, _similar_movies(zone))
     record.note_output(zone.similar_movies_csv)
 
 
@@ -315,10 +321,4 @@ def _with_original_ids_of_both(similar: DataFrame, codes: Codes) -> DataFrame:
     for _ in other:
         delivered = with_original_ids(similar, codes)
         similar = delivered.select(*(F.col(name).alias(other.get(name, name)) for name in delivered.columns))
-    return similar.select(*SIMILAR_COLUMNS)
-
-
-def _similar_as_text(similar: DataFrame) -> DataFrame:
-    """Similar movies as they stand in the CSV: in order, with the score as a plain decimal."""
-    score = F.col("score").cast(f"decimal(10,{SCORE_DECIMALS})")
-    return similar.withColumn("score", score).orderBy("movieId", "rank")
+    return similar.select(*SIMILAR.names)

@@ -232,7 +232,7 @@ class ProcessedZone:
     def input_by_user(self, spark: SparkSession, name: str, record: RunRecord) -> DataFrame | Files:
         """Read a table as `input` does: as its files, where tasks can read them and each has all rows of its users."""
         if self.has_table(name):
-            files = delta.grouped_files(spark, self.table(name))
+            files = delta.files(spark, self.table(name))
             if files and files.grouped_by == "userId":
                 self._note_input(name, record)
                 return files
@@ -290,11 +290,7 @@ class ProcessedZone:
             pq.write_table(movies, stream, store_schema=False)
 
     def replace_csv(self, frame: DataFrame, path: str) -> None:
-        """Write sorted rows as parts in parallel, then join the parts to one CSV file that appears in one step.
-
-        The format is RFC 4180: commas, doubled quotes. Cells have the data unchanged, even if a title begins with a
-        sign that a spreadsheet takes for a formula.
-        """
+        """Write sorted rows as parts in parallel, then join the parts to one CSV file that appears in one step."""
         staging = storage.join(self.staging, storage.name_of(path))
         frame.write.csv(
             staging,

@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 
 from spark_app.model import mllib
 from spark_app.model.biases import MOVIES_SCHEMA, USERS_SCHEMA, BiasModel
-from spark_app.model.factors import Factors, batches_of
+from spark_app.model.factors import FACTORS_SCHEMA, Factors, batches_of
 from spark_app.model.fits import FitSettings, Models
 from spark_app.model.matrices import FactorMatrix, in_order
 from spark_app.model.predicted import KnownBiases, known_biases
@@ -26,9 +26,6 @@ from spark_app.zones.processed import ProcessedZone
 
 IMPLICIT, EXPLICIT = "implicit_als", "explicit_als"
 """Folders of the two factorisations; each holds `userFactors` and `itemFactors` (id, features)."""
-
-# `model.factors.FACTORS_SCHEMA` in Arrow.
-FACTOR_TYPES = pa.schema([("id", pa.int32()), ("features", pa.list_(pa.field("element", pa.float32())))])
 
 JUDGED = "judged"
 """Folder of the models that were fitted to the training part alone and judged, where others are published."""
@@ -86,7 +83,7 @@ def _write_factors(factors: Factors, folder: str) -> None:
         with (
             storage.writing(storage.join(folder, name, "part-00000.snappy.parquet")) as stream,
             # Each number occurs about once, so a dictionary of them would only take time.
-            pq.ParquetWriter(stream, FACTOR_TYPES, use_dictionary=False, store_schema=False) as file,
+            pq.ParquetWriter(stream, FACTORS_SCHEMA, use_dictionary=False, store_schema=False) as file,
         ):
             for batch in batches_of(matrix):
                 file.write_batch(batch)

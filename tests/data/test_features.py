@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
+from spark_app.data import latest
 from spark_app.data.features import features
 from spark_app.platform import delta
 from spark_app.platform.arrow_files import Mapped, frame_of
@@ -139,9 +140,9 @@ def test_files_that_are_grouped_by_user_give_the_same(
         for user in rng.integers(-9, 9, 120)
     ]
     ratings = spark.createDataFrame(rows, "userId int, movieId int, rating double, timestamp timestamp")
-    grouped = Mapped(ratings.repartition(3, "userId"), _by_user, ratings.schema, grouped_by="userId")
+    grouped = Mapped(ratings.repartition(3, "userId"), _by_user, latest.TYPES, grouped_by="userId")
     delta.write(grouped, str(tmp_path), "{}")
-    files = delta.grouped_files(spark, str(tmp_path))
+    files = delta.files(spark, str(tmp_path))
     assert files is not None
     assert len(files.paths) > 1
     movies = as_table([(movie, 2000, [f"G{movie % 3}", "All"][: movie % 3]) for movie in range(1, 9)])

@@ -17,7 +17,9 @@ from spark_app.model.by_user import UserPartition, together_by_user
 from spark_app.platform.arrow_files import Files
 
 USERS = "userId INT, features ARRAY<FLOAT>"
-FOUND = "users ARRAY<INT>, of_rows ARRAY<INT>, values ARRAY<STRING>"
+FOUND = pa.schema(
+    [("users", pa.list_(pa.int32())), ("of_rows", pa.list_(pa.int32())), ("values", pa.list_(pa.string()))]
+)
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
 
 

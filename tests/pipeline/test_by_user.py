@@ -49,16 +49,17 @@ def test_features_and_lists_are_the_same(
         for stage in ("ingest", "etl", "train"):
             assert job(stage, "--config", config)[0] == 0
         zone = ProcessedZone(str(zones.processed))
-        files = delta.grouped_files(spark, zone.table("ratings"))
+        files = delta.files(spark, zone.table("ratings"))
         assert files is not None
         assert files.grouped_by == "userId"
         assert len(files.paths) == 3
         results = []
-        for grouped in (files, None):
+        for read in (ProcessedZone.input_by_user, ProcessedZone.input):
             with monkeypatch.context() as patch:
-                patch.setattr(delta, "grouped_files", lambda *_, grouped=grouped: grouped)
+                patch.setattr(ProcessedZone, "input_by_user", read)
                 for stage in ("explore", "recommend"):
-                    assert job(stage, "--config", config, *options)[0] == 0
+                    code, said = job(stage, "--config", config, *options)
+                    assert code == 0, said
             results.append((published(zones), zones.recommendations(), zones.manifests()[-2]["profile"]))
             shutil.rmtree(Path(zones.processed, "delta", "user_features"))
     finally:

@@ -20,7 +20,7 @@ from pyspark.errors import PythonException
 from pyspark.sql import DataFrame, SparkSession
 
 from spark_app.platform import delta
-from spark_app.platform.arrow_files import Mapped, map_files
+from spark_app.platform.arrow_files import Files, Mapped, map_files
 from spark_app.platform.spark_versions import to_arrow
 from spark_app.zones.processed import LISTING_TASKS, RETENTION_CHECK, ProcessedZone, _set_for_now
 
@@ -33,6 +33,8 @@ ROWS: list[tuple[Any, ...]] = [
     (1, None, None, None, None, None, None, None),
     (3, -1, -5, float("inf"), "", datetime(1901, 1, 1, tzinfo=UTC), b"", [None, ""]),
 ]
+
+IDS = pa.schema([("id", pa.int64())])
 
 
 @pytest.fixture
@@ -186,7 +188,7 @@ def _failing(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def test_batches_of_a_function_are_written_as_they_are(spark: SparkSession, tmp_path: Path) -> None:
-    doubled = Mapped(spark.range(0, 1000, 1, 3), _doubled, "id BIGINT")
+    doubled = Mapped(spark.range(0, 1000, 1, 3), _doubled, IDS)
     delta.write(doubled, str(tmp_path), "{}")
     ids = [row.id for row in delta.frame(spark, str(tmp_path)).collect()]
     assert sorted(ids) == [row.id for row in doubled.frame.collect()] == list(range(0, 2000, 2))
@@ -198,7 +200,7 @@ def test_a_failed_task_leaves_no_file_and_no_commit(spark: SparkSession, tmp_pat
     delta.write(spark.range(4), str(tmp_path), "{}")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(PythonException, match="in a task"):
-        delta.write(Mapped(spark.range(0, 10, 1, tasks), _failing, "id BIGINT"), str(tmp_path), "{}")
+        delta.write(Mapped(spark.range(0, 10, 1, tasks), _failing, IDS), str(tmp_path), "{}")
     assert sorted(tmp_path.iterdir()) == before
     assert delta.version(str(tmp_path)) == 0
 
@@ -211,13 +213,19 @@ def _in_order(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def grouped(spark: SparkSession) -> Mapped:
     """Rows of 20 users, those of each in one task."""
     rows = spark.range(100).selectExpr("CAST(id % 20 AS INT) AS user", "CAST(id AS DOUBLE) AS n")
-    return Mapped(rows.repartition(4, "user"), _in_order, "user INT, n DOUBLE", grouped_by="user")
+    schema = pa.schema([("user", pa.int32()), ("n", pa.float64())])
+    return Mapped(rows.repartition(4, "user"), _in_order, schema, grouped_by="user")
+
+
+def files_of(spark: SparkSession, path: str) -> Files:
+    found = delta.files(spark, path)
+    assert found is not None
+    return found
 
 
 def test_files_are_grouped_as_the_rows_that_were_written(spark: SparkSession, tmp_path: Path) -> None:
     delta.write(grouped(spark), str(tmp_path), "{}")
-    files = delta.grouped_files(spark, str(tmp_path))
-    assert files is not None
+    files = files_of(spark, str(tmp_path))
     assert files.grouped_by == "user"
     assert len(files.paths) > 1
     of_files = [pa.Table.from_batches(files.batches(path), files.schema)["user"].to_pylist() for path in files.paths]
@@ -249,41 +257,41 @@ def test_files_are_no_longer_grouped_once_another_writer_has_been_there(
     delta.write(grouped(spark), str(tmp_path), "{}")
     for statement in change.split(";"):
         spark.sql(statement.format(f"delta.`{tmp_path}`"))
-    assert delta.grouped_files(spark, str(tmp_path)) is None
-    delta.write(grouped(spark), str(tmp_path), "{}", append=True)
-    assert delta.grouped_files(spark, str(tmp_path)) is None
+    found = delta.files(spark, str(tmp_path))
+    assert (found is None) if "TBLPROPERTIES" in change else (found and not found.grouped_by)
+    if found:
+        delta.write(grouped(spark), str(tmp_path), "{}", append=True)
+        assert not files_of(spark, str(tmp_path)).grouped_by
 
 
 def test_removing_old_files_leaves_files_grouped(spark: SparkSession, tmp_path: Path) -> None:
     zone = ProcessedZone(str(tmp_path))
     for _ in range(2):
         zone.overwrite(grouped(spark), "movies")
-    before = delta.grouped_files(spark, zone.table("movies"))
-    assert before is not None
+    assert files_of(spark, zone.table("movies")).grouped_by
     zone.compact(spark, "movies", 0)
     assert commits(tmp_path / "delta" / "movies")[0]["operation"] == "VACUUM END"
-    assert delta.grouped_files(spark, zone.table("movies")) is None  # many files became one
+    assert not files_of(spark, zone.table("movies")).grouped_by  # many files became one
     zone.overwrite(grouped(spark), "movies")
     with _set_for_now(spark, {RETENTION_CHECK: "false", LISTING_TASKS: "2"}):
         SparkTable.forPath(spark, zone.table("movies")).vacuum(0)
-    after = delta.grouped_files(spark, zone.table("movies"))
-    assert after is not None
+    after = files_of(spark, zone.table("movies"))
+    assert after.grouped_by
     assert len(list((tmp_path / "delta" / "movies").glob("*.parquet"))) == len(after.paths)
 
 
 def test_rows_in_any_order_are_not_grouped(spark: SparkSession, tmp_path: Path) -> None:
     delta.write(grouped(spark).frame, str(tmp_path), "{}")
-    assert delta.grouped_files(spark, str(tmp_path)) is None
+    assert not files_of(spark, str(tmp_path)).grouped_by
 
 
 def test_columns_of_files_are_chosen_and_renamed(spark: SparkSession, tmp_path: Path) -> None:
     delta.write(grouped(spark), str(tmp_path), "{}")
-    files = delta.grouped_files(spark, str(tmp_path))
-    assert files is not None
+    files = files_of(spark, str(tmp_path))
     renamed = replace(files, columns={"value": "n", "who": "user"})
     frame = renamed.frame(spark)
     assert frame.columns == renamed.schema.names == ["value", "who"]
-    of_tasks = map_files(spark, renamed.select("value"), _doubled_values, "value DOUBLE")
+    of_tasks = map_files(spark, renamed.select("value"), _doubled_values, pa.schema([("value", pa.float64())]))
     assert of_tasks.grouped_by == "user"
     found = sorted(row.value for row in of_tasks.frame.collect())
     assert found == sorted(2 * row.value for row in frame.collect()) == [2.0 * n for n in range(100)]
