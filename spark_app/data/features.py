@@ -50,6 +50,9 @@ CHUNK_ROWS = 4_000_000
 USERS_ROWS = 1_000_000
 """The number of ratings that a task sums up at a time where it has all ratings of its users: larger ones are slower."""
 
+SUMMED_MOVIES = 5_000_000
+"""The largest number of sums by movie, over all files, that come to the driver: 240 MB."""
+
 SUMS = pa.schema([("part", pa.int32()), ("kind", pa.string()), ("rows", pa.binary())])
 
 ACTIVE_USERS = pa.schema([("month", pa.int64()), ("users", pa.int64())])
@@ -98,24 +101,25 @@ def features(spark: SparkSession, ratings: DataFrame | Files, movies: pa.Table) 
     genres list).
     """
     genres = spark.sparkContext.broadcast(genres_of(movies))
-    if isinstance(ratings, Files):
+    if isinstance(ratings, Files) and len(movies) * len(ratings.paths) <= SUMMED_MOVIES:
         return _of_files(spark, ratings, movies, genres)
-    return _of_frame(spark, ratings, movies, genres)
+    frame = ratings.frame(spark) if isinstance(ratings, Files) else ratings
+    return _of_frame(spark, frame, movies, genres)
 
 
 def _of_files(spark: SparkSession, ratings: Files, movies: pa.Table, genres: Broadcast[Genres]) -> Features:
     """Features from files that are grouped by user: a task has all ratings of its users."""
-    told = spark.sparkContext.accumulator({}, ByPart())
+    by_file = spark.sparkContext.accumulator({}, ByPart())
 
     def totals() -> Totals:
-        return _totals(movies, functools.reduce(operator.add, (part for _, part in sorted(told.value.items()))))
+        return _totals(movies, functools.reduce(operator.add, (share for _, share in sorted(by_file.value.items()))))
 
-    users = map_files(spark, ratings.select(*RATINGS), _WholeUsers(genres, told), USERS)
+    users = map_files(spark, ratings.select(*RATINGS), _WholeUsers(genres, by_file), USERS)
     return Features(users, totals, lambda: None)
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Share:
     """What some ratings bring to the totals: sums by MOVIE; counts by value, by month, and of active users by month."""
 
     movies: pa.Table
@@ -124,37 +128,41 @@ class _Part:
     active: Counter[int]
 
     @classmethod
-    def of(cls, sums: Sums) -> _Part:
-        """The part of the sums of whole users."""
+    def of(cls, sums: Sums) -> _Share:
+        """The share of whole users, from their sums."""
         return cls(sums[MOVIE], counts_of(sums[VALUE]), counts_of(sums[MONTH]), active_users(sums[ACTIVE]))
 
-    def __add__(self, other: _Part) -> _Part:
+    def __add__(self, other: _Share) -> _Share:
         movies = added(pa.concat_tables([self.movies, other.movies]))
         both = (self.values + other.values, self.months + other.months, self.active + other.active)
-        return _Part(movies, *both)
+        return _Share(movies, *both)
 
 
 @dataclass(frozen=True)
 class _WholeUsers:
-    """Turns ratings, in the order of users, into the features of these users; `told` collects the rest by task."""
+    """Turns the ratings of a file, in the order of users, into the features of these users.
+
+    `by_file` collects the rest, by the file's first user: that user is in no other file, so a task that runs twice
+    counts once.
+    """
 
     genres: Broadcast[Genres]
-    told: Accumulator[dict[int, _Part]]
+    by_file: Accumulator[dict[int, _Share]]
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        genres, parts = self.genres.value, dict[int, _Part]()
-        for ratings in _by_user(batches):
+        genres, shares = self.genres.value, dict[int, _Share]()
+        for ratings in whole_users(batches):
             sums = summed(ratings, genres)
-            parts[ratings["userId"][0].as_py()] = _Part.of(sums)
+            shares[ratings["userId"][0].as_py()] = _Share.of(sums)
             yield features_of_users(sums[USER], sums[GENRE], genres.names)
-        if parts:
-            self.told.add({min(parts): functools.reduce(operator.add, parts.values())})
+        if shares:
+            self.by_file.add({min(shares): functools.reduce(operator.add, shares.values())})
 
 
-def _by_user(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+def whole_users(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     """Rows that are in the order of userId, in tables of about USERS_ROWS, each with all rows of its users."""
     held: list[pa.RecordBatch] = []
-    for batch in batches:
+    for batch in filter(len, batches):
         held.append(batch)
         if sum(map(len, held)) >= USERS_ROWS:
             table = pa.Table.from_batches(held)
@@ -183,21 +191,21 @@ def _of_frame(spark: SparkSession, ratings: DataFrame, movies: pa.Table, genres:
         of_movies = to_arrow(Mapped(together(MOVIE), _sums_of_movies, ACTIVITY).frame)
         rows = Mapped(together(ACTIVE), _active_users, ACTIVE_USERS).frame.collect()
         active = sum((Counter({row["month"]: row["users"]}) for row in rows), Counter[int]())
-        return _totals(movies, _Part(of_movies, counts(VALUE), counts(MONTH), active))
+        return _totals(movies, _Share(of_movies, counts(VALUE), counts(MONTH), active))
 
     users = Mapped(together(USER, GENRE), _Users(genres.value.names), USERS)
     return Features(users, totals, sums.unpersist)
 
 
-def _totals(movies: pa.Table, found: _Part) -> Totals:
+def _totals(movies: pa.Table, sums: _Share) -> Totals:
     """The totals from movies(movieId, year) and what all ratings bring to them."""
-    activity = pa.table(features_of_movies(found.movies))
+    activity = pa.table(features_of_movies(sums.movies))
     of_movies = movies.select(["movieId", "year"]).join(activity, "movieId").sort_by("movieId")
     rating_counts = pc.fill_null(of_movies["rating_count"], 0)
     return Totals(
         of_movies.set_column(of_movies.column_names.index("rating_count"), "rating_count", rating_counts),
-        {float(value): count for value, count in sorted(found.values.items())},
-        {str(np.datetime64(month, "M")): (count, found.active[month]) for month, count in sorted(found.months.items())},
+        {float(value): count for value, count in sorted(sums.values.items())},
+        {str(np.datetime64(month, "M")): (count, sums.active[month]) for month, count in sorted(sums.months.items())},
     )
 
 
@@ -210,7 +218,7 @@ class _Summer:
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         held: list[pa.RecordBatch] = []
-        for batch in batches:
+        for batch in filter(len, batches):
             held.append(batch)
             if sum(map(len, held)) >= CHUNK_ROWS:
                 yield self._packed(summed(pa.Table.from_batches(held), self.genres.value))
@@ -226,9 +234,9 @@ class _Summer:
 
     def _by_part(self, kind: str, sums: pa.Table) -> Iterator[tuple[int, str, bytes]]:
         """One row for each part of the users (or movies) in the column `id`; one row if there is none."""
-        rows = sums.combine_chunks().to_batches()[0] if len(sums) else None
-        if rows is None:
+        if not len(sums):
             return
+        (rows,) = sums.combine_chunks().to_batches()
         if "id" not in sums.column_names:
             yield int(self.keys[0]), kind, as_bytes(rows)
             return

@@ -75,10 +75,10 @@ class _InFiles:
     others: tuple[Files, ...]
 
     def map(self, function: PartitionFunction, schema: pa.Schema) -> DataFrame:
-        others = self.others
+        others, columns = self.others, self.rows.schema
 
         def mapped(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
-            rows = pa.Table.from_batches(batches)
+            rows = pa.Table.from_batches(batches, columns)
             known = np.unique(rows["userId"].to_numpy())
             users, *more = (_of_users(known, files) for files in others)
             return function(UserPartition(users, rows, tuple(more)))
@@ -95,10 +95,10 @@ def _of_users(ids: NDArray[np.int32], files: Files) -> pa.Table:
 def together_by_user(
     spark: SparkSession, users: DataFrame | Files, rows: DataFrame | Files, *more: DataFrame | Files
 ) -> ByUser:
-    """Bring users(userId, features array of float) and rows(userId, ...) together by user, in one shuffle.
+    """Bring users(userId, features array of float), rows(userId, ...) and `more`, rows of the same kind, together.
 
-    `more` are further frames of (userId, ...). There is no shuffle where all are files, and those of `rows` are grouped
-    by user; users without rows are then left out.
+    Where all are files, and those of `rows` are grouped by user, a task reads one of these, and all of the others for
+    what belongs to its users; users without rows are left out. Otherwise all is shuffled by user, once.
     """
     sources = (users, rows, *more)
     if isinstance(rows, Files) and rows.grouped_by == "userId":

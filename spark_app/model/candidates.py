@@ -115,7 +115,7 @@ def _changed(make: Callable[[], Candidates], change: Callable[[Candidates], Cand
 def candidate_blocks(
     movie_ids: Ids | Ints, popularity: pa.Table, factors: Factors, popularity_exponent: float, max_bytes: int
 ) -> CandidateBlocks:
-    """Movies (ascending ids) in one block, or, if they are larger than `max_bytes`, in several by ranges of ids.
+    """Movies in one block, or, if they are larger than `max_bytes`, in several by ranges of ids, which must ascend.
 
     The other arguments are those of `candidates_of`, and the factors of the movies; popularity(movieId, rating_count).
     """

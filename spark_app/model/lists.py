@@ -1,7 +1,8 @@
 """Every user's list: the top N of the movies that they have not seen, with the reasons.
 
-MLlib's `recommendForAllUsers` also returns movies that a user has seen, and is slow. Here the ratings are packed and
-shuffled by user once, and each partition is ranked in numpy against the candidates, which are broadcast to every task.
+MLlib's `recommendForAllUsers` also returns movies that a user has seen, and is slow. Here a task has all ratings of its
+users: it reads them from a file, or they are packed and shuffled by user once. It ranks its users in numpy against the
+candidates, which are broadcast to every task.
 """
 
 from __future__ import annotations
@@ -139,8 +140,8 @@ def recommend(
     most to the score, the largest contribution first; it is empty for popular movies and without `explain`.
     `predicted_rating` is null without `predict`, which needs candidates with `ratings`.
 
-    The rows of `seen` are shuffled by user, unless they come grouped, once for each block of candidates, and a task
-    holds one partition of them.
+    A task holds one file of `seen`, if all comes in files and those of `seen` are grouped by user, and `everyone` is
+    set. Otherwise the rows are shuffled by user, once for each block of candidates, and a task holds one partition.
     With more than one block no reasons are named, because these need all movies that a user has seen at once.
     """
     is_whole = len(candidate_blocks) == 1
@@ -153,6 +154,9 @@ def recommend(
     ranker = _Ranker(n, block_users, explain, predict.model if predict else None, everyone)
     needs_ratings = bool(explain or (predict and predict.model.above_mean is not None))
     of_users = (predict.factors, predict.user_biases) if predict else ()
+    # Read by file, users who have seen nothing would get no list.
+    if isinstance(seen, Files) and not (everyone and all(isinstance(part, Files) for part in (users, *of_users))):
+        seen = seen.frame(spark)
     rows = seen if isinstance(seen, Files) else _rated(seen, F.col("rating") if needs_ratings else F.lit(None))
     together = together_by_user(spark, users, rows, *of_users)
 
@@ -213,7 +217,7 @@ def lists_to_judge(
 
 
 def _rated(seen: DataFrame, rating: Column) -> DataFrame:
-    """The rows of `seen` as they are shuffled."""
+    """The rows of `seen` as userId, movieId, and a rating in single precision."""
     return seen.select("userId", "movieId", rating.cast("float").alias("rating"))
 
 

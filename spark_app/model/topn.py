@@ -116,7 +116,7 @@ class TopN:
     ) -> tuple[Ints, Ints]:
         """Pairs (row, place) that include all of the N best of each row, and usually few others."""
         # The search below needs the order of chunks alone, and numpy sorts small integers in linear time.
-        chunks = (seen // CHUNK).astype(np.uint16)
+        chunks = (seen // CHUNK).astype(np.min_scalar_type(len(self.chunks)))
         order = np.argsort(chunks, kind="stable")
         seen_users, seen = seen_users[order], seen[order]
         ends = np.searchsorted(chunks[order], np.arange(len(self.chunks) + 1))

@@ -93,7 +93,9 @@ class Files:
 
     def frame(self, spark: SparkSession) -> DataFrame:
         """The same rows as a frame."""
-        stored = spark.read.parquet(*map(storage.spark_path, self.paths))
+        # With the schema at hand Spark need not read it from the files, which is a job.
+        in_files = pa.schema(list(zip(self.columns.values(), self.schema.types, strict=True)))
+        stored = spark.read.schema(from_arrow_schema(in_files)).parquet(*map(storage.spark_path, self.paths))
         return stored.select(*(F.col(there).alias(name) for name, there in self.columns.items()))
 
 

@@ -30,6 +30,7 @@ from spark_app.platform.arrow_files import (
     Mapped,
     Rows,
     arrow_schema,
+    can_read,
     can_write,
     frame_of,
     session_of,
@@ -88,7 +89,7 @@ def version(path: str) -> int:
 
 def frame(spark: SparkSession, path: str) -> DataFrame:
     """A Delta table at its current version as a frame; later writes do not change the frame."""
-    table = _opened(path) if can_write(spark, path) else None
+    table = _opened(path) if can_read(spark, path) else None
     paths = None if table is None else _files(table, path)
     if table is None or paths is None:
         return spark.read.format("delta").load(path)
@@ -99,15 +100,19 @@ def frame(spark: SparkSession, path: str) -> DataFrame:
 
 
 def files(spark: SparkSession, path: str) -> Files | None:
-    """The files of a Delta table at its current version, where they can be read by Arrow; None if there is none.
+    """The files of a Delta table at its current version; None where tasks cannot read them, and without any rows.
 
     They are grouped by the column that the rows were written by, unless anything else has changed the table since.
     """
-    table = _opened(path) if can_write(spark, path) else None
+    table = _opened(path) if can_read(spark, path) else None
     paths = None if table is None else _files(table, path)
     if table is None or not paths:
         return None
-    commits = (commit for commit in history(path) if not commit.get("operation", "").startswith("VACUUM"))
+    commits = (
+        commit
+        for commit in history(path)
+        if commit["version"] <= table.version() and not commit.get("operation", "").startswith("VACUUM")
+    )
     grouped_by = next(commits, {}).get(GROUPED_BY, "")
     names = [field.name for field in table.schema().fields]
     return Files(tuple(paths), dict(zip(names, names, strict=True)), grouped_by if grouped_by in names else "")
@@ -179,8 +184,10 @@ def _files(table: DeltaTable, path: str) -> list[str] | None:
 
     None where the table is not plain, and where some files lie elsewhere than in its folder, as those of a clone do.
     """
+    if not _is_plain(table):
+        return None
     names: list[str] = pa.table(table.get_add_actions())["path"].to_pylist()
-    if not _is_plain(table) or any(SPECIAL.intersection(name) for name in names):
+    if any(SPECIAL.intersection(name) for name in names):
         return None
     return [storage.join(path, name) for name in names]
 

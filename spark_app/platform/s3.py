@@ -98,13 +98,13 @@ def split(path: str) -> tuple[str, str]:
 
 def client(attempts: int = ATTEMPTS, seconds: float = READ_SECONDS) -> Any:
     """A client for single requests: at most `attempts` tries of each, `seconds` without a byte until a try fails."""
-    from botocore.config import Config  # noqa: PLC0415 - as _broken_connection
+    from botocore.config import Config  # noqa: PLC0415 - most runs are without S3, and its import takes time
 
     return _session().client("s3", config=Config(**_limits(attempts, seconds)), region_name=_region())
 
 
 def _session() -> boto3.Session:
-    import boto3  # noqa: PLC0415 - as _broken_connection
+    import boto3  # noqa: PLC0415 - most runs are without S3, and its import takes a tenth of a second
 
     return boto3.Session()
 

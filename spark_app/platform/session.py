@@ -28,6 +28,7 @@ METASTORE = "spark.hadoop.javax.jdo.option.ConnectionURL"
 
 DAEMON = "spark_app.python_daemon"
 SHORT_TRACES = "spark.sql.execution.pyspark.udf.simplifiedTraceback.enabled"
+"""The setting for stack traces of Python workers without Spark's own lines. Spark has it on for frames alone."""
 
 ASK_SECONDS = 60
 """Seconds after which another Python that is asked for its version is given up."""
@@ -63,7 +64,7 @@ def spark_session(app: str, roots: Sequence[str], *, catalogued: bool) -> Iterat
             _check_metastore()
     in_s3 = [root for root in roots if s3.is_s3(root)]
     options: dict[str, Any] = {
-        **daemon_settings(),
+        **(daemon_settings() if existing is None else {}),
         **_socket_settings(),
         **(s3.spark_settings() if in_s3 else {}),
     }
@@ -143,16 +144,22 @@ def _stop(spark: SparkSession) -> None:
     """Stop a session. After Ctrl-C there may be no Java left to stop; what fails here must not hide why a run ends."""
     with warnings.catch_warnings(), contextlib.suppress(Exception):
         warnings.simplefilter("ignore")
-        _end_accumulators(spark.sparkContext)
-        spark.stop()
-
-
-def _end_accumulators(context: SparkContext) -> None:
-    """End the server for accumulators beside the rest: it looks once a second whether to end, and `stop` would wait."""
-    server = getattr(context, "_accumulatorServer", None)
-    if server is not None:
+        context = spark.sparkContext
+        server = getattr(context, "_accumulatorServer", None)
         context._accumulatorServer = None  # type: ignore[assignment]
-        threading.Thread(target=server.shutdown, name="end-accumulators", daemon=True).start()
+        spark.stop()
+        if server is not None:
+            _end_beside(server)
+
+
+def _end_beside(accumulators: Any) -> None:
+    """End Python's server for accumulators in a thread: it looks once a second whether to end, and `stop` would wait.
+
+    Its socket is removed here, because the process may end before the thread does.
+    """
+    threading.Thread(target=accumulators.shutdown, name="end-accumulators", daemon=True).start()
+    if isinstance(accumulators.server_address, str):
+        Path(accumulators.server_address).unlink(missing_ok=True)
 
 
 def has_metastore(spark: SparkSession) -> bool:

@@ -27,6 +27,9 @@ NEEDS_QUOTES = '[,"\r\n]'
 ROWS_AT_ONCE = 2 * READ_ROWS
 """The number of rows that are merged at a time."""
 
+MERGED_FILES = 32
+"""The largest number of files that are merged: all are open at once, and each step looks at all."""
+
 
 @dataclass(frozen=True)
 class CsvFile:
@@ -45,11 +48,11 @@ class CsvFile:
 def write(spark: SparkSession, zone: ProcessedZone, csv: CsvFile) -> None:
     """Write a CSV file, which appears in one step.
 
-    Where the files of the table are at hand, and each is in order, they are merged on the driver. Otherwise Spark sorts
-    the rows and writes them as parts, in parallel, which are then joined.
+    Where the files of the table are at hand, few, and each in order, they are merged on the driver. Otherwise Spark
+    sorts the rows and writes them as parts, in parallel, which are then joined.
     """
     files = delta.files(spark, zone.table(csv.table))
-    if files and _are_in_order(files.select(*csv.keys), csv.keys):
+    if files and len(files.paths) <= MERGED_FILES and _are_in_order(files, csv.keys):
         files = files.select(*{*csv.columns, *csv.keys})
         with storage.writing(csv.path) as stream:
             stream.write((",".join(csv.columns) + "\n").encode())
@@ -65,12 +68,19 @@ def _are_in_order(files: Files, keys: tuple[str, str]) -> bool:
     """Whether each file is in the order of the keys."""
     if not all(pa.types.is_integer(files.schema.field(key).type) for key in keys):
         return False
-    for path in files.paths:
-        rows = pa.Table.from_batches(files.batches(path), files.schema)
-        first, second = (rows[key].to_numpy() for key in keys)
-        steps = np.diff(first)
-        if not ((steps > 0) | ((steps == 0) & (np.diff(second) > 0))).all():
+    of_keys = files.select(*keys)
+    return all(_is_in_order(of_keys.batches(path)) for path in files.paths)
+
+
+def _is_in_order(batches: Iterator[pa.RecordBatch]) -> bool:
+    """Whether rows of two integers ascend."""
+    last = np.empty((2, 0), dtype=np.int64)
+    for batch in batches:
+        rows = np.hstack([last, [column.to_numpy() for column in batch.columns]])
+        (first, second), (next_first, next_second) = rows[:, :-1], rows[:, 1:]
+        if not ((next_first > first) | ((next_first == first) & (next_second > second))).all():
             return False
+        last = rows[:, -1:]
     return True
 
 
@@ -128,7 +138,8 @@ def _as_text(rows: pa.Table, decimals: Mapping[str, int]) -> pa.Buffer:
     ends = pc.binary_join_element_wise(last, pa.scalar("\n", pa.large_string()), pa.scalar("", pa.large_string()))
     lines = pc.binary_join_element_wise(*cells, ends, pa.scalar(",", pa.large_string())).combine_chunks()
     _, offsets, text = lines.buffers()
-    first, *_, end = np.frombuffer(offsets, dtype=np.int64)[lines.offset : lines.offset + len(lines) + 1]
+    places = np.frombuffer(offsets, dtype=np.int64)
+    first, end = int(places[lines.offset]), int(places[lines.offset + len(lines)])
     return text.slice(first, end - first)
 
 

@@ -20,7 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from spark_app.platform import delta, s3, storage
-from spark_app.platform.arrow_files import Files, Rows, session_of
+from spark_app.platform.arrow_files import Files, Rows, can_read, session_of
 from spark_app.platform.errors import InputError, UsageError
 from spark_app.platform.session import quiet_console
 from spark_app.zones.manifest import RunRecord
@@ -230,8 +230,11 @@ class ProcessedZone:
         return frame
 
     def input_by_user(self, spark: SparkSession, name: str, record: RunRecord) -> DataFrame | Files:
-        """Read a table as `input` does: as its files, where tasks can read them and each has all rows of its users."""
-        if self.has_table(name):
+        """Read a table as its files, where tasks can read them and each has all rows of its users; else as a frame.
+
+        The version is noted as `input` does.
+        """
+        if can_read(spark, self.root) and self.has_table(name):
             files = delta.files(spark, self.table(name))
             if files and files.grouped_by == "userId":
                 self._note_input(name, record)
@@ -275,9 +278,13 @@ class ProcessedZone:
         delta.write(rows, self.table(name), _with_note(session_of(rows), note))
 
     def compact(self, spark: SparkSession, name: str, history_days: int) -> None:
-        """Merge the small files of a Delta table; remove files needed only by versions older than `history_days`."""
-        table = DeltaTable.forPath(spark, self.table(name))
-        table.optimize().executeCompaction()
+        """Merge the small files of a Delta table; remove files needed only by versions older than `history_days`.
+
+        Files that are grouped by user stay as they are: they are few, and jobs read them as they are grouped.
+        """
+        table, files = DeltaTable.forPath(spark, self.table(name)), delta.files(spark, self.table(name))
+        if not (files and files.grouped_by):
+            table.optimize().executeCompaction()
         # Delta refuses less than a week, to protect concurrent writers; here there are none. By default it lists the
         # files of even the smallest table in 10,000 tasks.
         listing = str(TASKS_PER_CORE * spark.sparkContext.defaultParallelism)

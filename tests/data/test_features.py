@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from spark_app.data import latest
-from spark_app.data.features import features
+from spark_app.data.features import features, whole_users
 from spark_app.platform import delta
 from spark_app.platform.arrow_files import Mapped, frame_of
 from spark_app.platform.spark_versions import to_arrow
@@ -80,6 +80,14 @@ def test_without_times_there_are_no_months(spark: SparkSession, movies: pa.Table
         (7, None),
         (8, None),
     ]
+
+
+def test_no_ratings_give_no_features(spark: SparkSession, ratings: DataFrame, movies: pa.Table) -> None:
+    found = features(spark, ratings.limit(0), movies)
+    assert frame_of(found.users).collect() == []
+    totals = found.totals()
+    assert totals.movies["rating_count"].to_pylist() == [0, 0, 0, 0]
+    assert (totals.values, totals.months) == ({}, {})
 
 
 def test_months_are_those_of_utc_and_may_lie_before_1970(spark: SparkSession, movies: pa.Table) -> None:
@@ -163,4 +171,38 @@ def _without_last_digits(table: pa.Table) -> pa.Table:
 
 
 def _by_user(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    yield from pa.Table.from_batches(batches).sort_by("userId").to_batches()
+    if held := list(batches):
+        yield from pa.Table.from_batches(held).sort_by("userId").to_batches()
+
+
+@pytest.mark.parametrize("batch_rows", [1, 3, 100])
+def test_chunks_have_whole_users(monkeypatch: pytest.MonkeyPatch, batch_rows: int) -> None:
+    monkeypatch.setattr("spark_app.data.features.USERS_ROWS", 4)
+    users = np.repeat([-3, 1, 2, 8, 9], [1, 2, 30, 1, 2])
+    table = pa.table({"userId": pa.array(users, pa.int32()), "row": range(len(users))})
+    batches = table.combine_chunks().to_batches(max_chunksize=batch_rows)
+    chunks = list(whole_users([batches[0].slice(0, 0), *batches, batches[0].slice(0, 0)]))
+    assert pa.concat_tables(chunks).combine_chunks() == table.combine_chunks()
+    of_chunks = [set(chunk["userId"].to_pylist()) for chunk in chunks]
+    assert len(chunks) > 1 or batch_rows > len(users)
+    assert sum(map(len, of_chunks)) == len(set().union(*of_chunks))
+
+
+def test_batches_without_rows_add_nothing(spark: SparkSession, ratings: DataFrame, movies: pa.Table) -> None:
+    def with_empty(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield from (batch.slice(0, 0), batch, batch.slice(0, 0))
+
+    found = features(spark, Mapped(ratings, with_empty, latest.TYPES).frame, movies).totals()
+    assert found.values == features(spark, ratings, movies).totals().values
+
+
+def test_sums_of_too_many_movies_are_shuffled(
+    spark: SparkSession, ratings: DataFrame, movies: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spark_app.data.features.SUMMED_MOVIES", 3)
+    delta.write(Mapped(ratings.repartition(2, "userId"), _by_user, latest.TYPES, "userId"), str(tmp_path), "{}")
+    files = delta.files(spark, str(tmp_path))
+    assert files is not None
+    found = features(spark, files, movies).totals()  # without sums that come while the users are written
+    assert found.values == features(spark, ratings, movies).totals().values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from spark_app.model.by_user import USERS, UserPartition
 from spark_app.model.candidates import LAST, CandidateBlocks, Candidates, candidate_blocks
 from spark_app.model.factors import Factors
 from spark_app.model.lists import _rank_partition, _Ranker, lists_to_judge, recommend
+from spark_app.platform.arrow_files import Files
 
 PERSONAL, POPULAR, LAST_REASON = "based on your ratings", "popular", "all others are rated"
 HISTORY = pa.schema([("userId", pa.int32()), ("movieId", pa.int32()), ("rating", pa.float32())])
@@ -264,6 +266,28 @@ def test_blocks_of_candidates_give_the_lists_of_the_whole(
         whole = recommend(spark, users, seen, CandidateBlocks.of(candidates), n, 2)
         in_turn = recommend(spark, users, seen, blocks, n, 2)
         assert_df_equality(in_turn, whole, ignore_row_order=True, ignore_nullable=True)
+
+
+@pytest.mark.parametrize("everyone", [True, False])
+def test_files_that_are_grouped_by_user_give_the_same_lists(
+    spark: SparkSession, candidates: Candidates, tmp_path: Path, everyone: bool
+) -> None:
+    users, seen = served_and_seen(spark)
+    users.write.parquet(str(tmp_path / "users"))
+    seen.repartition(8, "userId").sortWithinPartitions("userId").write.parquet(str(tmp_path / "seen"))
+    user_files, seen_files = (
+        Files(
+            tuple(str(file) for file in (tmp_path / frame).glob("*.parquet")),
+            {name: name for name in columns},
+            grouped_by="userId",
+        )
+        for frame, columns in (("users", users.columns), ("seen", seen.columns))
+    )
+    assert len(seen_files.paths) > 1
+    blocks = CandidateBlocks.of(candidates)
+    expected = recommend(spark, users, seen, blocks, 3, 2, everyone=everyone)
+    found = recommend(spark, user_files, seen_files, blocks, 3, 2, everyone=everyone)
+    assert_df_equality(found, expected, ignore_row_order=True, ignore_nullable=True)
 
 
 def served_and_seen(spark: SparkSession) -> tuple[DataFrame, DataFrame]:

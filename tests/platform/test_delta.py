@@ -22,7 +22,7 @@ from pyspark.sql import DataFrame, SparkSession
 from spark_app.platform import delta
 from spark_app.platform.arrow_files import Files, Mapped, map_files
 from spark_app.platform.spark_versions import to_arrow
-from spark_app.zones.processed import LISTING_TASKS, RETENTION_CHECK, ProcessedZone, _set_for_now
+from spark_app.zones.processed import ProcessedZone
 
 COLUMNS = (
     "id INT NOT NULL, n BIGINT, year SMALLINT, score DOUBLE, title STRING, at TIMESTAMP, raw BINARY, "
@@ -264,20 +264,19 @@ def test_files_are_no_longer_grouped_once_another_writer_has_been_there(
         assert not files_of(spark, str(tmp_path)).grouped_by
 
 
-def test_removing_old_files_leaves_files_grouped(spark: SparkSession, tmp_path: Path) -> None:
+def test_upkeep_leaves_grouped_files_and_merges_others(spark: SparkSession, tmp_path: Path) -> None:
     zone = ProcessedZone(str(tmp_path))
     for _ in range(2):
         zone.overwrite(grouped(spark), "movies")
-    assert files_of(spark, zone.table("movies")).grouped_by
-    zone.compact(spark, "movies", 0)
-    assert commits(tmp_path / "delta" / "movies")[0]["operation"] == "VACUUM END"
-    assert not files_of(spark, zone.table("movies")).grouped_by  # many files became one
-    zone.overwrite(grouped(spark), "movies")
-    with _set_for_now(spark, {RETENTION_CHECK: "false", LISTING_TASKS: "2"}):
-        SparkTable.forPath(spark, zone.table("movies")).vacuum(0)
+        zone.append(grouped(spark).frame, "rejects")
+    before = files_of(spark, zone.table("movies"))
+    for table in ("movies", "rejects"):
+        zone.compact(spark, table, 0)
+        assert commits(Path(zone.table(table)))[0]["operation"] == "VACUUM END"
     after = files_of(spark, zone.table("movies"))
-    assert after.grouped_by
-    assert len(list((tmp_path / "delta" / "movies").glob("*.parquet"))) == len(after.paths)
+    assert after.grouped_by == "user"
+    assert sorted(after.paths) == sorted(before.paths) == sorted(map(str, Path(zone.table("movies")).glob("*.parquet")))
+    assert len(list(Path(zone.table("rejects")).glob("*.parquet"))) == 1
 
 
 def test_rows_in_any_order_are_not_grouped(spark: SparkSession, tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import aiohttp
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from botocore.exceptions import ClientError
 from deltalake import write_deltalake
 
 from spark_app.platform import delta, s3, storage
@@ -387,3 +389,15 @@ def test_the_server_of_the_demo_starts_again_on_what_it_has(tmp_path: Path) -> N
     beside_it("processed", "--", sys.executable, "-c", code)
     code = "from spark_app.platform import storage; print(storage.read_text('s3://processed/a.txt'))"
     assert beside_it("--", sys.executable, "-c", code) == "there\n"
+
+
+@pytest.mark.parametrize("error", [OSError(), ClientError({}, "x"), aiohttp.ClientPayloadError()])
+def test_failures_of_what_only_tidies_up_are_ignored(error: Exception) -> None:
+    with s3.ignoring_failures():
+        raise error
+
+
+@pytest.mark.parametrize("error", [ValueError(), KeyboardInterrupt()])
+def test_other_errors_are_not_ignored(error: BaseException) -> None:
+    with pytest.raises(type(error)), s3.ignoring_failures():
+        raise error

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from socketserver import BaseRequestHandler
 
 import pytest
+from pyspark.accumulators import AccumulatorUnixServer
 from pyspark.errors.exceptions.captured import AnalysisException
 from pyspark.sql import SparkSession
 
@@ -144,6 +147,17 @@ def test_a_session_that_is_there_is_used_and_left_running(spark: SparkSession) -
     with spark_session("a job", [], catalogued=False) as session:
         assert session is spark
     assert spark.range(3).count() == 3
+
+
+def test_the_server_for_accumulators_ends_beside_and_leaves_no_socket(tmp_path: Path) -> None:
+    server = AccumulatorUnixServer(str(tmp_path / "s"), BaseRequestHandler)
+    serving = threading.Thread(target=server.serve_forever, daemon=True)
+    serving.start()
+    assert (tmp_path / "s").is_socket()
+    session._end_beside(server)
+    assert not (tmp_path / "s").exists()
+    serving.join(5)
+    assert not serving.is_alive()
 
 
 def test_a_session_without_delta_is_a_usage_error(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,6 +106,46 @@ def test_files_that_are_not_in_order_are_sorted(spark: SparkSession, tmp_path: P
     assert [(str(int(user[1:]) - 1000), *rest) for user, *rest in files[1]] == files[0]
 
 
+def test_extreme_ids_and_a_user_with_many_rows_are_in_order(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_files, "ROWS_AT_ONCE", 6)
+    monkeypatch.setattr(csv_files, "MERGED_FILES", 3)
+    zone = ProcessedZone(str(tmp_path))
+    users = [-(2**31)] * 3 + [5] * 20 + [2**31 - 1]
+    rows = rows_of(np.random.default_rng(1))[: len(users)]
+    rows = rows.set_column(1, "userId", pa.array(users, pa.int32()))
+    rows = rows.set_column(2, "rank", pa.array(range(len(users)), pa.int32()))
+    expected = [[str(user), str(rank)] for rank, user in enumerate(users)]
+    for files in (3, 4):  # merged, and sorted by Spark
+        of_files = spark.createDataFrame(rows).repartition(files, "rank")
+        zone.overwrite(Mapped(of_files, in_order, COLUMNS), "recommendations")
+        assert len(list(Path(zone.table("recommendations")).glob("*.parquet"))) >= files
+        csv_files.write(spark, zone, csv_file(zone))
+        with Path(zone.recommendations_csv).open(encoding="utf-8", newline="") as file:
+            assert [line[:2] for line in csv.reader(file)][1:] == expected
+
+
+@pytest.mark.parametrize(
+    ("ids", "is_in_order"),
+    [
+        ([(1, 1), (1, 2), (2, 1)], True),
+        ([(1, 2), (1, 1)], False),
+        ([(1, 1), (1, 1)], False),
+        ([(2_000_000_000, 1), (-2_000_000_000, 2)], False),
+        ([(-2_000_000_000, 2), (2_000_000_000, 1)], True),
+        ([(1, 1), (2, 1), (3, 1), (2, 2)], False),
+        ([], True),
+    ],
+)
+def test_order_is_seen_across_batches(ids: list[tuple[int, int]], is_in_order: bool) -> None:
+    batches = [pa.record_batch({"a": pa.array([a], pa.int32()), "b": pa.array([b], pa.int32())}) for a, b in ids]
+    assert csv_files._is_in_order(iter(batches)) == is_in_order
+    if batches:
+        whole = pa.Table.from_batches(batches).combine_chunks().to_batches()
+        assert csv_files._is_in_order(iter(whole)) == is_in_order
+
+
 @pytest.mark.parametrize("rows", [0, 1])
 def test_few_rows(spark: SparkSession, tmp_path: Path, rows: int) -> None:
     zone = ProcessedZone(str(tmp_path))
