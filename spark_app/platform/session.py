@@ -120,6 +120,24 @@ def _wait_for(started: threading.Thread | None) -> None:
 
 
 @contextlib.contextmanager
+def set_for_now(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
+    """Set settings of Spark for a while, and give them their values of before after it."""
+    before = {key: spark.conf.get(key, None) for key in values}
+    for key, value in values.items():
+        spark.conf.set(key, value)
+    try:
+        yield
+    finally:
+        # After Ctrl-C there may be no Java left; what fails here must not hide why a run ends.
+        with contextlib.suppress(Exception):
+            for key, earlier in before.items():
+                if earlier is None:
+                    spark.conf.unset(key)
+                else:
+                    spark.conf.set(key, earlier)
+
+
+@contextlib.contextmanager
 def quiet_console(spark: SparkSession) -> Iterator[None]:
     """While the block runs, show nothing that Java's side prints on its console: Delta prints there past any log."""
     console, io = java_console(spark), _jvm(spark).java.io

@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from spark_app.data import clean, rules
 from spark_app.data.ids import Codes, are_ids
 from spark_app.platform.log import logger
+from spark_app.platform.session import set_for_now
 from spark_app.platform.settings import Settings
 from spark_app.zones.checked import Checked
 from spark_app.zones.deliveries import Delivery, find_delivery, why_movies_need_all
@@ -22,6 +23,11 @@ from spark_app.zones.raw import RawTable, read_fields
 
 MOVIE_COLUMNS = ("movieId", "title", "year", "genres")
 RATING_COLUMNS = ("userId", "movieId", "rating", "timestamp")
+
+PARTITIONS = "spark.sql.shuffle.partitions"
+
+SMALL_BYTES = 32 * 2**20
+"""The largest size of all files of movies that are checked in one partition: more tasks would only take time."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +95,14 @@ def _judge_once(
         {"userId": rating_fields, "movieId": rating_fields if movie_fields is None else movie_fields},
         coded,
     )
+    sizes = {noted["path"]: noted["bytes"] for noted in record.inputs if "bytes" in noted}
     checked: dict[str, Checked] = {}
     movies = lost = None
     if movie_fields is not None:
-        rows = clean.checked_movies(movie_fields, settings.input, codes).persist()
-        checked["movies"] = Checked.of_rows(rows, MOVIE_COLUMNS, fields=movie_fields)
+        is_small = raw_movies is not None and sum(sizes[file.path] for file in raw_movies.files) <= SMALL_BYTES
+        with set_for_now(spark, {PARTITIONS: "1"} if is_small else {}):
+            rows = clean.checked_movies(movie_fields, settings.input, codes).persist()
+            checked["movies"] = Checked.of_rows(rows, MOVIE_COLUMNS, fields=movie_fields)
         _note_lines(record, "movies", checked["movies"])
         lost = clean.lost_movies(rows) if record.rejects["movies"] else None
         movies = checked["movies"].kept
@@ -102,7 +111,7 @@ def _judge_once(
             delivery, rating_fields = all_files, read_fields(spark, all_files.table)
     if rating_fields is not None:
         checked["ratings"] = _checked_ratings(
-            spark, delivery.table, rating_fields, movies, lost, settings, codes, record
+            spark, delivery.table, rating_fields, movies, lost, settings, codes, sizes
         )
         _note_lines(record, "ratings", checked["ratings"])
     return Judged(delivery, checked, movies, new_codes, coded)
@@ -116,12 +125,14 @@ def _checked_ratings(
     lost: DataFrame | None,
     settings: Settings,
     codes: Codes,
-    record: RunRecord,
+    sizes: Mapping[str, int],
 ) -> Checked:
-    """The ratings of a table, checked: in blocks where most lines are plain, else by the rules for rows (`fields`)."""
+    """The ratings of a table, checked: in blocks where most lines are plain, else by the rules for rows (`fields`).
+
+    `sizes` are the bytes of files by path.
+    """
     today = datetime.now(UTC).date()
     if files := plain_files(table, settings, codes, today):
-        sizes = {noted["path"]: noted["bytes"] for noted in record.inputs if "bytes" in noted}
         return check_plain_files(spark, table, files, sizes, movies, lost, settings, today)
     rows = clean.checked_ratings(fields, movies, settings.input, settings.clean, today, codes, lost)
     return Checked.of_rows(rows, RATING_COLUMNS, has_marks=rules.has_marks(settings.input), fields=fields)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 from spark_app.platform import delta, s3, storage
 from spark_app.platform.arrow_files import Files, Rows, can_read, session_of
 from spark_app.platform.errors import InputError, UsageError
-from spark_app.platform.session import quiet_console
+from spark_app.platform.session import quiet_console, set_for_now
 from spark_app.zones.manifest import RunRecord
 
 MADE_BY = {
@@ -288,7 +288,7 @@ class ProcessedZone:
         # Delta refuses less than a week, to protect concurrent writers; here there are none. By default it lists the
         # files of even the smallest table in 10,000 tasks.
         listing = str(TASKS_PER_CORE * spark.sparkContext.defaultParallelism)
-        with _set_for_now(spark, {RETENTION_CHECK: "false", LISTING_TASKS: listing}), quiet_console(spark):
+        with set_for_now(spark, {RETENTION_CHECK: "false", LISTING_TASKS: listing}), quiet_console(spark):
             table.vacuum(history_days * HOURS_PER_DAY)
 
     def replace_final(self, movies: pa.Table) -> None:
@@ -345,31 +345,13 @@ class ProcessedZone:
         is_same = " AND ".join(f"old.{key} = new.{key}" for key in keys)
         merge = DeltaTable.forPath(spark, self.table(name)).alias("old").merge(frame.alias("new"), is_same)
         merge = merge.whenMatchedUpdate(condition=replace, set=dict(values)).whenNotMatchedInsertAll()
-        with _set_for_now(spark, {COMMIT_NOTE: _with_note(spark, note)}):
+        with set_for_now(spark, {COMMIT_NOTE: _with_note(spark, note)}):
             merge.execute()
-
-
-@contextlib.contextmanager
-def _set_for_now(spark: SparkSession, values: Mapping[str, str]) -> Iterator[None]:
-    """Set settings of Spark for a while, and give them their values of before after it."""
-    before = {key: spark.conf.get(key, None) for key in values}
-    for key, value in values.items():
-        spark.conf.set(key, value)
-    try:
-        yield
-    finally:
-        # After Ctrl-C there may be no Java left; what fails here must not hide why a run ends.
-        with contextlib.suppress(Exception):
-            for key, earlier in before.items():
-                if earlier is None:
-                    spark.conf.unset(key)
-                else:
-                    spark.conf.set(key, earlier)
 
 
 def noting_run(spark: SparkSession, run_id: str) -> contextlib.AbstractContextManager[None]:
     """Put the id of a run into the note of each Delta commit, so that the history of a table can be read."""
-    return _set_for_now(spark, {COMMIT_NOTE: json.dumps({"run_id": run_id})})
+    return set_for_now(spark, {COMMIT_NOTE: json.dumps({"run_id": run_id})})
 
 
 def _with_note(spark: SparkSession, more: Mapping[str, Any]) -> str:

@@ -68,6 +68,30 @@ def test_pieces_hold_every_rating_once_and_each_user_in_one_part(parts: int) -> 
     assert rows_of(whole) == rows_of(found)
 
 
+@pytest.mark.parametrize(
+    ("values", "times", "width"),
+    [
+        ([0.5, 5.0, 127.5, -0.0], [0, 1_000_000, -2_000_000, (2**31 - 1) * 1_000_000], 13),
+        ([0.5, 128.0, 1.25, -3.0], [0, 1, -1, 5], 20),
+        ([0.1, 1e300, -7.3, 4.0], [2**62, -(2**62), 10**15, 0], 24),
+        ([float("inf"), 1.0, 2.0, 3.0], [2**31 * 1_000_000, 0, 0, 0], 20),
+    ],
+)
+def test_pieces_are_small_and_give_the_same_values_back(values: list[float], times: list[int], width: int) -> None:
+    found = ratings(*((user, -user, value, time) for user, (value, time) in enumerate(zip(values, times, strict=True))))
+    ((_, rows, packed),) = found.pieces(1)
+    assert len(packed) == 4 + rows * width
+    again = joined([packed, packed], has_times=True)
+    for before, after in (
+        (found.users, again.users),
+        (found.movies, again.movies),
+        (found.ratings, again.ratings),
+        (found.recency[0], again.recency[0]),
+    ):
+        assert after.dtype == before.dtype
+        np.testing.assert_array_equal(after, np.tile(before, 2))
+
+
 def test_nothing_is_made_of_nothing() -> None:
     assert rows_of(ratings()) == []
     assert list(ratings().pieces(4)) == []
