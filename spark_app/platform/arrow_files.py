@@ -86,10 +86,10 @@ class Files:
     def batches(self, *paths: str, rows: int | None = None) -> Iterator[pa.RecordBatch]:
         """The rows of some of the files, or else of all of them, in their order, `rows` (READ_ROWS) at a time."""
         for path in paths or self.paths:
-            file = pq.ParquetFile(path)
-            for batch in file.iter_batches(rows or READ_ROWS, columns=list(self.columns.values()), use_threads=False):
-                in_order = [batch[stored] for stored in self.columns.values()]
-                yield pa.RecordBatch.from_arrays(in_order, names=list(self.columns))
+            with pq.ParquetFile(path) as file:
+                stored = list(self.columns.values())
+                for batch in file.iter_batches(rows or READ_ROWS, columns=stored, use_threads=False):
+                    yield pa.RecordBatch.from_arrays([batch[name] for name in stored], names=list(self.columns))
 
     def frame(self, spark: SparkSession) -> DataFrame:
         """The same rows as a frame."""
