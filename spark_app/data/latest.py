@@ -68,7 +68,7 @@ def _stored(column: Column) -> tuple[int, Column]:
     forms = FORMS[column.dtype.str[1:]]
     for number, (kind, factor) in enumerate(forms[:-1]):
         with np.errstate(invalid="ignore", over="ignore"):
-            stored = (column / factor if factor < 1 else column // factor if factor > 1 else column).astype(kind)
+            stored = (column / factor).astype(kind)
         if np.array_equal(stored * column.dtype.type(factor), column):
             return number, stored
     return len(forms) - 1, column

@@ -89,10 +89,10 @@ def version(path: str) -> int:
 
 def frame(spark: SparkSession, path: str) -> DataFrame:
     """A Delta table at its current version as a frame; later writes do not change the frame."""
-    table = _opened(path) if can_read(spark, path) else None
-    paths = None if table is None else _files(table, path)
-    if table is None or paths is None:
+    opened = _at_hand(spark, path)
+    if opened is None:
         return spark.read.format("delta").load(path)
+    table, paths = opened
     schema = StructType.fromJson(json.loads(table.schema().to_json()))
     if not paths:
         return spark.createDataFrame([], schema)
@@ -104,8 +104,7 @@ def files(spark: SparkSession, path: str) -> Files | None:
 
     They are grouped by the column that the rows were written by, unless anything else has changed the table since.
     """
-    table = _opened(path) if can_read(spark, path) else None
-    paths = None if table is None else _files(table, path)
+    table, paths = _at_hand(spark, path) or (None, [])
     if table is None or not paths:
         return None
     commits = (
@@ -179,17 +178,17 @@ def _takes_links(folder: str) -> bool:
     return True
 
 
-def _files(table: DeltaTable, path: str) -> list[str] | None:
-    """The files of a table, if these are all there is to it.
+def _at_hand(spark: SparkSession, path: str) -> tuple[DeltaTable, list[str]] | None:
+    """A table and its files, where tasks can read them, and they are all there is to it.
 
     None where the table is not plain, and where some files lie elsewhere than in its folder, as those of a clone do.
     """
-    if not _is_plain(table):
+    if not can_read(spark, path) or not _is_plain(table := _opened(path)):
         return None
     names: list[str] = pa.table(table.get_add_actions())["path"].to_pylist()
     if any(SPECIAL.intersection(name) for name in names):
         return None
-    return [storage.join(path, name) for name in names]
+    return table, [storage.join(path, name) for name in names]
 
 
 def _is_plain(table: DeltaTable) -> bool:

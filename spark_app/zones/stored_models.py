@@ -155,7 +155,13 @@ def _read(spark: SparkSession, folder: str, facts: dict[str, Any], mean_rating: 
         users=spark.read.schema(USERS_SCHEMA).parquet(storage.join(place, "user_biases")),
         movies=spark.read.schema(MOVIES_SCHEMA).parquet(storage.join(place, "movie_biases")),
         read_movies=partial(_read_movie_biases, folder),
-        user_files=_files(spark, storage.join(folder, "user_biases"), "userId", "user_bias", "rating_count"),
+        user_files=_files(
+            spark,
+            storage.join(folder, "user_biases"),
+            userId="userId",
+            user_bias="user_bias",
+            rating_count="rating_count",
+        ),
     )
     implicit = _read_factors(spark, storage.join(folder, IMPLICIT))
     explicit = _read_factors(spark, storage.join(folder, EXPLICIT)) if facts["rating_model"] else None
@@ -165,18 +171,16 @@ def _read(spark: SparkSession, folder: str, facts: dict[str, Any], mean_rating: 
 def _read_factors(spark: SparkSession, folder: str) -> Factors:
     """The factors in a folder as frames; those of the movies also as a matrix, where it is asked for."""
     factors = mllib.load(spark, folder)
-    users = _files(spark, storage.join(folder, mllib.SIDES[0]), "id", "features")
-    if users:
-        users = replace(users, columns={"userId": "id", "features": "features"})
+    users = _files(spark, storage.join(folder, mllib.SIDES[0]), userId="id", features="features")
     return replace(factors, read_movies=partial(_read_movie_factors, folder, factors.rank), user_files=users)
 
 
-def _files(spark: SparkSession, folder: str, *columns: str) -> Files | None:
-    """Columns of the Parquet files in a folder; None if tasks cannot read them there, or if there is none."""
+def _files(spark: SparkSession, folder: str, **columns: str) -> Files | None:
+    """`columns` of the Parquet files in a folder, as in `Files`; None if tasks cannot read them, or there is none."""
     if not can_read(spark, folder):
         return None
     paths = tuple(path for path in storage.list_files(folder) if path.endswith(".parquet"))
-    return Files(paths, dict(zip(columns, columns, strict=True))) if paths else None
+    return Files(paths, columns) if paths else None
 
 
 def fit_settings(facts: dict[str, Any]) -> FitSettings:
